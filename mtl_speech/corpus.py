@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from mtl_speech.errors import DataError, UsageError
 
 
 @dataclass(frozen=True)
@@ -74,3 +77,52 @@ class Corpus:
     def seconds(self) -> float:
         """Seconds of audio."""
         return sum(u.duration for u in self.utterances)
+
+
+def split_by(
+    corpus: Corpus, key: str | Callable[[Utterance], str], fractions: Sequence[float], seed: int
+) -> tuple[Corpus, ...]:
+    """Split a corpus into parts that share no group, such as no speaker.
+
+    The groups are shuffled by their names and the seed: the order of the utterances does not matter.
+
+    Args:
+        key: "utterance", "speaker", or a function that gives an utterance's group (its word, say).
+        fractions: of the groups for each part; they add up to 1. Each part gets at least one group.
+
+    Raises:
+        UsageError: unknown key, or fractions that are not positive or do not add up to 1.
+        DataError: fewer groups than parts.
+    """
+    if isinstance(key, str) and key not in ("utterance", "speaker"):
+        raise UsageError(f"cannot split by '{key}': use 'utterance' or 'speaker'")
+    if not fractions or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise UsageError(f"fractions {list(fractions)}: each must be above 0 and their sum 1")
+    groups = [_group(utterance, key) for utterance in corpus.utterances]
+    names = sorted(set(groups), key=lambda name: (_draw(name, seed), name))
+    n_parts = len(fractions)
+    if len(names) < n_parts:
+        kind = key if isinstance(key, str) else "group"
+        raise DataError(f"corpus '{corpus.name}' has {len(names)} of '{kind}': too few for {n_parts} parts")
+    part_of: dict[str, int] = {}
+    begin = 0
+    for part in range(n_parts):
+        wanted = round(sum(fractions[: part + 1]) * len(names))
+        end = min(max(wanted, begin + 1), len(names) - (n_parts - part - 1))
+        part_of |= dict.fromkeys(names[begin:end], part)
+        begin = end
+    parts: list[list[Utterance]] = [[] for _ in fractions]
+    for utterance, group in zip(corpus.utterances, groups, strict=True):
+        parts[part_of[group]].append(utterance)
+    return tuple(replace(corpus, utterances=tuple(part)) for part in parts)
+
+
+def _group(utterance: Utterance, key: str | Callable[[Utterance], str]) -> str:
+    if callable(key):
+        return key(utterance)
+    return utterance.id if key == "utterance" else utterance.speaker
+
+
+def _draw(name: str, seed: int) -> bytes:
+    """A number that looks random and is the same on every machine."""
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()

@@ -1,0 +1,257 @@
+"""Adaptation to a language: from a strategy and labelled recordings to a recogniser of its phonemes, scored on what was held out.
+
+The steps: hold recordings out; go on meta-training on tasks drawn from the target's own examples where there are enough of them;
+base-learn θ over the full inventory; score. Everything chosen on the way is chosen on the training recordings.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtl_speech.base_learning import StepChoice, choose_steps, few_shot_index, learn_head
+from mtl_speech.config import AdaptConfig, MetaTrainConfig
+from mtl_speech.corpus import Corpus, split_by
+from mtl_speech.episodes import EpisodeSampler
+from mtl_speech.errors import DataError
+from mtl_speech.features import SegmentStore, build_store
+from mtl_speech.language_pack import LanguageModel, true_labels, utterances
+from mtl_speech.learner import MetaLearner
+from mtl_speech.meta_train import MetaHistory, MetaTrainer, embed_segments
+from mtl_speech.metrics import NotScored, Scores, episode_macro_f1, score
+from mtl_speech.strategy import extend
+
+logger = logging.getLogger(__name__)
+Progress = Callable[[Iterable[Any], str], Iterable[Any]]
+
+MIN_SPEAKERS = 5  # from here on whole speakers are held out
+MIN_RECORDINGS = 25  # below, cross-validation over recordings
+N_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Training and test examples of one language, from different recordings. `how` says in words how they were divided.
+
+    `valid`, where it is given, chooses the round of meta-training; otherwise a part of the training recordings does.
+    """
+
+    train: SegmentStore
+    test: SegmentStore
+    how: str
+    valid: SegmentStore | None = None
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """A recogniser and how it was learned. `true`, `predicted` and `groups` are those of the scored test segments."""
+
+    model: LanguageModel
+    scores: Scores
+    choice: StepChoice
+    history: MetaHistory
+    notes: tuple[str, ...]
+    true: tuple[str, ...]
+    predicted: tuple[str, ...]
+    groups: tuple[str, ...]
+    trainable_parameters: int
+    seconds: float
+
+
+def make_folds(
+    corpus: Corpus, test: Corpus | None, config: AdaptConfig, progress: Progress | None = None
+) -> list[Fold]:
+    """Divide a corpus into training and test: one fold, or N_FOLDS of them (cross-validation) where there is little.
+
+    With `test` that is the test, and a recording that lies in both is an error. Otherwise whole speakers are held out where
+    there are MIN_SPEAKERS, else recordings; below MIN_RECORDINGS all recordings take turns.
+
+    Raises DataError when nothing can be held out.
+    """
+    corpora = [corpus] if test is None else [replace(corpus, name="train"), replace(test, name="test")]
+    store = build_store(corpora, progress=progress)
+    if test is not None:
+        _refuse_shared(corpus, test)
+        return [_fold(store, corpora, {f"test/{u.id}" for u in test.utterances}, "the test folder")]
+    speakers = {u.speaker for u in corpus.utterances}
+    n = len(corpus.utterances)
+    if n < 2:
+        raise DataError(
+            f"corpus '{corpus.name}': one recording cannot be both learned from and tested on; add recordings or give --test"
+        )
+    if len(speakers) < MIN_SPEAKERS and n < MIN_RECORDINGS:
+        k = min(N_FOLDS, n)
+        parts = split_by(corpus, "utterance", [1 / k] * k, config.seed)
+        how = f"{k}-fold cross-validation over {n} recordings"
+        return [_fold(store, corpora, _ids(part), how) for part in parts]
+    by = "speaker" if len(speakers) >= MIN_SPEAKERS else "utterance"
+    _, held = split_by(corpus, by, [1 - config.test_share, config.test_share], config.seed)
+    what = "speakers" if by == "speaker" else "recordings"
+    n_held = len({u.speaker for u in held.utterances}) if by == "speaker" else len(held.utterances)
+    return [
+        _fold(
+            store,
+            corpora,
+            _ids(held),
+            f"{n_held} of {len(speakers) if by == 'speaker' else n} {what} held out, drawn by the seed",
+        )
+    ]
+
+
+def _ids(corpus: Corpus) -> set[str]:
+    return {f"{corpus.name}/{u.id}" for u in corpus.utterances}
+
+
+def _refuse_shared(train: Corpus, test: Corpus) -> None:
+    shared = {u.audio.resolve() for u in train.utterances} & {u.audio.resolve() for u in test.utterances}
+    if shared:
+        raise DataError(f"{sorted(shared)[0]} lies in the training and in the test folder; a recording cannot be both")
+
+
+def _fold(store: SegmentStore, corpora: Sequence[Corpus], held: set[str], how: str) -> Fold:
+    is_held = torch.tensor([name in held for name in store.utterance_ids])[store.utterance]
+    train, test = (store.select(torch.nonzero(mask).squeeze(1)) for mask in (~is_held, is_held))
+    if len(train) == 0 or len(test) == 0:
+        raise DataError(f"{how}: no phoneme segment is left to {'learn from' if len(train) == 0 else 'test on'}")
+    return Fold(train, test, how)
+
+
+def target_rounds(store: SegmentStore, config: AdaptConfig, meta: MetaTrainConfig) -> tuple[int, str]:
+    """How many meta-training rounds the target's own examples are worth, and why, in words."""
+    if config.meta_steps is not None:
+        return config.meta_steps, "as asked for"
+    n, n_classes = len(store), len(EpisodeSampler(store).classes(0, 1))
+    if n < config.enough_segments or n_classes < min(meta.n_way):
+        return (
+            0,
+            f"{n} examples, {n_classes} phonemes with two recordings: too few ({config.enough_segments} are enough)",
+        )
+    return meta.meta_steps, f"{n} examples of {n_classes} phonemes: enough"
+
+
+def continue_meta_training(
+    learner: MetaLearner,
+    store: SegmentStore,
+    valid: SegmentStore | None,
+    meta: MetaTrainConfig,
+    progress: Progress | None = None,
+) -> MetaHistory:
+    """Meta-train on tasks of the target itself and keep the state that is best on `valid`, the state before included.
+
+    Without `valid` a quarter of the training recordings takes its place and gives no task.
+    """
+    if valid is None:
+        names = store.utterance.unique()
+        shuffled = names[torch.from_numpy(np.random.default_rng(meta.seed).permutation(len(names)))]
+        held = torch.isin(store.utterance, shuffled[: max(1, len(names) // 4)])
+        store, valid = store.select(torch.nonzero(~held).squeeze(1)), store.select(torch.nonzero(held).squeeze(1))
+    rows, labels = store.label.unique(return_inverse=True)
+    query = valid.select(torch.nonzero(torch.isin(valid.label, rows)).squeeze(1))
+    targets = torch.searchsorted(rows, query.label)
+    choice = StepChoice(meta.inner_steps, 1.0, 0.0)
+    table = row_of(learner, store)
+
+    def validate(current: MetaLearner) -> float:
+        z, z_query = (current.standardise(embed_segments(current, part)).detach() for part in (store, query))
+        head = learn_head(current, z, labels, table[rows], choice)
+        predicted = head.logits(z_query.unsqueeze(0)).argmax(2)
+        return float(episode_macro_f1(targets[None], predicted, len(rows))[0])
+
+    renamed = replace(store, label=table[store.label], phonemes=learner.phonemes)
+    return MetaTrainer(learner, renamed, meta).train(validate, progress)
+
+
+def row_of(learner: MetaLearner, store: SegmentStore) -> Tensor:
+    """The row of θ of each phoneme of a store's table: (n_phonemes,)."""
+    place = {p: i for i, p in enumerate(learner.phonemes)}
+    return torch.tensor([place[p] for p in store.phonemes])
+
+
+def adapt_fold(
+    strategy: MetaLearner,
+    fold: Fold,
+    config: AdaptConfig,
+    meta: MetaTrainConfig,
+    progress: Progress | None = None,
+) -> Adaptation:
+    """Adapt a copy of `strategy` to the training examples of a fold and score it on its test examples."""
+    started = time.perf_counter()
+    learner = copy.deepcopy(strategy)
+    extend(learner, fold.train.phonemes)
+    train = fold.train.select(few_shot_index(fold.train.label, config.shots, config.seed))
+    rounds, why = target_rounds(train, config, meta)
+    notes = [f"meta-training on the target: {rounds} rounds ({why})"]
+    history = MetaHistory()
+    if rounds:
+        history = continue_meta_training(
+            learner, train, fold.valid, replace(meta, meta_steps=rounds, seed=config.seed), progress
+        )
+        best = max(history.validations, key=lambda row: row["score"])
+        judge = "the validation recordings" if fold.valid is not None else "a quarter of the training recordings"
+        notes[0] += f"; round {best['round']:.0f} is best on {judge}, macro-F1 {best['score']:.3f}"
+    raw = embed_segments(learner, train)
+    model, choice = learn_inventory(learner, train, raw, config.seed)
+    notes.append(
+        f"base learning: {choice.steps} steps, {choice.rate:g} times the learned rates (cross-validated on training recordings)"
+    )
+    n_train = Counter(true_labels(train))
+    not_scored = too_few(fold, n_train, config.shots)
+    silent = {item.phoneme for item in not_scored}
+    scored = torch.tensor([p not in silent for p in true_labels(fold.test)])
+    if not bool(scored.any()):
+        raise DataError(
+            "no phoneme has enough examples to be learned and tested; add labelled recordings or lower --shots"
+        )
+    test = fold.test.select(torch.nonzero(scored).squeeze(1))
+    true, predicted, groups = true_labels(test), model.predict(test), utterances(test)
+    scores = score(true, predicted, groups, n_train, not_scored, seed=config.seed)
+    n_trainable = sum(p.numel() for p in learner.parameters() if p.requires_grad) if rounds else 0
+    n_parameters = n_trainable or model.head.weight.numel() + model.head.bias.numel()
+    seconds = time.perf_counter() - started
+    return Adaptation(
+        model,
+        scores,
+        choice,
+        history,
+        tuple(notes),
+        tuple(true),
+        tuple(predicted),
+        tuple(groups),
+        n_parameters,
+        seconds,
+    )
+
+
+def learn_inventory(
+    learner: MetaLearner, train: SegmentStore, embeddings: Tensor, seed: int
+) -> tuple[LanguageModel, StepChoice]:
+    """Base-learn θ over all phonemes of `train`; embeddings: (n_segments, dim) as `embed_segments` gives them."""
+    present, labels = train.label.unique(return_inverse=True)
+    rows = row_of(learner, train)[present]
+    z = learner.standardise(embeddings).detach()
+    choice = choose_steps(learner, z, labels, train.utterance, rows, seed)
+    head = learn_head(learner, z, labels, rows, choice, seed)
+    return LanguageModel(learner, head, tuple(train.phonemes[int(i)] for i in present)), choice
+
+
+def too_few(fold: Fold, n_train: Mapping[str, int], shots: int | None) -> list[NotScored]:
+    """Phonemes of the fold that cannot be scored: fewer training examples than asked for, or no test example."""
+    wanted = shots or 1
+    n_test = Counter(true_labels(fold.test))
+    found = []
+    for phoneme in sorted(n_test | Counter(true_labels(fold.train))):
+        n = n_train.get(phoneme, 0) + n_test[phoneme]
+        if n_train.get(phoneme, 0) < wanted:
+            found.append(NotScored(phoneme, n, f"fewer than {wanted} example(s) to learn from"))
+        elif n_test[phoneme] == 0:
+            found.append(NotScored(phoneme, n, "no example left to test on"))
+    return found

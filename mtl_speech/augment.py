@@ -1,0 +1,90 @@
+"""Augmentation of recordings and features through speechbrain.augment: speed, noise, room, channel, SpecAugment."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from speechbrain.augment.freq_domain import SpectrogramDrop
+from speechbrain.augment.time_domain import AddNoise, DropFreq, SpeedPerturb
+from torch import Tensor
+from torch.nn import functional as F
+
+from mtl_speech.audio import MEL_BANDS, SAMPLE_RATE
+
+SPEEDS = (85, 90, 95, 100, 105, 110, 115)  # per cent
+SNR_RANGE = (3.0, 35.0)  # dB
+
+
+def fast_size(n: int) -> int:
+    """The next power of two: transforms of other sizes can be ten times slower."""
+    return 1 << (n - 1).bit_length()
+
+
+def coloured_noise(waveform: Tensor) -> Tensor:
+    """Noise of the shape of `waveform` (batch, samples) whose spectrum falls by 0 to 6 dB an octave (white to brown)."""
+    n = waveform.shape[-1]
+    size = fast_size(n)
+    spectrum = torch.fft.rfft(torch.randn(len(waveform), size))
+    slope = float(torch.rand(()))
+    frequency = torch.arange(spectrum.shape[-1], dtype=waveform.dtype).clamp_min(1.0)
+    noise = torch.fft.irfft(spectrum / frequency**slope, n=size)[:, :n]
+    return noise / noise.std().clamp_min(1e-9)
+
+
+def room(waveform: Tensor) -> Tensor:
+    """`waveform` (1, samples) in a random small room: a direct path and exponentially decaying noise (T60 0.1 to 0.5 s)."""
+    decay = 0.1 + 0.4 * float(torch.rand(()))  # seconds
+    n = int(decay * SAMPLE_RATE)
+    tail = torch.randn(n) * torch.exp(-6.9 * torch.arange(n) / n)
+    tail *= (0.1 + 0.5 * float(torch.rand(()))) / tail.norm()
+    tail[0] = 1.0
+    size = fast_size(waveform.shape[-1] + n - 1)
+    wet = torch.fft.irfft(torch.fft.rfft(waveform, n=size) * torch.fft.rfft(tail, n=size), n=size)
+    return wet[..., : waveform.shape[-1]]
+
+
+class WaveformAugment:
+    """Random speed, room, noise and dropped frequencies; one draw a recording. The same seed gives the same draws."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.speed = [SpeedPerturb(SAMPLE_RATE, [speed]) for speed in SPEEDS]
+        self.noise = AddNoise(snr_low=SNR_RANGE[0], snr_high=SNR_RANGE[1], noise_funct=coloured_noise)
+        self.drop = DropFreq(drop_freq_count_high=2, drop_freq_width=0.03)
+
+    def __call__(self, waveform: np.ndarray, number: int) -> tuple[np.ndarray, float]:
+        """Augment recording `number` (samples,); returns it and its speed (1.1: a tenth faster, so times shrink by 1.1)."""
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(self.seed * 1_000_003 + number)
+            signal = torch.from_numpy(waveform).unsqueeze(0)
+            choice = int(torch.randint(len(SPEEDS), ()))
+            signal = self.speed[choice](signal)
+            if float(torch.rand(())) < 0.4:
+                signal = room(signal)
+            if float(torch.rand(())) < 0.7:
+                signal = self.noise(signal, torch.ones(1))
+            if float(torch.rand(())) < 0.3:
+                signal = self.drop(signal)
+        return signal.squeeze(0).numpy(), SPEEDS[choice] / 100.0
+
+
+class SpecAugment(torch.nn.Module):
+    """Random band and frame drops and a smooth random channel, on normalised log-mel features.
+
+    Park et al. (2019), SpecAugment, without time warping; the drops are speechbrain's.
+    """
+
+    def __init__(self, channel_std: float = 0.3) -> None:
+        super().__init__()
+        self.channel_std = channel_std  # in units of the normalised features
+        self.time = SpectrogramDrop(drop_length_low=2, drop_length_high=8, drop_count_low=0, drop_count_high=3, dim=1)
+        self.frequency = SpectrogramDrop(
+            drop_length_low=2, drop_length_high=12, drop_count_low=0, drop_count_high=2, dim=2
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(batch, frames, MEL_BANDS) -> the same shape."""
+        knots = torch.randn(len(features), 1, 6) * self.channel_std
+        channel = F.interpolate(knots, size=MEL_BANDS, mode="linear", align_corners=True)
+        dropped: Tensor = self.frequency(self.time(features + channel.to(features)))
+        return dropped

@@ -1,0 +1,74 @@
+"""The base of a strategy or language pack: Θ, with the head of its pretraining, as a pack of the kind "encoder"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mtl_speech.config import EncoderConfig
+from mtl_speech.encoder import Encoder
+from mtl_speech.errors import ConfigError, PackError
+from mtl_speech.features import SegmentStore
+from mtl_speech.pack import Pack, load_pack
+from mtl_speech.settings import as_dict, load_config
+
+SHIPPED_ENCODER = "english"
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """Θ in evaluation mode with folded batch-norm, and the segment head that it was pretrained with."""
+
+    encoder: Encoder
+    head: nn.Linear
+    phonemes: tuple[str, ...]
+    pack: Pack
+
+    def predict(self, store: SegmentStore, batch_size: int = 512) -> Tensor:
+        """The phoneme index that the pretrained model gives each segment from its window: (n_segments,)."""
+        with torch.inference_mode():
+            parts = torch.arange(len(store)).split(batch_size)
+            return torch.cat([self.head(self.encoder(*store.windows(i))).argmax(1) for i in parts])
+
+
+def base_pack(encoder: Encoder, head: nn.Linear, phonemes: tuple[str, ...], card: Mapping[str, object]) -> Pack:
+    """The pack of a pretrained encoder. `card` tells its name, its data and their licences, and its scores."""
+    folded = encoder.fold_batch_norm()
+    tensors = {f"encoder.{k}": v.detach() for k, v in folded.state_dict().items()}
+    tensors |= {f"head.{k}": v.detach() for k, v in head.state_dict().items()}
+    return Pack("encoder", tensors, {**card, "encoder": as_dict(encoder.config), "phonemes": list(phonemes)})
+
+
+def load_base(folder: Path | None = None) -> BaseModel:
+    """The base in `folder`; by default the English model that the package ships. Raises PackError."""
+    pack = load_pack(folder if folder is not None else shipped(SHIPPED_ENCODER), "encoder")
+    phonemes = pack.strings("phonemes")
+    try:
+        config = load_config(EncoderConfig, None, pack.value("encoder", dict))
+    except ConfigError as error:
+        raise PackError(f"card.json of '{pack.name}': its encoder settings cannot be used: {error}") from error
+    encoder = Encoder(config).fold_batch_norm()
+    head = nn.Linear(config.embedding_size, len(phonemes))
+    for module, prefix in ((encoder, "encoder."), (head, "head.")):
+        load_state(module, {k.removeprefix(prefix): v for k, v in pack.tensors.items() if k.startswith(prefix)}, pack)
+    return BaseModel(encoder.requires_grad_(False).eval(), head.requires_grad_(False).eval(), phonemes, pack)
+
+
+def load_state(module: nn.Module, tensors: Mapping[str, Tensor], pack: Pack) -> None:
+    """Set the tensors of `module`; raises PackError that names what does not fit."""
+    own = module.state_dict()
+    for name in sorted(set(own) | set(tensors)):
+        if name not in own or name not in tensors or own[name].shape != tensors[name].shape:
+            state = "is missing" if name not in tensors else "does not fit the settings of the card"
+            raise PackError(f"weights.safetensors of '{pack.name}': tensor '{name}' {state}; make the pack anew")
+    module.load_state_dict(dict(tensors))
+
+
+def shipped(name: str) -> Path:
+    """The folder of a pack that the package ships."""
+    return Path(str(files("mtl_speech") / "models" / name))

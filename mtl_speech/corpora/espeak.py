@@ -1,0 +1,165 @@
+"""Synthetic speech with phone times, by espeak-ng (the optional extra `synthetic`): any language that espeak-ng has.
+
+The times come from espeak-ng's phoneme events and are moved to where the audio changes (see
+`espeak_phones`). Figures measured on such speech say nothing about human speech.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from mtl_speech.audio import SAMPLE_RATE
+from mtl_speech.corpora.espeak_phones import find_segments, find_starts, pronunciation, read_events
+from mtl_speech.errors import MtlSpeechError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+RATES = (130, 230)  # words a minute: outside, espeak-ng's phone times go wrong
+PITCHES = (0, 99)
+PADDING = 0.1  # seconds of silence before and after each utterance
+
+
+@dataclass(frozen=True)
+class Request:
+    """One utterance to be said: `rate` in words a minute (130 to 230), `pitch` from 0 to 99."""
+
+    text: str
+    voice: str
+    variant: str = ""
+    rate: int = 175
+    pitch: int = 50
+
+    def __post_init__(self) -> None:
+        if not RATES[0] <= self.rate <= RATES[1]:
+            raise UsageError(f"speaking rate {self.rate} is not from {RATES[0]} to {RATES[1]} words a minute")
+        if not PITCHES[0] <= self.pitch <= PITCHES[1]:
+            raise UsageError(f"pitch {self.pitch} is not from {PITCHES[0]} to {PITCHES[1]}")
+
+
+@dataclass(frozen=True)
+class Speech:
+    """What was said: `samples` (int16, mono, `audio.SAMPLE_RATE`), phone segments
+    (start and end in seconds, IPA label), and whether espeak-ng switched to another language on the way."""
+
+    request: Request
+    samples: np.ndarray
+    segments: tuple[tuple[float, float, str], ...]
+    switched: bool
+    version: str  # of espeak-ng
+
+
+def espeak_available() -> bool:
+    """Whether the optional package with espeak-ng is installed. Does not load it."""
+    return find_spec("espeakng_loader") is not None
+
+
+def synthesise(
+    words: Sequence[str],
+    voice: str,
+    *,
+    variant: str = "",
+    rate: int = 175,
+    pitch: int = 50,
+    labels: Mapping[str, str] | None = None,
+) -> list[Speech]:
+    """Says each word by itself, in order, with one voice; see `speak`."""
+    return list(speak([Request(word, voice, variant, rate, pitch) for word in words], labels=labels))
+
+
+def speak(requests: Sequence[Request], *, labels: Mapping[str, str] | None = None) -> Iterator[Speech]:
+    """Says the requests in order, in one fresh process, so that the same requests give the same bytes.
+
+    Args:
+        requests: what to say.
+        labels: from espeak-ng's IPA (without stress) to the labels wanted; what is not in it is normalised only.
+
+    Raises:
+        MtlSpeechError: espeak-ng is not installed, has no such voice or variant, or fails.
+    """
+    names = _decomposed(labels or {})
+    for request, (head, data) in zip(requests, _answers(requests, audio=True), strict=True):
+        yield _speech(request, head, data, names)
+
+
+def pronounce(words: Sequence[str], voice: str, *, labels: Mapping[str, str] | None = None) -> list[tuple[str, ...]]:
+    """The phones of each word without saying it, a hundred times as fast.
+
+    They are those of `synthesise` but for what espeak-ng only decides while speaking. A switch to another language and
+    back shows as "(en)", "(hi)", ... A long consonant is one label without length, as in the events.
+
+    Raises:
+        MtlSpeechError: espeak-ng is not installed, has no such voice, or fails.
+    """
+    answers = _answers([Request(word, voice) for word in words], audio=False)
+    names = _decomposed(labels or {})
+    return [pronunciation(head["phonemes"], names) for head, _ in answers]
+
+
+def _decomposed(labels: Mapping[str, str]) -> dict[str, str]:
+    """The labels under Unicode NFD keys."""
+    return {unicodedata.normalize("NFD", name): label for name, label in labels.items()}
+
+
+def _answers(requests: Sequence[Request], audio: bool) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Runs the worker; per request the head of its answer and the samples as bytes."""
+    if not espeak_available():
+        raise MtlSpeechError("synthetic speech needs espeak-ng: pip install 'mtl_speech[synthetic]'")
+    job = {"audio": audio, "requests": [asdict(request) for request in requests]}
+    package = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-P", "-m", "mtl_speech.corpora.espeak_worker"]
+    with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as messages:
+        source.write(json.dumps(job).encode())
+        source.seek(0)
+        with subprocess.Popen(
+            command, stdin=source, stdout=subprocess.PIPE, stderr=messages, env=os.environ | {"PYTHONPATH": path}
+        ) as process:
+            assert process.stdout is not None
+            try:
+                for _ in requests:
+                    yield _answer(process.stdout, process, messages)
+            except BaseException:
+                process.kill()
+                raise
+
+
+def _answer(stream: IO[bytes], process: subprocess.Popen[bytes], messages: IO[bytes]) -> tuple[dict[str, Any], bytes]:
+    """Reads one answer of the worker."""
+    line = stream.readline()
+    head: dict[str, Any] = json.loads(line) if line.endswith(b"\n") else {}
+    if "error" in head:
+        raise MtlSpeechError(head["error"])
+    data = stream.read(head.get("bytes", 0))
+    if not head or len(data) != head["bytes"]:
+        status = process.wait()
+        messages.seek(0)
+        said = messages.read().decode(errors="replace").strip().splitlines()[-1:]
+        raise MtlSpeechError(f"espeak-ng stopped with status {status}" + (f": {said[0]}" if said else ""))
+    return head, data
+
+
+def _speech(request: Request, head: dict[str, Any], data: bytes, labels: Mapping[str, str]) -> Speech:
+    """An answer of the worker as labelled 16 kHz audio."""
+    import numpy as np
+    import soxr
+
+    rate = head["sample_rate"]
+    said = np.frombuffer(data, dtype="<i2")
+    switched = any(name.startswith("(") for name, _ in head["events"])
+    phones = read_events(head["events"], labels)
+    segments = find_segments(phones, find_starts(phones, said, rate), len(said), rate, PADDING)
+    silence = np.zeros(round(PADDING * SAMPLE_RATE))
+    resampled = soxr.resample(said.astype(np.float64), rate, SAMPLE_RATE)
+    samples = np.concatenate([silence, resampled, silence]).round().clip(-32768, 32767).astype(np.int16)
+    return Speech(request, samples, segments, switched, head["version"])

@@ -1,0 +1,136 @@
+"""What lies in a corpus folder: its recordings, and the labels that belong to each."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mtl_speech.audio import AUDIO_SUFFIXES
+from mtl_speech.corpora import ctm, textgrid, timit
+from mtl_speech.corpora.intervals import Labels
+from mtl_speech.corpus import Problem
+from mtl_speech.errors import DataError
+
+Progress = Callable[[Iterable[Any], str], Iterable[Any]]
+
+UNREADABLE_SUFFIXES = (".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr", ".3gp")
+_READERS: tuple[tuple[str, Callable[[Path], Labels]], ...] = (
+    (".phn", timit.read_labels),
+    (".textgrid", textgrid.read_labels),  # the last one found for a recording is used
+)
+_STEM_SUFFIXES = (*AUDIO_SUFFIXES, *UNREADABLE_SUFFIXES, *(suffix for suffix, _ in _READERS))
+
+
+@dataclass
+class Contents:
+    """Recordings and labels by id (the path below the folder without suffix), and what was wrong."""
+
+    recordings: dict[str, Path] = field(default_factory=dict)
+    labels: dict[str, Labels] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def has_audio(folder: Path) -> bool:
+    """Whether there is an audio file in the folder or below it."""
+    return any(path.suffix.lower() in AUDIO_SUFFIXES for path in _files(folder))
+
+
+def scan(folder: Path, track: Progress) -> Contents:
+    """Find the recordings below a folder and read the labels of each. `track` wraps the long loop."""
+    files = sorted(_files(folder))
+    contents = Contents()
+    _find_recordings(folder, files, contents)
+    _read_ctm(folder, [path for path in files if path.suffix.lower() == ".ctm"], contents)
+    failed: set[str] = set()
+    for suffix, read in _READERS:
+        paths = [path for path in files if path.suffix.lower() == suffix]
+        for path in track(paths, f"Labels of {folder.resolve().name}") if paths else ():
+            _read_one(_key(folder, path), path, read, contents, failed)
+    for key, path in contents.recordings.items():
+        if key not in contents.labels and key not in failed:
+            reason = "no labels: no .TextGrid or .PHN of the same name beside it, and no .ctm names it"
+            contents.problems.append(Problem(path, reason))
+    return contents
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All files below a folder but hidden ones; links to folders are followed, each folder once."""
+    seen: set[str] = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(root, name) for name in names if not name.startswith("."))
+
+
+def _key(folder: Path, path: Path) -> str:
+    """The id of the recording that a file belongs to: "a.WAV", "a.WAV.wav" and "a.TextGrid" belong to "a"."""
+    relative = path.relative_to(folder)
+    while relative.suffix.lower() in _STEM_SUFFIXES:
+        relative = relative.with_suffix("")
+    return relative.as_posix()
+
+
+def _find_recordings(folder: Path, files: list[Path], contents: Contents) -> None:
+    for path in files:
+        key, suffix = _key(folder, path), path.suffix.lower()
+        if suffix in UNREADABLE_SUFFIXES:
+            contents.problems.append(Problem(path, f"{suffix} audio cannot be read: convert it to WAV or FLAC"))
+        elif suffix in AUDIO_SUFFIXES:
+            first = contents.recordings.setdefault(key, path)
+            if first != path:
+                contents.problems.append(
+                    Problem(path, f"a second recording of '{key}', left out: {first.name} is used")
+                )
+
+
+def _read_one(key: str, path: Path, read: Callable[[Path], Labels], contents: Contents, failed: set[str]) -> None:
+    """Read the label file of one recording."""
+    if key not in contents.recordings:
+        contents.problems.append(Problem(path, "labels without a recording of the same name beside them; left out"))
+        return
+    try:
+        labels = read(path)
+    except DataError as error:
+        contents.problems.append(Problem(path, str(error).removeprefix(f"{path}: ")))
+        failed.add(key)
+        return
+    if key in contents.labels:
+        contents.problems.append(Problem(contents.labels[key].file, f"labels of '{key}' left out: {path.name} is used"))
+    contents.labels[key] = labels
+
+
+def _read_ctm(folder: Path, paths: list[Path], contents: Contents) -> None:
+    """The labels of a CTM file of phones, and the words of one of words, for the recordings that they name."""
+    words = [path for path in paths if "word" in path.stem.lower()]
+    phones = [path for path in paths if path not in words]
+    for path in phones[1:] + words[1:]:
+        contents.problems.append(Problem(path, f"left out: {(words if path in words else phones)[0].name} is used"))
+    spoken = _ctm_by_key(words[0], contents) if words else {}
+    for key, labels in (_ctm_by_key(phones[0], contents) if phones else {}).items():
+        contents.labels[key] = replace(labels, words=spoken[key].phones) if key in spoken else labels
+
+
+def _ctm_by_key(path: Path, contents: Contents) -> dict[str, Labels]:
+    """The labels of a CTM file by the id of the recording; it may be named by its id or by its file name alone."""
+    try:
+        named, problems = ctm.read_labels(path)
+    except DataError as error:
+        contents.problems.append(Problem(path, str(error).removeprefix(f"{path}: ")))
+        return {}
+    contents.problems.extend(problems)
+    stems = Counter(key.rpartition("/")[2] for key in contents.recordings)
+    keys = {key.rpartition("/")[2]: key for key in contents.recordings if stems[key.rpartition("/")[2]] == 1}
+    keys |= {key: key for key in contents.recordings}
+    for name in named:
+        if name not in keys:
+            reason = f"names the recording '{name}', which is not there or not there once; left out"
+            contents.problems.append(Problem(path, reason))
+    return {keys[name]: labels for name, labels in named.items() if name in keys}

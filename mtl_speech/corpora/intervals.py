@@ -1,0 +1,158 @@
+"""Labelled intervals to phoneme segments: the checks that every kind of label file shares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from mtl_speech.corpus import Problem, Segment
+from mtl_speech.errors import DataError
+from mtl_speech.phonemes import UnmappableLabel, is_modifier, is_silence, normalise_ipa, to_ipa
+
+ROUNDING = 0.001  # seconds: differences up to this are rounding, adjusted without a word
+TOLERANCE = 0.020  # seconds: overlaps and overruns up to this are adjusted and reported as used; beyond it left out
+MISMATCH = 0.1  # seconds: label file and recording may differ by so much without a word
+MAX_TEXT_BYTES = 256 << 20  # a CTM file of a thousand hours of speech has about so much
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A labelled time span in seconds; `number` is its 1-based place in the file (interval or line)."""
+
+    start: float
+    end: float
+    label: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a label file says of one recording, before any check. `tier` names the phone tier in problems."""
+
+    file: Path
+    tier: str | None
+    phones: tuple[Interval, ...]
+    words: tuple[Interval, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    duration: float | None = None  # seconds, where the file states it
+
+
+@dataclass
+class _Findings:
+    """Collects the problems of one tier."""
+
+    file: Path
+    tier: str | None
+    problems: list[Problem] = field(default_factory=list)
+
+    def add(self, interval: Interval, reason: str, used: bool = False) -> None:
+        named = f"'{interval.label}' " if interval.label else ""
+        self.problems.append(Problem(self.file, named + reason, self.tier, interval.number, used))
+
+
+def find_segments(labels: Labels, duration: float, phone_set: str) -> tuple[tuple[Segment, ...], tuple[Problem, ...]]:
+    """The phoneme segments of a recording of `duration` seconds, and a problem for every interval changed or left out.
+
+    Left out are intervals that overlap another by more than 20 ms or run past the end of the audio by more than 20 ms,
+    that do not start before they end, or whose label is no phoneme. Smaller overlaps are split in the middle,
+    smaller overruns cut. A detached modifier (an interval "kː", then one "ʰ") is joined to the phoneme before it.
+    """
+    findings = _Findings(labels.file, labels.tier)
+    if labels.duration is not None and abs(labels.duration - duration) > MISMATCH:
+        reason = (
+            f"made for {labels.duration:.2f} s of audio, but the recording has {duration:.2f} s: is it the right one?"
+        )
+        findings.problems.append(Problem(labels.file, reason, used=True))
+    inside = [kept for each in labels.phones if (kept := _within(each, duration, findings)) is not None]
+    result: list[Segment] = []
+    for interval in _disjoint(inside, findings):
+        if is_modifier(interval.label) and result and interval.start - result[-1].end <= ROUNDING:
+            joined = normalise_ipa(result[-1].phoneme + interval.label)
+            result[-1] = replace(result[-1], phoneme=joined, end=interval.end)
+            findings.add(interval, f"is no phoneme of its own: joined to the one before it as '{joined}'", used=True)
+            continue
+        try:
+            phoneme = to_ipa(interval.label, phone_set)
+        except UnmappableLabel as error:
+            findings.problems.append(Problem(labels.file, f"{error}; left out", labels.tier, interval.number))
+            continue
+        if phoneme is not None:
+            result.append(Segment(phoneme, interval.start, interval.end))
+    return tuple(result), tuple(sorted(findings.problems, key=lambda problem: problem.interval or 0))
+
+
+def find_words(labels: Labels, duration: float) -> tuple[tuple[tuple[str, float, float], ...], tuple[Problem, ...]]:
+    """The words as (text, start, end) in seconds inside the recording, and the problems found."""
+    findings = _Findings(labels.file, "words")
+    named = [interval for interval in labels.words if not is_silence(interval.label)]
+    inside = [kept for each in named if (kept := _within(each, duration, findings)) is not None]
+    return tuple((each.label.strip(), each.start, each.end) for each in inside), tuple(findings.problems)
+
+
+def _within(interval: Interval, duration: float, findings: _Findings) -> Interval | None:
+    """The interval cut to 0..duration seconds; None, with a problem, if it cannot be used."""
+    start, end = interval.start, interval.end
+    if not (math.isfinite(start) and math.isfinite(end)):
+        findings.add(interval, "has a time that is not a finite number; left out")
+        return None
+    if start >= end:
+        findings.add(interval, f"starts at {start:.3f} s and ends at {end:.3f} s; left out")
+        return None
+    overrun = max(end - duration, -start)
+    if overrun > TOLERANCE or start >= duration:
+        where = f"past the end of the audio at {duration:.3f} s" if end > duration else "before the audio begins"
+        findings.add(interval, f"({start:.3f} to {end:.3f} s) lies {where}; left out")
+        return None
+    if overrun > ROUNDING:
+        findings.add(
+            interval, f"({start:.3f} to {end:.3f} s) runs {1000 * overrun:.0f} ms out of the audio; cut", used=True
+        )
+    if overrun > 0:
+        return replace(interval, start=max(start, 0.0), end=min(end, duration))
+    return interval
+
+
+def _disjoint(intervals: Sequence[Interval], findings: _Findings) -> list[Interval]:
+    """The intervals in time order without those that overlap; small overlaps are split in the middle."""
+    ordered = sorted(intervals, key=lambda interval: (interval.start, interval.end))
+    doubtful: set[int] = set()
+    furthest = 0  # index of the interval that ends last so far
+    for index in range(1, len(ordered)):
+        before, here = ordered[furthest], ordered[index]
+        overlap = before.end - here.start
+        shortest = min(before.end - before.start, here.end - here.start)
+        if overlap > TOLERANCE or overlap >= shortest:
+            for one, other in ((furthest, here), (index, before)):
+                if one not in doubtful:
+                    findings.add(ordered[one], f"overlaps '{other.label}' (interval {other.number}); left out")
+                    doubtful.add(one)
+        elif overlap > 0:
+            boundary = here.start + (overlap / 2 if overlap > ROUNDING else 0.0)
+            ordered[furthest], ordered[index] = replace(before, end=boundary), replace(here, start=boundary)
+            if overlap > ROUNDING:
+                findings.add(
+                    here, f"overlaps '{before.label}' by {1000 * overlap:.0f} ms; split in the middle", used=True
+                )
+        if ordered[index].end > ordered[furthest].end:
+            furthest = index
+    return [interval for index, interval in enumerate(ordered) if index not in doubtful]
+
+
+def read_text(path: Path) -> str:
+    """A text file of labels, UTF-8 or Latin-1.
+
+    Raises:
+        DataError: unreadable, or larger than any label file.
+    """
+    try:
+        if path.stat().st_size > MAX_TEXT_BYTES:
+            raise DataError(f"{path}: {path.stat().st_size >> 20} MB is too large for a label file")
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")

@@ -1,0 +1,202 @@
+"""A synthetic Punjabi corpus, made offline by espeak-ng from the words that the package brings: for demo and tests.
+
+Its labels are what espeak-ng said, not what a dictionary has, in the symbols of `punjabi.LABELS`. Words are disjoint
+between training, validation and test; voices are not: all variants of a voice share the same recorded consonants, so
+that an unseen one would test nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import wave
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mtl_speech.audio import SAMPLE_RATE
+from mtl_speech.corpora.espeak import RATES, Request, Speech, espeak_available, speak, synthesise
+from mtl_speech.corpora.folder import Progress
+from mtl_speech.corpora.punjabi import INVENTORY, LABELS, Word, punjabi_words, sayable_words, share_words
+from mtl_speech.corpora.textgrid import write_textgrid
+from mtl_speech.errors import DataError, UsageError
+from mtl_speech.files import temporary_sibling
+
+__all__ = ["VOICES", "Word", "espeak_available", "make_punjabi_corpus", "punjabi_words", "synthesise"]
+
+# Variants that neither clip nor echo (an echo fills the silence of a stop's closure, and its boundary is lost).
+VOICES = ("", "m1", "m3", "m4", "m6", "m7", "Alex", "adam", "f1", "Annie", "aunty", "linda", "steph")
+DEFAULT_WORDS = 720
+PITCH_RANGE = (30, 70)
+# Words with a rare phoneme are said by several voices until the split has so many tokens of it.
+MIN_TOKENS = {"train": 20, "valid": 7, "test": 12}
+MAX_SAYINGS = 4
+
+README = """\
+Synthetic Punjabi speech, made by espeak-ng (a formant synthesiser) from lists of words: no human voice is in it.
+Figures measured on it tell nothing about how human Punjabi is recognised.
+
+train/, valid/ and test/ hold different words. Below each, one folder for each voice, with 16 kHz WAV files and
+TextGrids that have the tiers 'words' and 'phones' (IPA). manifest.json says how each file was made, and the SHA-256 of
+its bytes.
+"""
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """One utterance of the corpus to be made."""
+
+    split: str
+    word: int  # index in punjabi_words()
+    request: Request
+
+    @property
+    def name(self) -> str:
+        """Path below the corpus folder, without suffix."""
+        voice = "-".join(filter(None, (self.request.voice, self.request.variant)))
+        return f"{self.split}/{voice}/w{self.word:04}"
+
+
+def make_punjabi_corpus(
+    folder: Path,
+    seed: int = 0,
+    n_words: int | None = DEFAULT_WORDS,
+    voices: Sequence[str] = VOICES,
+    progress: Progress | None = None,
+) -> dict[str, dict[str, int]]:
+    """Makes a corpus of spoken Punjabi words below `folder`, in the layout that `read_corpus` reads.
+
+    `folder`/{train,valid,test}/<voice>/<word>.wav and .TextGrid, README.txt and manifest.json. The same arguments give
+    the same bytes on one machine. The folder takes its name when it is complete.
+
+    Args:
+        folder: must not exist, or be empty.
+        seed: of the choice of words, voices, speaking rates and pitches.
+        n_words: how many different words (half of them for training, a third for test); None for all.
+        voices: espeak-ng's voice variants, "" for the plain voice.
+        progress: wraps the long loop: called with an iterable and a description, gives an iterable.
+
+    Returns:
+        Tokens of each phoneme, by split.
+
+    Raises:
+        DataError: the folder is not empty.
+        UsageError: no voices, or `n_words` is too small or too large.
+        MtlSpeechError: espeak-ng is not installed, or has no such variant.
+    """
+    folder = Path(folder)
+    _check(folder, voices)
+    rng = random.Random(seed)
+    spoken = sayable_words()
+    plan = _plan(share_words(spoken, n_words, rng), spoken, voices, rng)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_sibling(folder)
+    try:
+        manifest = _write(temporary, plan, {"seed": seed, "n_words": n_words, "voices": list(voices)}, progress)
+        if folder.exists():
+            folder.rmdir()
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    tokens: dict[str, dict[str, int]] = manifest["tokens"]
+    return tokens
+
+
+def _check(folder: Path, voices: Sequence[str]) -> None:
+    """Refuses what cannot be done before any work."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} exists already and is not an empty folder: choose another or remove it")
+    if not voices or len(set(voices)) != len(voices):
+        raise UsageError("voices must be different variants of espeak-ng, at least one")
+
+
+def _plan(
+    shares: Mapping[str, Sequence[int]],
+    spoken: Mapping[int, tuple[str, ...]],
+    voices: Sequence[str],
+    rng: random.Random,
+) -> list[_Planned]:
+    """Who says which word how: each once, words with rare phonemes up to `MAX_SAYINGS` times, by different voices."""
+    words = punjabi_words()
+    planned: list[_Planned] = []
+    for split, indices in shares.items():
+        sayings = _sayings(indices, spoken, MIN_TOKENS[split], min(MAX_SAYINGS, len(voices)))
+        turn = rng.sample(voices, len(voices))
+        for index in indices:
+            for _ in range(sayings[index]):
+                turn.append(turn.pop(0))
+                request = Request(words[index].text, "pa", turn[-1], rng.randint(*RATES), rng.randint(*PITCH_RANGE))
+                planned.append(_Planned(split, index, request))
+    return sorted(planned, key=lambda each: (voices.index(each.request.variant), each.name))
+
+
+def _sayings(
+    indices: Sequence[int], spoken: Mapping[int, tuple[str, ...]], min_tokens: int, max_sayings: int
+) -> Counter[int]:
+    """How often each word is said so that, where it can be, every phoneme has `min_tokens` tokens."""
+    sayings = Counter(indices)
+    tokens = Counter(phoneme for index in indices for phoneme in spoken[index])
+    for phoneme in sorted(tokens, key=lambda each: (tokens[each], each)):
+        having = [index for index in indices if phoneme in spoken[index]]
+        while tokens[phoneme] < min_tokens:
+            index = min(having, key=lambda each: sayings[each])
+            if sayings[index] >= max_sayings:
+                break
+            sayings[index] += 1
+            tokens.update(spoken[index])
+    return sayings
+
+
+def _write(
+    folder: Path, plan: Sequence[_Planned], settings: dict[str, Any], progress: Progress | None
+) -> dict[str, Any]:
+    """Says what is planned and writes all files; gives the manifest."""
+    tokens: dict[str, Counter[str]] = {"train": Counter(), "valid": Counter(), "test": Counter()}
+    utterances: dict[str, dict[str, Any]] = {}
+    left_out: list[str] = []
+    version = ""
+    track = progress or (lambda items, description: items)
+    speeches = speak([each.request for each in plan], labels=LABELS)
+    for each, speech in zip(track(plan, "speaking Punjabi"), speeches, strict=True):
+        labels = [label for *_, label in speech.segments]
+        version = speech.version
+        if not labels or not INVENTORY.issuperset(labels):
+            left_out.append(each.name)
+            continue
+        _write_utterance(folder / each.name, speech)
+        tokens[each.split].update(labels)
+        request = each.request
+        utterances[each.name] = {"text": request.text, "rate": request.rate, "pitch": request.pitch}
+    (folder / "README.txt").write_text(README, encoding="utf-8")
+    manifest = {"synthetic": True, "engine": f"espeak-ng {version}", **settings, "left_out": left_out}
+    manifest["tokens"] = {split: dict(sorted(counts.items())) for split, counts in tokens.items()}
+    manifest["utterances"] = dict(sorted(utterances.items()))
+    manifest |= _hashes(folder)
+    (folder / "manifest.json").write_text(json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    return manifest
+
+
+def _write_utterance(path: Path, speech: Speech) -> None:
+    """Writes a WAV file and its TextGrid, with `path` but for the suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with wave.open(str(path.with_suffix(".wav")), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes(speech.samples.astype("<i2").tobytes())
+    word = (speech.segments[0][0], speech.segments[-1][1], speech.request.text)
+    tiers = {"words": [word], "phones": list(speech.segments)}
+    write_textgrid(path.with_suffix(".TextGrid"), len(speech.samples) / SAMPLE_RATE, tiers)
+
+
+def _hashes(folder: Path) -> dict[str, Any]:
+    """SHA-256 of each file, and of the list of them."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    hashes = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    listing = "".join(f"{digest}  {name}\n" for name, digest in hashes.items())
+    return {"files": hashes, "sha256": hashlib.sha256(listing.encode()).hexdigest()}

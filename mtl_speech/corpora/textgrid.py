@@ -1,0 +1,231 @@
+"""Praat TextGrids: reading what Praat, the Montreal Forced Aligner and other tools write, and writing them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mtl_speech.corpora.intervals import Interval, Labels
+from mtl_speech.corpus import Problem
+from mtl_speech.errors import DataError
+
+MAX_BYTES = 64 << 20  # a TextGrid of an hour has under 10 MB
+
+# Praat reads numbers and quoted strings that stand free, and <flags>; all else is decoration. So long and short files
+# are one format.
+_TOKEN = re.compile(
+    r'"([^"]*(?:""[^"]*)*)"|(?<!\S)([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?!\S)|(<exists>|<absent>)|![^\n]*'
+)
+_PHONE_TIERS = ("phones", "phone", "phonemes", "phoneme", "segments")
+_WORD_TIERS = ("words", "word")
+
+
+@dataclass(frozen=True)
+class Tier:
+    """One interval tier with all its intervals as they stand in the file, silence included."""
+
+    name: str
+    intervals: tuple[Interval, ...]
+
+
+@dataclass(frozen=True)
+class TextGrid:
+    """A TextGrid as it stands in the file. `duration` in seconds; point tiers are left out."""
+
+    path: Path
+    duration: float
+    tiers: tuple[Tier, ...]
+    problems: tuple[Problem, ...] = ()
+
+
+class _Malformed(Exception):
+    """The file does not go on as a TextGrid must."""
+
+
+class _Tokens:
+    """The values of a TextGrid one after the other."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._position = 0
+        self._matches: Iterator[re.Match[str]] = _TOKEN.finditer(text)
+
+    def _next(self) -> re.Match[str]:
+        for match in self._matches:
+            if match.lastindex is not None:  # not a comment
+                self._position = match.start()
+                return match
+        self._position = len(self._text)
+        raise _Malformed("the file ends")
+
+    def string(self) -> str:
+        match = self._next()
+        if match.group(1) is None:
+            raise _Malformed(f"text in quotes expected, not {match.group()!r}")
+        return match.group(1).replace('""', '"')
+
+    def number(self) -> float:
+        match = self._next()
+        if match.group(2) is None:
+            raise _Malformed(f"a number expected, not {match.group()[:40]!r}")
+        return float(match.group(2))
+
+    def flag(self) -> bool:
+        match = self._next()
+        if match.group(3) is None:
+            raise _Malformed(f"<exists> expected, not {match.group()[:40]!r}")
+        return match.group(3) == "<exists>"
+
+    @property
+    def line(self) -> int:
+        return self._text.count("\n", 0, self._position) + 1
+
+
+def read_textgrid(path: Path) -> TextGrid:
+    """The interval tiers of a TextGrid: long or short form; UTF-8, UTF-16 or Latin-1; byte-order mark or none.
+
+    A file that breaks off or goes wrong after its header gives what stands before that, with a problem.
+
+    Raises:
+        DataError: no TextGrid, a binary one, or larger than any real one.
+    """
+    tokens = _Tokens(_decoded(path))
+    try:
+        duration, n_tiers = _header(tokens)
+    except _Malformed as error:
+        raise DataError(
+            f"{path}: not a Praat TextGrid (line {tokens.line}: {error}): save it again from Praat"
+        ) from None
+    tiers: list[tuple[str, list[Interval]]] = []
+    problems: list[Problem] = []
+    count = 0
+    try:
+        while count < n_tiers:
+            count += 1
+            _read_tier(tokens, tiers)
+    except _Malformed as error:
+        reason = f"line {tokens.line}: {error}, in tier {count} of {n_tiers:.0f}; what follows is left out"
+        problems.append(Problem(path, reason))
+    return TextGrid(path, duration, tuple(Tier(name, tuple(items)) for name, items in tiers), tuple(problems))
+
+
+def read_labels(path: Path) -> Labels:
+    """The `phones` and `words` tiers of a TextGrid.
+
+    A phone tier under a near name ("Phones", "phone", "speaker - phones") is taken, with a problem that says so.
+
+    Raises:
+        DataError: the file cannot be read, or no tier or several tiers could be the phone tier.
+    """
+    grid = read_textgrid(path)
+    names = [tier.name for tier in grid.tiers]
+    index = _find_tier(names, _PHONE_TIERS)
+    if index is None:
+        listed = ", ".join(f"'{name}'" for name in names[:8]) or "none"
+        raise DataError(f"{path}: no 'phones' tier (interval tiers: {listed}): name the tier of phonemes 'phones'")
+    tier = grid.tiers[index]
+    problems = list(grid.problems)
+    if tier.name != "phones":
+        problems.append(Problem(path, f"tier '{tier.name}' is taken as the tier 'phones'", tier.name, used=True))
+    if names.count(tier.name) > 1:
+        problems.append(Problem(path, f"{names.count(tier.name)} tiers '{tier.name}'; the first is used", tier.name))
+    word_index = _find_tier(names, _WORD_TIERS)
+    words = () if word_index is None else grid.tiers[word_index].intervals
+    return Labels(path, tier.name, tier.intervals, words, tuple(problems), grid.duration)
+
+
+def write_textgrid(path: Path, duration: float, tiers: Mapping[str, Sequence[tuple[float, float, str]]]) -> None:
+    """Write a TextGrid (long form, UTF-8) in one step: either the whole file is there afterwards or the old one.
+
+    Args:
+        path: the file; its folder must exist.
+        duration: of the recording, in seconds.
+        tiers: name to intervals (start, end, label) in seconds; gaps between them become empty intervals.
+
+    Raises:
+        DataError: intervals that overlap, end before they start, or lie outside the recording.
+    """
+    from praatio import textgrid as praat
+    from praatio.data_classes.interval_tier import IntervalTier
+    from praatio.utilities.errors import PraatioException
+
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    grid = praat.Textgrid(0.0, duration)
+    try:
+        for name, intervals in tiers.items():
+            outside = [each for each in intervals if each[0] < 0 or each[1] > duration]
+            if outside:
+                raise DataError(f"{path}: tier '{name}': {outside[0]} lies outside 0 to {duration} s")
+            grid.addTier(IntervalTier(name, list(intervals), 0.0, duration), reportingMode="error")
+        grid.save(str(beside), format="long_textgrid", includeBlankSpaces=True, reportingMode="error")
+        os.replace(beside, path)
+    except PraatioException as error:
+        raise DataError(f"{path}: cannot be written as a TextGrid: {error}") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _decoded(path: Path) -> str:
+    """The text of a file in one of the encodings that Praat writes."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(f"{path}: {path.stat().st_size >> 20} MB is too large for a TextGrid of one recording")
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    if raw.startswith(b"ooBinaryFile"):
+        raise DataError(f"{path}: a binary TextGrid: save it in Praat as a text file")
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encoding = "utf-16"
+    elif b"\0" in raw[:4]:
+        encoding = "utf-16-be" if raw[:1] == b"\0" else "utf-16-le"
+    else:
+        encoding = "utf-8-sig"
+    try:
+        return raw.decode(encoding)
+    except UnicodeDecodeError:
+        return raw.decode("latin-1" if encoding == "utf-8-sig" else encoding, errors="replace")
+
+
+def _header(tokens: _Tokens) -> tuple[float, float]:
+    """Duration in seconds, and how many tiers the file claims."""
+    if not tokens.string().startswith("ooTextFile"):
+        raise _Malformed('it does not begin with File type = "ooTextFile"')
+    if tokens.string() != "TextGrid":
+        raise _Malformed("its object class is not TextGrid")
+    tokens.number()
+    duration = tokens.number()
+    return duration, tokens.number() if tokens.flag() else 0
+
+
+def _read_tier(tokens: _Tokens, tiers: list[tuple[str, list[Interval]]]) -> None:
+    """Append the next tier; a point tier is read over. Claimed counts reserve no memory."""
+    kind, name = tokens.string(), tokens.string()
+    if kind not in ("IntervalTier", "TextTier"):
+        raise _Malformed(f"a tier is expected, not {kind[:40]!r}")
+    tokens.number(), tokens.number()
+    claimed = tokens.number()
+    intervals: list[Interval] = []
+    if kind == "IntervalTier":
+        tiers.append((name.strip(), intervals))
+    number = 0
+    while number < claimed:
+        number += 1
+        start = tokens.number()
+        end = tokens.number() if kind == "IntervalTier" else start
+        intervals.append(Interval(start, end, tokens.string().strip(), number))
+
+
+def _find_tier(names: Sequence[str], wanted: Sequence[str]) -> int | None:
+    """The index of the tier with the best name: exact, other case, another wanted name, "<speaker> - <name>"."""
+    lowered = [name.lower() for name in names]
+    if wanted[0] in names:
+        return names.index(wanted[0])
+    for name in wanted:
+        if name in lowered:
+            return lowered.index(name)
+    ends = [index for index, name in enumerate(lowered) if name.endswith((f"- {wanted[0]}", f"- {wanted[1]}"))]
+    return ends[0] if len(ends) == 1 else None

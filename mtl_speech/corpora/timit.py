@@ -1,0 +1,63 @@
+"""TIMIT's label files: `.PHN` and `.WRD`, one line per label with its first and last sample at 16 kHz."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mtl_speech.corpora.intervals import Interval, Labels, read_text
+from mtl_speech.corpus import Problem
+from mtl_speech.errors import DataError
+from mtl_speech.phone_sets import TIMIT_CLOSURES
+
+TIMIT_RATE = 16_000  # Hz: the unit of the label files, whatever the rate of the audio
+
+
+def read_labels(path: Path) -> Labels:
+    """The phones of a `.PHN` file, and the words of the `.WRD` file beside it if there is one.
+
+    A closure is joined with the release of the same stop that follows it ("dcl" + "jh" is one "jh"), since both are one
+    phoneme.
+
+    Raises:
+        DataError: the file cannot be read or has no label line.
+    """
+    problems: list[Problem] = []
+    phones = _joined_closures(_read_lines(path, problems))
+    if not phones:
+        raise DataError(f"{path}: no line of the form 'first-sample last-sample label'")
+    word_file = next(
+        (path.with_suffix(suffix) for suffix in (".WRD", ".wrd") if path.with_suffix(suffix).is_file()), None
+    )
+    words = _read_lines(word_file, problems) if word_file else []
+    return Labels(path, None, tuple(phones), tuple(words), tuple(problems))
+
+
+def _read_lines(path: Path, problems: list[Problem]) -> list[Interval]:
+    """One interval per line, with a problem for every line that is none."""
+    result: list[Interval] = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        fields = line.split(maxsplit=2)
+        try:
+            start, end = int(fields[0]) / TIMIT_RATE, int(fields[1]) / TIMIT_RATE
+            result.append(Interval(start, end, fields[2].strip(), number))
+        except (ValueError, IndexError, OverflowError):
+            reason = f"'{line[:60]}' is not 'first-sample last-sample label'; left out"
+            problems.append(Problem(path, reason, interval=number))
+    return result
+
+
+def _joined_closures(phones: list[Interval]) -> list[Interval]:
+    result: list[Interval] = []
+    for phone in phones:
+        before = result[-1] if result else None
+        if (
+            before is not None
+            and before.end == phone.start
+            and phone.label.lower() in TIMIT_CLOSURES.get(before.label.lower(), ())
+        ):
+            result[-1] = Interval(before.start, phone.end, phone.label, phone.number)
+        else:
+            result.append(phone)
+    return result

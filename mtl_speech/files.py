@@ -1,0 +1,51 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+
+def temporary_sibling(path: Path) -> Path:
+    """A free hidden name in the same folder (so on the same disk) as `path`; nothing is created."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` survive a power cut. Does nothing where folders cannot be opened (Windows)."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a new file and wait until it is on the disk. Raises FileExistsError when `path` exists, else OSError."""
+    with open(path, "xb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def atomic_write(path: Path, data: bytes | str) -> Path:
+    """Write `data` (a str as UTF-8) to `path`, or leave what was there untouched.
+
+    The data goes to a temporary sibling, is synced, and takes the name by one rename, so a reader sees the old file
+    or the new one, never a part. Missing parent folders are made. Raises OSError (disk full, no permission ...) after
+    removing the temporary file. Returns `path`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_sibling(path)
+    try:
+        write_synced(temporary, data.encode("utf-8") if isinstance(data, str) else data)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+    return path

@@ -1,0 +1,170 @@
+"""Pretraining of Θ on a large corpus: [Θ; θ] ← [Θ; θ] − α ∇ L_D([Θ; θ]) (Sun et al. 2019, eq. 1).
+
+L_D is the mean categorical cross-entropy over the phoneme segments, with two auxiliary losses that make Θ useful beyond the
+phonemes it was trained on: the cross-entropy of every frame (silence is a class), and the articulatory features of a segment.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import speechbrain as sb
+import torch
+from sklearn.metrics import f1_score
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from mtl_speech.articulation import articulatory_features
+from mtl_speech.augment import SpecAugment
+from mtl_speech.config import EncoderConfig, PretrainConfig
+from mtl_speech.crops import CropBatches, Crops
+from mtl_speech.encoder import Encoder
+from mtl_speech.features import SegmentStore
+
+logger = logging.getLogger(__name__)
+
+
+class PretrainModel(nn.Module):
+    """The encoder and what only pretraining needs: the heads θ, thrown away afterwards (the segment head is kept to show that
+    nothing is forgotten)."""
+
+    def __init__(self, config: EncoderConfig, phonemes: Sequence[str]) -> None:
+        super().__init__()
+        self.encoder = Encoder(config)
+        self.segment_head = nn.Linear(config.embedding_size, len(phonemes))
+        self.frame_head = nn.Linear(config.channels, len(phonemes) + 1)
+        features = torch.from_numpy(articulatory_features(list(phonemes))).float()
+        self.register_buffer("articulation", features)
+        self.feature_head = nn.Linear(config.embedding_size, features.shape[1])
+
+    def losses(self, crops: Crops) -> tuple[Tensor, Tensor, Tensor]:
+        """Segment, frame and articulatory loss of a batch."""
+        frames = self.encoder.frames(crops.features)
+        embedded = self.encoder.pool(frames, crops.spans, crops.rows)
+        segment = F.cross_entropy(self.segment_head(embedded), crops.labels, label_smoothing=0.05)
+        stride = self.encoder.config.stride
+        targets = crops.frame_labels[:, ::stride]
+        frame = F.cross_entropy(self.frame_head(frames).flatten(0, 1), targets.flatten())
+        articulation = self.articulation[crops.labels]  # type: ignore[index]
+        return segment, frame, F.mse_loss(torch.tanh(self.feature_head(embedded)), articulation)
+
+
+class PretrainBrain(sb.Brain):
+    """The training loop of pretraining (speechbrain.Brain): AdamW, one warm-up and cosine cycle, averaged weights."""
+
+    def __init__(self, config: PretrainConfig, model: PretrainModel, batches: CropBatches, valid: SegmentStore) -> None:
+        self.config, self.batches, self.valid = config, batches, valid
+        steps = sum(len(batches._plan(e)) for e in range(1, config.epochs + 1))
+        self.n_steps = steps
+        self.spec_augment = SpecAugment()
+        self.history: list[dict[str, float]] = []
+        super().__init__(
+            modules={"model": model},
+            opt_class=partial(torch.optim.AdamW, lr=config.pretrain_lr, weight_decay=config.weight_decay),
+            run_opts={"device": config.device},
+        )
+        self.average = copy.deepcopy(model).eval()
+        self.updates = 0
+
+    def compute_forward(self, batch: Crops, stage: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Losses of a batch of crops."""
+        features = self.spec_augment(batch.features) if stage == sb.Stage.TRAIN else batch.features
+        moved = Crops(
+            *(t.to(self.device) for t in (features, batch.frame_labels, batch.spans, batch.rows, batch.labels))
+        )
+        losses: tuple[Tensor, Tensor, Tensor] = self.modules.model.losses(moved)
+        return losses
+
+    def compute_objectives(self, predictions: tuple[Tensor, Tensor, Tensor], batch: Crops, stage: Any) -> Tensor:
+        """The weighted sum of the three losses."""
+        segment, frame, articulation = predictions
+        return segment + self.config.frame_loss * frame + self.config.articulatory_loss * articulation
+
+    def on_stage_start(self, stage: Any, epoch: int | None = None) -> None:
+        """Take a new plan of crops for each epoch."""
+        if stage == sb.Stage.TRAIN and epoch is not None:
+            self.batches.set_epoch(epoch)
+            self.started = time.perf_counter()
+
+    def on_fit_batch_start(self, batch: Crops, should_step: bool) -> None:
+        """Set the learning rate of this step: linear warm-up over 5 % of the steps, then a cosine to zero."""
+        done = self.updates / self.n_steps
+        warm = 0.05
+        factor = done / warm if done < warm else 0.5 * (1 + np.cos(np.pi * (done - warm) / (1 - warm)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.pretrain_lr * max(factor, 1e-3)
+
+    def on_fit_batch_end(self, batch: Crops, outputs: object, loss: Tensor, should_step: bool) -> None:
+        """Keep the running average of the weights and of the batch-norm statistics."""
+        self.updates += 1
+        decay = min(self.config.average_decay, self.updates / (self.updates + 10))
+        with torch.no_grad():
+            for mean, now in zip(
+                self.average.state_dict().values(), self.modules.model.state_dict().values(), strict=True
+            ):
+                if mean.dtype.is_floating_point:
+                    mean.lerp_(now, 1 - decay)
+                else:
+                    mean.copy_(now)
+
+    def on_stage_end(self, stage: Any, stage_loss: float, epoch: int | None = None) -> None:
+        """Score the averaged weights on the validation speakers after each epoch."""
+        if stage != sb.Stage.TRAIN:
+            return
+        accuracy, macro_f1 = segment_scores(self.average, self.valid)
+        row = {
+            "epoch": float(epoch or 0),
+            "train_loss": float(stage_loss),
+            "valid_accuracy": accuracy,
+            "valid_macro_f1": macro_f1,
+            "seconds": time.perf_counter() - self.started,
+        }
+        self.history.append(row)
+        logger.info("pretraining " + ", ".join(f"{key} {value:.4g}" for key, value in row.items()))
+
+
+def predict_segments(model: PretrainModel, store: SegmentStore, batch_size: int = 512) -> Tensor:
+    """The phoneme index that `model` gives each segment of `store`, from its window alone: (n_segments,)."""
+    model.eval()
+    found = []
+    with torch.inference_mode():
+        for index in torch.arange(len(store)).split(batch_size):
+            windows, spans = store.windows(index)
+            found.append(model.segment_head(model.encoder(windows, spans)).argmax(1))
+    return torch.cat(found)
+
+
+def segment_scores(model: PretrainModel, store: SegmentStore) -> tuple[float, float]:
+    """Accuracy and macro-F1 of the segments of `store`, over the phonemes that occur in it."""
+    predicted, label = predict_segments(model, store), store.label
+    accuracy = float((predicted == label).float().mean())
+    return accuracy, float(f1_score(label, predicted, labels=label.unique(), average="macro", zero_division=0))
+
+
+def pretrain(
+    views: Sequence[SegmentStore],
+    valid: SegmentStore,
+    encoder_config: EncoderConfig,
+    config: PretrainConfig,
+    progress: bool = False,
+) -> tuple[PretrainModel, list[dict[str, float]]]:
+    """Train Θ on `views` (the training recordings, and augmented versions of them in the same order).
+
+    Returns the model with averaged weights and folded batch-norm, in evaluation mode, and one row of scores an epoch.
+    """
+    torch.manual_seed(config.seed)
+    model = PretrainModel(encoder_config, views[0].phonemes)
+    batches = CropBatches(views, config.crop_lengths, config.batch_frames, config.seed)
+    brain = PretrainBrain(config, model, batches, valid)
+    loader: DataLoader[Crops] = DataLoader(batches, batch_size=None)
+    brain.fit(range(1, config.epochs + 1), loader, progressbar=progress)
+    model = brain.average
+    model.encoder = model.encoder.fold_batch_norm()
+    return model.eval(), brain.history

@@ -1,0 +1,91 @@
+"""What a run leaves behind: `results/<experiment>/<seed>/` with the language pack, the report and the log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mtl_speech.ablate import Ablation, pooled
+from mtl_speech.adapt import Adaptation
+from mtl_speech.base import BaseModel
+from mtl_speech.config import AdaptConfig, MetaTrainConfig
+from mtl_speech.files import atomic_write
+from mtl_speech.language_pack import language_pack
+from mtl_speech.languages import display_name
+from mtl_speech.metrics import Scores, score
+from mtl_speech.pack import save_pack
+from mtl_speech.report import write_report
+from mtl_speech.settings import as_dict
+
+PACK = "pack"
+
+
+def pooled_scores(runs: Sequence[Adaptation], seed: int) -> Scores:
+    """The scores of one fold, or of all test segments of a cross-validation together."""
+    if len(runs) == 1:
+        return runs[0].scores
+    true, predicted, groups = (pooled(runs, key) for key in ("true", "predicted", "groups"))
+    n_train: dict[str, int] = {}
+    for run in runs:
+        for item in run.scores.phonemes:
+            n_train[item.phoneme] = max(n_train.get(item.phoneme, 0), item.n_train or 0)
+    scored = set(true)
+    missing = {m.phoneme: m for run in runs for m in run.scores.not_scored if m.phoneme not in scored}
+    return score(true, predicted, groups, n_train, tuple(missing[p] for p in sorted(missing)), seed=seed)
+
+
+def write_results(
+    folder: Path,
+    runs: Sequence[Adaptation],
+    base: BaseModel,
+    config: AdaptConfig,
+    meta: MetaTrainConfig,
+    *,
+    command: str,
+    final: Adaptation,
+    ablation: Ablation | None = None,
+    notes: Sequence[str] = (),
+    stamp: str = "",
+    extra: Mapping[str, Any] | None = None,
+) -> tuple[Scores, list[Path]]:
+    """Write the pack of `final`, the report of `runs` (the folds) and the history of meta-training into `folder`.
+
+    Raises PackError or OSError; each file is written whole or not at all.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    scores = pooled_scores(runs, config.seed)
+    settings = {"adapt": as_dict(config), "meta_train": as_dict(meta)}
+    card = {
+        "name": f"{config.lang}-{config.seed}",
+        "language_name": display_name(config.lang),
+        "stamp": stamp,
+        "scores": {"macro_f1": round(scores.macro_f1, 4), "micro_f1": round(scores.micro_f1, 4), "n": scores.n},
+        "examples": {p.phoneme: p.n_train for p in scores.phonemes},
+        "notes": list(notes),
+    }
+    paths = [save_pack(language_pack(final.model, base, meta, config.lang, card), folder / PACK)]
+    history = {
+        "base_learning": [
+            {"steps": r.choice.steps, "rate": r.choice.rate, "macro_f1": r.choice.macro_f1} for r in runs
+        ],
+        "meta_training": [_history(run) for run in runs],
+    }
+    paths += write_report(
+        folder,
+        scores,
+        ablation.rows if ablation is not None else None,
+        settings=settings,
+        command=command,
+        notes=notes,
+        extra=dict(extra or {}),
+        stamp=stamp,
+    )
+    paths.append(atomic_write(folder / "history.json", json.dumps(history, indent=1, ensure_ascii=False)))
+    return scores, paths
+
+
+def _history(run: Adaptation) -> dict[str, Any]:
+    hard = [[f"{language}:{phoneme}" for language, phoneme in entered] for entered in run.history.hard_classes]
+    return {"rounds": run.history.rounds, "validations": run.history.validations, "hard_classes": hard}

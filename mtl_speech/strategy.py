@@ -1,0 +1,105 @@
+"""A strategy: what meta-training found (Φ, θ, inner rates), made, saved and loaded. It is the start of every adaptation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtl_speech.articulation import articulatory_features
+from mtl_speech.base import BaseModel, load_state
+from mtl_speech.config import MetaTrainConfig
+from mtl_speech.errors import PackError
+from mtl_speech.features import SegmentStore
+from mtl_speech.learner import MetaLearner
+from mtl_speech.meta_train import embed_segments, standardise_embeddings, start_theta
+from mtl_speech.pack import Pack, base_entry, require_base
+from mtl_speech.scale_shift import attach
+from mtl_speech.settings import as_dict, load_config
+
+N_NEIGHBOURS = 3  # rows of θ that a phoneme never met borrows from
+
+
+def new_learner(base: BaseModel, phonemes: Sequence[str], config: MetaTrainConfig) -> MetaLearner:
+    """A learner at the start of meta-training: Φ is the identity, θ is zero."""
+    encoder = attach(base.encoder, config.granularity)
+    return MetaLearner(
+        encoder.eval(),
+        base.encoder.config.embedding_size,
+        phonemes,
+        config.theta_init,
+        config.inner_steps,
+        config.inner_lr,
+    )
+
+
+def prepare_learner(learner: MetaLearner, store: SegmentStore, config: MetaTrainConfig) -> None:
+    """Closed-form start from the segments of meta-training: centre and whitener of the embeddings, and θ."""
+    embeddings = embed_segments(learner, store)
+    standardise_embeddings(learner, store, embeddings, config.shrinkage if config.whiten else None)
+    with torch.no_grad():
+        learner.log_scale.fill_(float(np.log(config.scale)))
+        learner.log_prior.copy_(torch.tensor([config.prior, config.prior_unmet]).log())
+    start_theta(learner, store, embeddings)
+
+
+def extend(learner: MetaLearner, phonemes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Give `learner` rows of θ for further phonemes: the mean of the rows of their articulatory neighbours.
+
+    Returns the neighbours of each new phoneme, nearest first. Phonemes that are there already stay as they are.
+    """
+    new = [p for p in dict.fromkeys(phonemes) if p not in learner.phonemes]
+    if not new:
+        return {}
+    known = [i for i in range(len(learner.phonemes)) if bool(learner.met[i])] or list(range(len(learner.phonemes)))
+    table = articulatory_features([learner.phonemes[i] for i in known])
+    distance = np.abs(articulatory_features(new)[:, None] - table[None]).sum(2)
+    nearest = np.argsort(distance, axis=1, kind="stable")[:, :N_NEIGHBOURS]
+    rows = torch.tensor(known)[torch.from_numpy(nearest)]
+    with torch.no_grad():
+        theta = torch.cat((learner.theta, learner.theta[rows].mean(1)))
+        bias = torch.cat((learner.theta_bias, learner.theta_bias[rows].mean(1)))
+    learner.theta, learner.theta_bias = torch.nn.Parameter(theta), torch.nn.Parameter(bias)
+    learner.met = torch.cat((learner.met, torch.zeros(len(new), dtype=torch.bool)))
+    names = learner.phonemes
+    learner.phonemes = (*names, *new)
+    return {p: tuple(names[int(i)] for i in row) for p, row in zip(new, rows, strict=True)}
+
+
+def strategy_tensors(learner: MetaLearner) -> dict[str, Tensor]:
+    """Everything of a learner but Θ, by name."""
+    own = learner.state_dict()
+    frozen = {name for name in own if name.startswith("encoder.") and not _is_phi(name)}
+    return {name: value.detach().clone() for name, value in own.items() if name not in frozen}
+
+
+def _is_phi(name: str) -> bool:
+    return name.rpartition(".")[2] in ("scale", "shift", "scale_left", "scale_right")
+
+
+def strategy_pack(learner: MetaLearner, base: BaseModel, config: MetaTrainConfig, card: Mapping[str, object]) -> Pack:
+    """The pack of a strategy."""
+    entries = {"base": base_entry(base.pack), "phonemes": list(learner.phonemes), "meta_train": as_dict(config)}
+    return Pack("strategy", strategy_tensors(learner), {**card, **entries})
+
+
+def load_learner(pack: Pack, base: BaseModel) -> tuple[MetaLearner, MetaTrainConfig]:
+    """The learner of a strategy or language pack on its base, and the settings it was meta-trained with.
+
+    Raises PackError when the pack was made on another base, or does not fit.
+    """
+    require_base(pack, base.pack)
+    config = load_config(MetaTrainConfig, None, pack.value("meta_train", dict))
+    learner = new_learner(base, pack.strings("phonemes"), config)
+    own = learner.state_dict()
+    tensors = {k: v for k, v in pack.tensors.items() if not k.startswith("head.")}
+    strangers = [name for name in tensors if name.startswith("encoder.") and not _is_phi(name)]
+    if strangers:
+        raise PackError(
+            f"weights.safetensors of '{pack.name}': '{strangers[0]}' belongs to the base; make the pack anew"
+        )
+    frozen = {k: v for k, v in own.items() if k.startswith("encoder.") and not _is_phi(k)}
+    load_state(learner, {**frozen, **tensors}, pack)
+    return learner.eval(), config

@@ -1,0 +1,96 @@
+"""Pretrain the English encoder on speechocean762 and write it as a pack with its scores.
+
+python recipes/speechocean762/train.py recipes/speechocean762/hparams/train.yaml --data_folder DIR/speechocean762
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from prepare import prepare
+from speechbrain import parse_arguments
+
+from mtl_speech.augment import WaveformAugment
+from mtl_speech.base import base_pack
+from mtl_speech.corpora import read_corpus
+from mtl_speech.corpus import Corpus
+from mtl_speech.features import SegmentStore, build_store
+from mtl_speech.files import atomic_write
+from mtl_speech.logs import log_to, progress_bar
+from mtl_speech.pack import save_pack
+from mtl_speech.pretrain import pretrain, segment_scores
+
+logger = logging.getLogger("mtl_speech")
+
+ATTRIBUTION = (
+    "Trained on speechocean762 (OpenSLR 101), Zhang, J. et al. (2021), speechocean762: An Open-Source Non-native English Speech "
+    "Corpus For Pronunciation Assessment, Interspeech 2021, CC BY 4.0. Changes made: audio re-encoded, phone alignments added."
+)
+
+
+def make_view(corpus: Corpus, phonemes: list[str], number: int, seed: int) -> SegmentStore:
+    """The training recordings as they are (view 0), or augmented with draws of their own."""
+    torch.set_num_threads(1)
+    transform = WaveformAugment(seed * 1000 + number) if number else None
+    return build_store([corpus], phonemes, transform)
+
+
+def make_views(corpus: Corpus, phonemes: list[str], n_views: int, n_workers: int, seed: int) -> list[SegmentStore]:
+    """All views, `n_workers` at a time."""
+    torch.multiprocessing.set_sharing_strategy("file_system")
+    with ProcessPoolExecutor(n_workers, mp_context=get_context("spawn")) as pool:
+        jobs = [pool.submit(make_view, corpus, phonemes, number, seed) for number in range(n_views)]
+        return [job.result() for job in progress_bar(jobs, "features and augmentation")]
+
+
+def main(arguments: list[str]) -> None:
+    """Prepare, train, score, save."""
+    started = time.perf_counter()
+    hparams_file, _, overrides = parse_arguments(arguments)
+    with open(hparams_file, encoding="utf-8") as file:
+        hparams: dict[str, Any] = load_hyperpyyaml(file, overrides)
+    output = Path(hparams["output_folder"])
+    output.mkdir(parents=True, exist_ok=True)
+    log_to(output / "log.txt")
+    torch.set_num_threads(hparams["n_threads"])
+    splits = prepare(Path(hparams["data_folder"]), progress_bar)
+    phonemes = sorted(splits["train"].phoneme_counts())
+    views = make_views(
+        splits["train"], phonemes, 1 + hparams["n_augmented_views"], hparams["n_threads"], hparams["seed"]
+    )
+    valid = build_store([splits["valid"]], phonemes, progress=progress_bar)
+    logger.info("features ready after %.0f s", time.perf_counter() - started)
+    model, history = pretrain(views, valid, hparams["encoder"], hparams["pretrain"])
+    tests = {"speechocean762 test speakers": splits["test"]}
+    if hparams["second_test_folder"]:
+        tests[hparams["second_test_name"]] = read_corpus(Path(hparams["second_test_folder"]), "en", "arpabet")
+    scores = {}
+    for name, corpus in tests.items():
+        accuracy, macro_f1 = segment_scores(model, build_store([corpus], phonemes))
+        scores[name] = {"accuracy": round(accuracy, 4), "macro_f1": round(macro_f1, 4), "n_phonemes": len(phonemes)}
+        logger.info("%s: phone accuracy %.4f, macro-F1 %.4f", name, accuracy, macro_f1)
+    card = {
+        "name": "english",
+        "language": "en",
+        "attribution": ATTRIBUTION,
+        "licence": "Apache-2.0; training data CC BY 4.0",
+        "recipe": "recipes/speechocean762",
+        "scores": scores,
+        "validation": {key: round(value, 4) for key, value in history[-1].items() if key.startswith("valid")},
+    }
+    save_pack(base_pack(model.encoder, model.segment_head, tuple(phonemes), card), output / "english")
+    atomic_write(output / "history.json", json.dumps({"epochs": history, "scores": scores}, indent=1))
+    logger.info("done in %.0f s: %s", time.perf_counter() - started, output / "english")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

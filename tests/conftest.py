@@ -1,0 +1,28 @@
+"""What all tests share: one thread, and the corpora of real speech where they are at hand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Read when torch and the BLAS libraries are loaded: one thread in this process and in every command that a test runs.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MKL_NUM_THREADS"] = "1"
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The same examples every time, and no time limit for one example: a busy machine must not fail a test.
+settings.register_profile("repository", deadline=None, derandomize=True)
+settings.load_profile("repository")
+
+
+@pytest.fixture(scope="session")
+def corpora() -> Path:
+    """The folder of the corpora of real speech: $MTL_SPEECH_CORPORA, or shared/corpora beside the repository."""
+    folder = Path(os.environ.get("MTL_SPEECH_CORPORA", ROOT.parent / "shared" / "corpora"))
+    if not folder.is_dir():
+        pytest.skip(f"no corpora of real speech at {folder}; set MTL_SPEECH_CORPORA to where they are")
+    return folder
