@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from mtl_speech.adapt import Adaptation, Fold, Progress, adapt_fold
@@ -36,20 +36,21 @@ def baseline_learner(base: BaseModel, fold: Fold, meta: MetaTrainConfig) -> tupl
 
 def ablate(
     base: BaseModel,
-    strategy: MetaLearner,
+    strategy: MetaLearner | Callable[[Fold], MetaLearner],
     folds: Sequence[Fold],
     config: AdaptConfig,
     meta: MetaTrainConfig,
     progress: Progress | None = None,
 ) -> Ablation:
-    """Run the three systems on each fold. `strategy` is where meta-transfer and curriculum start from."""
+    """Run the three systems on each fold. `strategy` is where meta-transfer and curriculum start from, or gives it for a fold."""
     systems: dict[str, list[Adaptation]] = {BASELINE: [], META_TRANSFER: [], CURRICULUM: []}
     for fold in folds:
         learner, settings = baseline_learner(base, fold, meta)
         systems[BASELINE].append(adapt_fold(learner, fold, replace(config, meta_steps=0), settings))
+        start = strategy if isinstance(strategy, MetaLearner) else strategy(fold)
         plain = replace(meta, hard_ratio=0.0)
-        systems[META_TRANSFER].append(adapt_fold(strategy, fold, config, plain, progress))
-        systems[CURRICULUM].append(adapt_fold(strategy, fold, config, meta, progress))
+        systems[META_TRANSFER].append(adapt_fold(start, fold, config, plain, progress))
+        systems[CURRICULUM].append(adapt_fold(start, fold, config, meta, progress))
     rows: list[AblationRow] = []
     previous: Sequence[Adaptation] | None = None
     for name, runs in systems.items():

@@ -28,7 +28,7 @@ from mtl_speech.language_pack import LanguageModel, true_labels, utterances
 from mtl_speech.learner import MetaLearner
 from mtl_speech.meta_train import MetaHistory, MetaTrainer, embed_segments
 from mtl_speech.metrics import NotScored, Scores, episode_macro_f1, score
-from mtl_speech.strategy import extend
+from mtl_speech.strategy import extend, row_of
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
@@ -80,7 +80,7 @@ def make_folds(
     corpora = [corpus] if test is None else [replace(corpus, name="train"), replace(test, name="test")]
     store = build_store(corpora, progress=progress)
     if test is not None:
-        _refuse_shared(corpus, test)
+        refuse_shared(corpus, test)
         return [_fold(store, corpora, {f"test/{u.id}" for u in test.utterances}, "the test folder")]
     speakers = {u.speaker for u in corpus.utterances}
     n = len(corpus.utterances)
@@ -111,7 +111,8 @@ def _ids(corpus: Corpus) -> set[str]:
     return {f"{corpus.name}/{u.id}" for u in corpus.utterances}
 
 
-def _refuse_shared(train: Corpus, test: Corpus) -> None:
+def refuse_shared(train: Corpus, test: Corpus) -> None:
+    """Raises DataError when a recording is in both corpora."""
     shared = {u.audio.resolve() for u in train.utterances} & {u.audio.resolve() for u in test.utterances}
     if shared:
         raise DataError(f"{sorted(shared)[0]} lies in the training and in the test folder; a recording cannot be both")
@@ -157,7 +158,7 @@ def continue_meta_training(
     rows, labels = store.label.unique(return_inverse=True)
     query = valid.select(torch.nonzero(torch.isin(valid.label, rows)).squeeze(1))
     targets = torch.searchsorted(rows, query.label)
-    choice = StepChoice(meta.inner_steps, 1.0, 0.0)
+    choice = StepChoice(meta.inner_steps)
     table = row_of(learner, store)
 
     def validate(current: MetaLearner) -> float:
@@ -168,12 +169,6 @@ def continue_meta_training(
 
     renamed = replace(store, label=table[store.label], phonemes=learner.phonemes)
     return MetaTrainer(learner, renamed, meta).train(validate, progress)
-
-
-def row_of(learner: MetaLearner, store: SegmentStore) -> Tensor:
-    """The row of θ of each phoneme of a store's table: (n_phonemes,)."""
-    place = {p: i for i, p in enumerate(learner.phonemes)}
-    return torch.tensor([place[p] for p in store.phonemes])
 
 
 def adapt_fold(
@@ -200,9 +195,7 @@ def adapt_fold(
         notes[0] += f"; round {best['round']:.0f} is best on {judge}, macro-F1 {best['score']:.3f}"
     raw = embed_segments(learner, train)
     model, choice = learn_inventory(learner, train, raw, config.seed)
-    notes.append(
-        f"base learning: {choice.steps} steps, {choice.rate:g} times the learned rates (cross-validated on training recordings)"
-    )
+    notes.append(f"base learning: {choice} (cross-validated on the training recordings)")
     n_train = Counter(true_labels(train))
     not_scored = too_few(fold, n_train, config.shots)
     silent = {item.phoneme for item in not_scored}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,18 +13,23 @@ from torch import Tensor
 from mtl_speech.learner import Head, MetaLearner, adapt_head
 from mtl_speech.metrics import episode_macro_f1
 
-STEP_CHOICES = (0, 5, 20, 50, 150, 500)
-RATE_CHOICES = (0.3, 1.0, 3.0)  # multiples of the learned (or set) inner rates
+STEP_CHOICES = (0, 5, 20, 50, 150)
+RATE_CHOICES = (1.0, 3.0, 10.0)  # multiples of the learned (or set) inner rates
+PRIOR_CHOICES = (0.1, 0.3, 1.0)  # multiples of the weight that the strategy's θ has under theta_init "posterior"
 N_FOLDS = 3
 
 
 @dataclass(frozen=True)
 class StepChoice:
-    """How base learning runs: number of steps, multiple of the inner rates, and the macro-F1 that chose them."""
+    """How base learning runs: number of steps, multiples of the inner rates and of the prior, and the macro-F1 that chose them."""
 
     steps: int
-    rate: float
-    macro_f1: float
+    rate: float = 1.0
+    prior: float = 1.0
+    macro_f1: float = float("nan")
+
+    def __str__(self) -> str:
+        return f"{self.steps} steps, {self.rate:g} x the learned rates, {self.prior:g} x the weight of the prior"
 
 
 def extended_rates(rates: Tensor, steps: int, multiple: float = 1.0) -> Tensor:
@@ -39,41 +45,51 @@ def learn_head(
 
     z: (n, dim) standardised embeddings; labels: (n,) classes in 0..n_classes-1; rows: (n_classes,) rows of θ.
     """
+    return next(iter(_trajectory(learner, z, labels, rows, choice, (choice.steps,), seed)))
+
+
+def _trajectory(
+    learner: MetaLearner, z: Tensor, labels: Tensor, rows: Tensor, choice: StepChoice, stops: Sequence[int], seed: int
+) -> Iterator[Head]:
+    """θ′ after each of the numbers of steps `stops`, which rise; rate and prior are those of `choice`."""
     generator = torch.Generator().manual_seed(seed)
-    with torch.inference_mode():
+    with torch.no_grad():
         support, targets = z.unsqueeze(0), labels.unsqueeze(0)
-        start = learner.initial_head(support, targets, rows.unsqueeze(0), generator)
-        return adapt_head(support, targets, start, extended_rates(learner.rates, choice.steps, choice.rate))
+        head = learner.initial_head(support, targets, rows.unsqueeze(0), generator, choice.prior)
+        rates = extended_rates(learner.rates, stops[-1], choice.rate)
+        for begin, end in zip((0, *stops[:-1]), stops, strict=True):
+            head = adapt_head(support, targets, head, rates[begin:end])
+            yield head
 
 
 def choose_steps(
     learner: MetaLearner, z: Tensor, labels: Tensor, groups: Tensor, rows: Tensor, seed: int = 0
 ) -> StepChoice:
-    """Choose steps and rate by cross-validated macro-F1 over recordings, from the training examples alone.
+    """Choose steps, rate and prior by cross-validated macro-F1 over recordings, from the training examples alone.
 
-    groups: (n,) recording of each example; other shapes as in `learn_head`. Of equal choices the one of fewest steps wins. With
-    fewer than N_FOLDS recordings there is nothing to choose by: the learned schedule as it is.
+    groups: (n,) recording of each example; other shapes as in `learn_head`. Of equal choices the first wins: few steps, low
+    rates. With fewer than N_FOLDS recordings there is nothing to choose by: the learned schedule as it is.
     """
-    names = groups.unique()
+    names, group = groups.unique(return_inverse=True)
     if len(names) < N_FOLDS:
-        return StepChoice(len(learner.rates), 1.0, float("nan"))
-    order = np.random.default_rng(seed).permutation(len(names))
-    fold_of = torch.empty(len(names), dtype=torch.long)
-    fold_of[torch.from_numpy(order)] = torch.arange(len(names)) % N_FOLDS
-    fold = fold_of[torch.searchsorted(names, groups)]
-    choices = [StepChoice(steps, rate, 0.0) for steps in STEP_CHOICES for rate in (RATE_CHOICES if steps else (1.0,))]
-    scores = []
-    for choice in choices:
-        predicted = torch.empty_like(labels)
-        for k in range(N_FOLDS):
-            held = fold == k
-            head = learn_head(learner, z[~held], labels[~held], rows, choice, seed)
-            absent = torch.bincount(labels[~held], minlength=len(rows)) == 0
-            logits = head.logits(z[held].unsqueeze(0))[0].masked_fill(absent, -torch.inf)
-            predicted[held] = logits.argmax(1)
-        scores.append(float(episode_macro_f1(labels[None], predicted[None], len(rows))[0]))
-    best = int(np.argmax(scores))
-    return StepChoice(choices[best].steps, choices[best].rate, scores[best])
+        return StepChoice(len(learner.rates))
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(names)))
+    fold = (torch.empty_like(order).scatter_(0, order, torch.arange(len(names))) % N_FOLDS)[group]
+    priors = PRIOR_CHOICES if learner.theta_init == "posterior" else (1.0,)
+    predicted: dict[StepChoice, Tensor] = {}
+    for k in range(N_FOLDS):
+        held = fold == k
+        absent = torch.bincount(labels[~held], minlength=len(rows)) == 0
+        for rate, prior in itertools.product(RATE_CHOICES, priors):
+            choice = StepChoice(0, rate, prior, 0.0)
+            heads = _trajectory(learner, z[~held], labels[~held], rows, choice, STEP_CHOICES, seed)
+            for steps, head in zip(STEP_CHOICES, heads, strict=True):
+                found = predicted.setdefault(replace(choice, steps=steps), torch.empty_like(labels))
+                logits = head.logits(z[held].unsqueeze(0))[0].masked_fill(absent, -torch.inf)
+                found[held] = logits.argmax(1)
+    scores = {c: float(episode_macro_f1(labels[None], p[None], len(rows))[0]) for c, p in predicted.items()}
+    best = max(sorted(scores, key=lambda c: (c.steps, c.rate, -c.prior)), key=lambda c: scores[c])
+    return replace(best, macro_f1=scores[best])
 
 
 def few_shot_index(labels: Tensor, n_shot: int | None, seed: int) -> Tensor:

@@ -70,6 +70,9 @@ class MetaTrainConfig(Config):
     scale: float = setting(4.0, "scale of the standardised embeddings at the start", above=0)
     prior: float = setting(1.0, "examples that a row of θ counts for at the start, under theta_init posterior", above=0)
     prior_unmet: float = setting(0.3, "the same for phonemes that meta-training did not meet", above=0)
+    guess_share: float = setting(
+        0.2, "share of the phonemes that a task treats as never met, under theta_init posterior", low=0, high=1
+    )
     phi_rate: float = setting(1.0, "learning rate of Φ, as a multiple of γ", low=0)
     theta_rate: float = setting(1.0, "learning rate of θ, as a multiple of γ", low=0)
     scalar_rate: float = setting(10.0, "learning rate of the inner rates, scale and prior, as a multiple of γ", low=0)
@@ -89,4 +92,15 @@ class AdaptConfig(Config):
     meta_steps: int | None = setting(None, "meta-updates on the target; chosen from the data by default", low=0)
     enough_segments: int = setting(200, "examples from which on meta-training goes on on the target", low=1)
     test_share: float = setting(0.2, "share of the recordings held out for the report", above=0, below=1)
+    n_words: int = setting(720, "words of the built-in Punjabi corpus, where no --data is given", low=60)
+    seed: int = setting(0, "seed of everything random", low=0)
+
+
+@dataclass(frozen=True)
+class DemoConfig(Config):
+    """The demo: the ablation on the built-in Punjabi corpus with few examples."""
+
+    n_words: int = setting(720, "words of the synthetic Punjabi corpus", low=60)
+    shots: int | None = setting(20, "examples per phoneme to learn from", low=1)
+    meta_steps: int | None = setting(100, "meta-updates on tasks of the target; chosen from the data for none", low=0)
     seed: int = setting(0, "seed of everything random", low=0)

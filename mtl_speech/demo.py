@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from mtl_speech.adapt import Fold, Progress
 from mtl_speech.corpora import language_folders, read_corpus
 from mtl_speech.corpora.synthetic import make_punjabi_corpus
+from mtl_speech.errors import DataError
 from mtl_speech.features import build_store
 
 STAMP = "synthetic speech"
@@ -23,10 +26,9 @@ def punjabi_fold(folder: Path, seed: int, n_words: int, progress: Progress | Non
     """The synthetic Punjabi words as training, validation and test examples; no word is in two of them.
 
     The corpus is written to `folder` and left there, to be looked at in Praat; one that is there already is used again.
-    Raises MtlSpeechError when espeak-ng is not installed.
+    Raises MtlSpeechError when espeak-ng is not installed, DataError when the folder holds another corpus.
     """
-    if not (folder / "manifest.json").is_file():
-        make_punjabi_corpus(folder, seed, n_words, progress=progress)
+    _make_once(folder, seed, n_words, progress)
     corpora = {path.name: read_corpus(path, "pa", "ipa") for path in language_folders(folder)}
     store = build_store([corpora[name] for name in SPLITS], progress=progress)
     owner = torch.tensor([SPLITS.index(name.split("/", 1)[0]) for name in store.utterance_ids])[store.utterance]
@@ -35,3 +37,28 @@ def punjabi_fold(folder: Path, seed: int, n_words: int, progress: Progress | Non
     return Fold(
         train, test, "words: {} to learn from, {} to choose by, {} to test on, no word twice".format(*counts), valid
     )
+
+
+def is_synthetic(folder: Path) -> bool:
+    """Whether a folder, or the one that it lies in, says in its manifest that its speech is synthetic."""
+    return any(_manifest(path).get("synthetic") is True for path in (folder, folder.resolve().parent))
+
+
+def _make_once(folder: Path, seed: int, n_words: int, progress: Progress | None) -> None:
+    found = _manifest(folder)
+    if not found:
+        make_punjabi_corpus(folder, seed, n_words, progress=progress)
+    elif (found.get("seed"), found.get("n_words")) != (seed, n_words):
+        raise DataError(
+            f"{folder} holds another corpus ({found.get('n_words')} words, seed {found.get('seed')}): "
+            "remove it, or choose another --output-dir"
+        )
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """What manifest.json in the folder says; nothing where there is none of ours."""
+    try:
+        found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

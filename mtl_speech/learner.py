@@ -175,6 +175,7 @@ class MetaLearner(nn.Module):
         self.centre: Tensor
         self.whitener: Tensor
         self.met: Tensor
+        self.neighbours = torch.zeros(len(phonemes), 0, dtype=torch.long)  # (n_phonemes, k), set by `prepare_learner`
 
     @property
     def rates(self) -> Tensor:
@@ -190,14 +191,21 @@ class MetaLearner(nn.Module):
         return self.standardise(self.encoder(windows, spans))
 
     def initial_head(
-        self, support: Tensor, labels: Tensor, classes: Tensor, generator: torch.Generator | None = None
+        self,
+        support: Tensor,
+        labels: Tensor,
+        classes: Tensor,
+        generator: torch.Generator | None = None,
+        prior: float = 1.0,
+        guessed: Tensor | None = None,
     ) -> Head:
         """θ of each task before base learning.
 
         support: (n_tasks, n_support, dim); labels: (n_tasks, n_support); classes: (n_tasks, n_way), rows of θ.
         "previous": the phonemes' own rows, as earlier tasks and meta-updates left them. "random": small random rows.
         "prototype": the head of the nearest class mean. "posterior": the same for (τ θ + n x̄) / (τ + n), where a row of θ
-        counts as τ examples of its phoneme beside the n of the support set.
+        counts as τ examples of its phoneme beside the n of the support set; `prior` multiplies τ. Where `guessed` (n_tasks,
+        n_way) is true, a phoneme is treated as one never met: its row is guessed from `neighbours`.
         """
         n_way = classes.shape[1]
         if self.theta_init == "previous":
@@ -208,10 +216,13 @@ class MetaLearner(nn.Module):
             return Head(weight, support.new_zeros(classes.shape))
         means, counts = prototypes(support, labels, n_way)
         if self.theta_init == "posterior":
-            prior = torch.where(self.met, self.log_prior[0], self.log_prior[1]).exp()[classes]
-            means = (prior.unsqueeze(2) * self.theta[classes] + counts.unsqueeze(2) * means) / (
-                prior + counts
-            ).unsqueeze(2)
+            rows, met = self.theta[classes], self.met[classes]
+            if guessed is not None:
+                rows = torch.where(guessed.unsqueeze(2), self.theta[self.neighbours[classes]].mean(2), rows)
+                met = met & ~guessed
+            tau = prior * torch.where(met, self.log_prior[0], self.log_prior[1]).exp()
+            total = (tau + counts).clamp_min(1e-6)
+            means = (tau.unsqueeze(2) * rows + counts.unsqueeze(2) * means) / total.unsqueeze(2)
         return centroid_head(means)
 
     def adapt(
@@ -221,7 +232,8 @@ class MetaLearner(nn.Module):
         classes: Tensor,
         first_order: bool = False,
         generator: torch.Generator | None = None,
+        guessed: Tensor | None = None,
     ) -> Head:
-        """θ′ of each task (shapes as in `initial_head`)."""
-        head = self.initial_head(support, labels, classes, generator)
+        """θ′ of each task (arguments as in `initial_head`)."""
+        head = self.initial_head(support, labels, classes, generator, guessed=guessed)
         return adapt_head(support, labels, head, self.rates, first_order)

@@ -112,6 +112,7 @@ def meta_forward(
     first_order: bool = False,
     augment: Callable[[Tensor], Tensor] | None = None,
     generator: torch.Generator | None = None,
+    guessed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """L_{T(te)} of a meta-batch and its query logits (n_tasks, n_query, n_way). All segments are embedded in one batch.
 
@@ -132,7 +133,7 @@ def meta_forward(
         n_support = batch.support.shape[1]
         both = embed(torch.cat((batch.support, batch.query), dim=1))
         support, query = both[:, :n_support], both[:, n_support:]
-    head = learner.adapt(support, batch.support_labels, batch.classes, first_order, generator)
+    head = learner.adapt(support, batch.support_labels, batch.classes, first_order, generator, guessed)
     logits = head.logits(query)
     return query_loss(logits, batch), logits
 
@@ -189,6 +190,7 @@ class MetaTrainer:
         self.sampler = EpisodeSampler(store, by)
         self.pool = HardClassPool(config.hard_pool)
         self.rng = np.random.default_rng(config.seed)
+        self.generator = torch.Generator().manual_seed(config.seed)
         self.history = MetaHistory()
         self.shapes = [(w, k) for w in config.n_way for k in config.n_shot if self.sampler.feasible(w, k)]
         if not self.shapes:
@@ -230,7 +232,10 @@ class MetaTrainer:
         for group in self.optimizer.param_groups:
             group.setdefault("base_lr", group["lr"])
             group["lr"] = group["base_lr"] * self._schedule()
-        loss, logits = meta_forward(self.learner, self.store, batch, self.config.first_order, self.augment)
+        guessed = torch.from_numpy(self.rng.random(batch.classes.shape) < self.config.guess_share)
+        loss, logits = meta_forward(
+            self.learner, self.store, batch, self.config.first_order, self.augment, self.generator, guessed
+        )
         layers = scale_shift_layers(self.learner.encoder).values()
         penalty = self.config.phi_decay * distance_from_identity(layers) if layers else 0.0
         self.optimizer.zero_grad(set_to_none=True)

@@ -16,6 +16,7 @@ from mtl_speech.language_pack import language_pack
 from mtl_speech.languages import display_name
 from mtl_speech.metrics import Scores, score
 from mtl_speech.pack import save_pack
+from mtl_speech.plain import plain
 from mtl_speech.report import write_report
 from mtl_speech.settings import as_dict
 

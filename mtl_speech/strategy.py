@@ -11,7 +11,7 @@ from torch import Tensor
 from mtl_speech.articulation import articulatory_features
 from mtl_speech.base import BaseModel, load_state
 from mtl_speech.config import MetaTrainConfig
-from mtl_speech.errors import PackError
+from mtl_speech.errors import ConfigError, PackError
 from mtl_speech.features import SegmentStore
 from mtl_speech.learner import MetaLearner
 from mtl_speech.meta_train import embed_segments, standardise_embeddings, start_theta
@@ -43,6 +43,20 @@ def prepare_learner(learner: MetaLearner, store: SegmentStore, config: MetaTrain
         learner.log_scale.fill_(float(np.log(config.scale)))
         learner.log_prior.copy_(torch.tensor([config.prior, config.prior_unmet]).log())
     start_theta(learner, store, embeddings)
+    learner.neighbours = nearest(learner, learner.phonemes)
+
+
+def nearest(learner: MetaLearner, phonemes: Sequence[str]) -> Tensor:
+    """The articulatory neighbours of `phonemes` among those that `learner` has met, a phoneme itself left out.
+
+    Returns rows of θ, nearest first: (n, N_NEIGHBOURS), fewer where it has met fewer.
+    """
+    known = [i for i in range(len(learner.phonemes)) if bool(learner.met[i])] or list(range(len(learner.phonemes)))
+    names = [learner.phonemes[i] for i in known]
+    distance = np.abs(articulatory_features(list(phonemes))[:, None] - articulatory_features(names)[None]).sum(2)
+    distance[np.asarray(phonemes)[:, None] == np.asarray(names)[None]] = np.inf
+    order = np.argsort(distance, axis=1, kind="stable")[:, :N_NEIGHBOURS]
+    return torch.tensor(known)[torch.from_numpy(order)]
 
 
 def extend(learner: MetaLearner, phonemes: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -53,11 +67,7 @@ def extend(learner: MetaLearner, phonemes: Sequence[str]) -> dict[str, tuple[str
     new = [p for p in dict.fromkeys(phonemes) if p not in learner.phonemes]
     if not new:
         return {}
-    known = [i for i in range(len(learner.phonemes)) if bool(learner.met[i])] or list(range(len(learner.phonemes)))
-    table = articulatory_features([learner.phonemes[i] for i in known])
-    distance = np.abs(articulatory_features(new)[:, None] - table[None]).sum(2)
-    nearest = np.argsort(distance, axis=1, kind="stable")[:, :N_NEIGHBOURS]
-    rows = torch.tensor(known)[torch.from_numpy(nearest)]
+    rows = nearest(learner, new)
     with torch.no_grad():
         theta = torch.cat((learner.theta, learner.theta[rows].mean(1)))
         bias = torch.cat((learner.theta_bias, learner.theta_bias[rows].mean(1)))
@@ -65,14 +75,27 @@ def extend(learner: MetaLearner, phonemes: Sequence[str]) -> dict[str, tuple[str
     learner.met = torch.cat((learner.met, torch.zeros(len(new), dtype=torch.bool)))
     names = learner.phonemes
     learner.phonemes = (*names, *new)
+    learner.neighbours = nearest(learner, learner.phonemes)
     return {p: tuple(names[int(i)] for i in row) for p, row in zip(new, rows, strict=True)}
 
 
+def row_of(learner: MetaLearner, store: SegmentStore) -> Tensor:
+    """The row of θ of each phoneme of a store's table: (n_phonemes,)."""
+    place = {p: i for i, p in enumerate(learner.phonemes)}
+    return torch.tensor([place[p] for p in store.phonemes])
+
+
 def strategy_tensors(learner: MetaLearner) -> dict[str, Tensor]:
-    """Everything of a learner but Θ, by name."""
-    own = learner.state_dict()
-    frozen = {name for name in own if name.startswith("encoder.") and not _is_phi(name)}
-    return {name: value.detach().clone() for name, value in own.items() if name not in frozen}
+    """Everything of a learner but Θ, by name, in the types that a pack holds: no bool, nothing empty."""
+    found = {}
+    for name, value in learner.state_dict().items():
+        if value.numel() and not _is_frozen(name):
+            found[name] = (value.to(torch.uint8) if value.dtype == torch.bool else value).detach().clone()
+    return found
+
+
+def _is_frozen(name: str) -> bool:
+    return name.startswith("encoder.") and not _is_phi(name)
 
 
 def _is_phi(name: str) -> bool:
@@ -91,15 +114,18 @@ def load_learner(pack: Pack, base: BaseModel) -> tuple[MetaLearner, MetaTrainCon
     Raises PackError when the pack was made on another base, or does not fit.
     """
     require_base(pack, base.pack)
-    config = load_config(MetaTrainConfig, None, pack.value("meta_train", dict))
+    try:
+        config = load_config(MetaTrainConfig, None, pack.value("meta_train", dict))
+    except ConfigError as error:
+        raise PackError(f"card.json of '{pack.name}': its meta_train settings cannot be used: {error}") from error
     learner = new_learner(base, pack.strings("phonemes"), config)
     own = learner.state_dict()
     tensors = {k: v for k, v in pack.tensors.items() if not k.startswith("head.")}
-    strangers = [name for name in tensors if name.startswith("encoder.") and not _is_phi(name)]
+    strangers = [name for name in tensors if _is_frozen(name)]
     if strangers:
         raise PackError(
             f"weights.safetensors of '{pack.name}': '{strangers[0]}' belongs to the base; make the pack anew"
         )
-    frozen = {k: v for k, v in own.items() if k.startswith("encoder.") and not _is_phi(k)}
-    load_state(learner, {**frozen, **tensors}, pack)
+    not_saved = {name: value for name, value in own.items() if _is_frozen(name) or not value.numel()}
+    load_state(learner, {**not_saved, **tensors}, pack)
     return learner.eval(), config

@@ -339,6 +339,12 @@ def test_timit_copies_with_two_suffixes(tmp_path: Path) -> None:
     assert [u.id for u in read_corpus(tmp_path).utterances] == ["SA1"]
 
 
+def test_a_closure_apart_from_its_release_stands_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.phn"
+    path.write_text("0 800 dcl\n900 1600 d\n1600 2400 tcl\n2400 3200 k\n")
+    assert [phone.label for phone in timit.read_labels(path).phones] == ["dcl", "d", "tcl", "k"]
+
+
 def test_bad_lines_of_timit(tmp_path: Path) -> None:
     path = tmp_path / "a.phn"
     path.write_text("0 1600 b\nx y z\n\n1600 3200\n3200 4800 iy\n")

@@ -65,8 +65,9 @@ def test_split_depends_on_the_seed_and_not_on_the_order() -> None:
 
 
 def test_each_part_gets_a_group() -> None:
-    parts = split_by(corpus_of(3, 1), "speaker", [0.9, 0.05, 0.05], seed=0)
-    assert [len(part.utterances) for part in parts] == [1, 1, 1]
+    for fractions in ([0.9, 0.05, 0.05], [0.05, 0.05, 0.9]):
+        parts = split_by(corpus_of(3, 1), "speaker", fractions, seed=0)
+        assert [len(part.utterances) for part in parts] == [1, 1, 1]
     with pytest.raises(DataError, match="too few for 3 parts"):
         split_by(corpus_of(2, 9), "speaker", [0.8, 0.1, 0.1], seed=0)
 

@@ -23,13 +23,25 @@ PACKAGE = ROOT / "mtl_speech"
 
 # A module imports only from modules before it. `corpora` stands for the modules in that folder.
 ORDER = """
-    errors files plain logs settings config languages phone_sets articulation phonemes audio corpus intervals corpora
-    features crops augment episodes hard_classes encoder scale_shift learner metrics figures pack_files pack base
-    pretrain meta_train evaluate adapt ablate report demo cli __main__
+    errors files plain logs settings config options languages phone_sets articulation phonemes audio corpus intervals
+    corpora features crops augment episodes hard_classes encoder scale_shift learner metrics figures pack_files pack
+    base pretrain meta_train strategy base_learning language_pack evaluate adapt ablate report results demo cli __main__
 """.split()
 
 # Modules that `mtl-speech --help` loads, and packages that take long to load.
-LIGHT = ["__init__", "errors", "files", "settings", "config", "languages", "phonemes", "corpus", "cli", "__main__"]
+LIGHT = [
+    "__init__",
+    "errors",
+    "files",
+    "settings",
+    "config",
+    "options",
+    "languages",
+    "phonemes",
+    "corpus",
+    "cli",
+    "__main__",
+]
 HEAVY = {
     *("torch", "torchaudio", "speechbrain", "librosa", "panphon", "pandas", "sklearn", "scipy", "matplotlib", "numba"),
     *("safetensors", "hyperpyyaml", "jiwer", "transformers"),

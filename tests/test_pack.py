@@ -80,10 +80,11 @@ def test_saving_a_loaded_pack_gives_the_same_bytes(folder: Path, tmp_path: Path)
 
 def test_views_and_gradients_are_saved_as_what_they_show(tmp_path: Path) -> None:
     whole = torch.arange(12.0).reshape(3, 4).requires_grad_()
-    pack = Pack("encoder", {"a": whole.T, "b": whole[:2]}, {})
+    pack = Pack("encoder", {"a": whole.T, "b": whole[:2], "c": whole}, {})
     loaded = load_pack(save_pack(pack, tmp_path / "p"))
     assert torch.equal(loaded.tensors["a"], whole.T)
     assert torch.equal(loaded.tensors["b"], whole[:2])
+    assert torch.equal(loaded.tensors["c"], whole)
 
 
 def test_hash_is_of_names_shapes_types_and_bytes_in_any_order() -> None:

@@ -1,0 +1,127 @@
+"""What the commands `validate` and `info` do: look at a folder of recordings, or at a pack, before it is used."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mtl_speech import corpora
+from mtl_speech.base import SHIPPED_ENCODER, shipped
+from mtl_speech.corpus import Corpus, Problem
+from mtl_speech.errors import DataError
+from mtl_speech.files import atomic_write
+from mtl_speech.languages import canonical, display_name
+from mtl_speech.options import InfoOptions, ValidateOptions
+from mtl_speech.pack import Pack, load_pack, pack_hash, require_base
+from mtl_speech.phonemes import articulation_order
+from mtl_speech.run import Run
+
+FEW = 5  # examples: phonemes with fewer are named
+
+
+def validate(folder: Path, options: ValidateOptions, run: Run) -> Corpus:
+    """Say what a folder of recordings holds, and every problem in it. Raises DataError when something cannot be used."""
+    output = run.begin(options, "validate") if options.output_dir is not None else None
+    lang = canonical(options.lang)
+    corpus = corpora.validate(folder, lang, options.phone_set, run.progress)
+    for line in summary(corpus, lang):
+        run.say(line)
+    for problem in corpus.problems:
+        run.result(f"{'used, but' if problem.used else 'left out'}: {problem}")
+    unused = sum(not problem.used for problem in corpus.problems)
+    if output is not None:
+        run.wrote(output, [atomic_write(output / "problems.csv", _csv(corpus.problems))])
+    if unused:
+        raise DataError(f"{folder}: {unused} things in it cannot be used; they are named above")
+    run.result(f"{folder}: nothing is left out; {len(corpus.problems)} things are used otherwise than they stand")
+    return corpus
+
+
+def summary(corpus: Corpus, lang: str) -> list[str]:
+    """What a corpus holds, in lines."""
+    counts = corpus.phoneme_counts()
+    lines = [
+        f"language:   {display_name(lang)} ({lang})",
+        f"recordings: {len(corpus.utterances)}",
+        f"speakers:   {len({u.speaker for u in corpus.utterances})}",
+        f"minutes:    {corpus.seconds / 60:.1f}",
+        f"phonemes:   {len(counts)}, {sum(counts.values()):,} examples",
+    ]
+    order = articulation_order(counts)
+    lines += ["  " + "  ".join(f"{p} {counts[p]}" for p in order[i : i + 10]) for i in range(0, len(order), 10)]
+    few = [f"{p} ({counts[p]})" for p in order if counts[p] < FEW]
+    return [*lines, f"fewer than {FEW} examples: {', '.join(few) or 'none'}"]
+
+
+def _csv(problems: Sequence[Problem]) -> str:
+    """Problems as CSV; it begins with a byte-order mark, without which spreadsheets garble IPA."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(("file", "tier", "interval", "used", "reason"))
+    writer.writerows((p.file, p.tier or "", p.interval or "", "yes" if p.used else "no", p.reason) for p in problems)
+    return "\ufeff" + stream.getvalue()
+
+
+def info(folder: Path, options: InfoOptions, run: Run) -> Pack:
+    """Say what a pack is, after checking it. Raises PackError when it is damaged, or not built on the base given."""
+    output = run.begin(options, "info") if options.output_dir is not None else None
+    pack = load_pack(folder)
+    facts = describe_pack(pack)
+    if "base" in pack.card:
+        facts["builds on"] += "; " + _base_check(pack, options.base)
+    for key, value in facts.items():
+        run.result(f"{key + ':':<15}{value}")
+    if output is not None:
+        run.wrote(output, [atomic_write(output / "info.json", json.dumps(pack.card, ensure_ascii=False, indent=1))])
+    return pack
+
+
+def describe_pack(pack: Pack) -> dict[str, str]:
+    """The facts of a pack by name, for people."""
+    card = pack.card
+    n_values = sum(tensor.numel() for tensor in pack.tensors.values())
+    n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in pack.tensors.values())
+    facts = {
+        "pack": f"{pack.name} ({pack.kind})",
+        "SHA-256": f"{pack_hash(pack)} (agrees with the weights)",
+        "weights": f"{n_values:,} values in {len(pack.tensors)} tensors, {n_bytes / 1000:,.0f} kB",
+    }
+    for key in ("language", "languages", "language_name", "stamp", "licence", "attribution", "recipe", "package_version"):
+        if card.get(key):
+            facts[key.replace("_", " ")] = _text(card[key])
+    phonemes = pack.strings("inventory" if pack.kind == "language" else "phonemes")
+    facts["phonemes"] = f"{len(phonemes)}: {' '.join(articulation_order(phonemes))}"
+    if "base" in card:
+        base = pack.value("base", dict)
+        facts["builds on"] = f"{base['name']} (SHA-256 {base['sha256']})"
+    facts |= {f"scores, {name}": _text(value) for name, value in _entries(card.get("scores"))}
+    return facts | {f"note {i}": _text(note) for i, note in enumerate(_list(card.get("notes")), 1)}
+
+
+def _base_check(pack: Pack, base: Path | None) -> str:
+    """Whether the base that was given, or the one that ships, is the one that a pack builds on. Raises PackError."""
+    if base is not None:
+        require_base(pack, load_pack(base, "encoder"))
+        return "it is the one given"
+    folder = shipped(SHIPPED_ENCODER)
+    actual = pack_hash(load_pack(folder, "encoder")) if folder.is_dir() else None
+    return "it ships with the package" if pack.value("base", dict)["sha256"] == actual else "give it by --base to use the pack"
+
+
+def _entries(scores: object) -> list[tuple[str, Any]]:
+    return [(str(name), value) for name, value in scores.items()] if isinstance(scores, dict) else []
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _text(value: object) -> str:
+    """A card's value in words."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+    return ", ".join(map(_text, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,114 @@
+"""One run of a command: what it says on the terminal, what goes to its log, and the folder that it writes to."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mtl_speech.corpus import Problem
+from mtl_speech.logs import log_to, progress_bar
+from mtl_speech.options import RunOptions
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+logger = logging.getLogger(__name__)
+SAID = {"said": True}  # marks lines of the log that stand on the terminal already
+N_KINDS, N_NAMED = 10, 3  # reasons that are counted, and problems that are named, on the terminal
+
+
+@dataclass(frozen=True)
+class Run:
+    """`command` is the command line as typed. A quiet run prints its results only: tables, and where they were written."""
+
+    command: str = "mtl-speech"
+    quiet: bool = False
+
+    def begin(self, options: RunOptions, experiment: str | None) -> Path:
+        """Make the folder to write to, start the log there, and set the number of threads.
+
+        The folder is `options.output_dir`, else results/<experiment>/<seed>. Raises OSError where it cannot be written.
+        """
+        import torch
+
+        if options.threads is not None:
+            torch.set_num_threads(options.threads)
+        folder = options.output_dir or Path("results") / re.sub(r"[^\w.-]+", "_", experiment or "run") / str(
+            options.seed
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        log_to(folder / "log.txt")
+        logger.info("%s", self.command)
+        logger.info("options: %s", options)
+        logger.info("%d threads", torch.get_num_threads())
+        return folder
+
+    def say(self, text: str) -> None:
+        """A line on what happens."""
+        logger.info("%s", text, extra=SAID)
+        if not self.quiet:
+            print(text, flush=True)
+
+    def result(self, text: str) -> None:
+        """A line that a quiet run prints too."""
+        logger.info("%s", text, extra=SAID)
+        print(text, flush=True)
+
+    def table(self, table: Table) -> None:
+        """A table, which is a result."""
+        from mtl_speech.report import plain_text, show
+
+        logger.info("\n%s", plain_text(table), extra=SAID)
+        show(table)
+        print(flush=True)
+
+    def wrote(self, folder: Path, paths: Sequence[Path]) -> None:
+        """Where the results are."""
+        names = ", ".join(sorted({p.relative_to(folder).as_posix() for p in paths} | {"log.txt"}))
+        self.result(f"written to {folder}: {names}")
+
+    def progress(self, items: Iterable[Any], description: str) -> Iterable[Any]:
+        """A progress bar; none in a quiet run."""
+        return items if self.quiet else progress_bar(items, description)
+
+    def left_out(self, problems: Sequence[Problem], folder: Path) -> list[str]:
+        """Say what in `folder` was left out or changed: numbers by reason, the first few by name, all in the log.
+
+        Returns the lines, for a report; none when there is no problem.
+        """
+        for problem in problems:
+            logger.warning("%s%s", "used: " if problem.used else "left out: ", problem, extra=SAID)
+        lines = []
+        for used, what in ((False, "left out"), (True, "used, but not as they stand")):
+            those = [problem for problem in problems if problem.used == used]
+            if those:
+                lines += [f"{len(those)} things {what} ({folder.resolve().name}):"]
+                kinds = Counter(kind_of(p.reason) for p in those).most_common()
+                lines += [f"  {n} × {kind}" for kind, n in kinds[:N_KINDS]]
+                lines += (
+                    [f"  and {len(kinds) - N_KINDS} other reasons; all are in log.txt"] if len(kinds) > N_KINDS else []
+                )
+                lines += [f"  such as {relative(p, folder)}" for p in those[:N_NAMED]]
+        for line in lines:
+            self.say(line)
+        return lines
+
+
+def kind_of(reason: str) -> str:
+    """A reason without what differs from place to place: numbers, and quoted text other than labels."""
+    return re.sub(r"\d+(\.\d+)?", "#", re.sub(r"(?<!label )'[^']*'", "'…'", reason))
+
+
+def relative(problem: Problem, folder: Path) -> str:
+    """A problem with its file named below `folder`."""
+    return str(problem).replace(f"{folder}/", "", 1)
+
+
+def problem_list(problems: Sequence[Problem], folder: Path) -> list[dict[str, object]]:
+    """Problems as plain values for a report."""
+    return [{"problem": relative(problem, folder), "used": problem.used} for problem in problems]

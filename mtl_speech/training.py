@@ -1,0 +1,164 @@
+"""What the commands `pretrain` and `meta-train` do: from a large corpus to an encoder pack, from tasks to a strategy pack."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from mtl_speech.adapt import MIN_SPEAKERS, refuse_shared
+from mtl_speech.base import base_pack, load_base
+from mtl_speech.config import EncoderConfig, MetaTrainConfig, PretrainConfig
+from mtl_speech.corpora import language_folders, read_corpus
+from mtl_speech.corpus import Corpus, Utterance, split_by
+from mtl_speech.errors import DataError, UsageError
+from mtl_speech.evaluate import benchmark_tasks, train_meta_transfer
+from mtl_speech.features import build_store
+from mtl_speech.files import atomic_write
+from mtl_speech.languages import canonical
+from mtl_speech.options import MetaTrainOptions, PretrainOptions, part
+from mtl_speech.pack import save_pack
+from mtl_speech.pretrain import pretrain as run_pretraining
+from mtl_speech.pretrain import segment_scores
+from mtl_speech.run import Run
+from mtl_speech.strategy import strategy_pack
+from mtl_speech.views import make_views
+
+MIN_LANGUAGES = 5  # from here on whole languages are held out
+VALID_DRAWS = 5  # draws of the support set of each validation language's full inventory
+PACK = "pack"
+
+
+def pretrain(folder: Path, options: PretrainOptions, run: Run) -> Path:
+    """Pretrain an encoder on the recordings in `folder`; gives the path of its pack."""
+    config = part(options, PretrainConfig)
+    name = options.name or folder.resolve().name
+    output = run.begin(options, f"pretrain-{name}")
+    corpus = read_corpus(folder, options.lang, options.phone_set, run.progress)
+    run.left_out(corpus.problems, folder)
+    if options.valid is None:
+        train, valid, how = hold_out(corpus, options.valid_share, options.seed)
+    else:
+        train, valid, how = corpus, read_corpus(options.valid, options.lang, options.phone_set, run.progress), "--valid"
+        refuse_shared(train, valid)
+        run.left_out(valid.problems, options.valid)
+    phonemes = sorted(train.phoneme_counts())
+    valid, n_unknown = only_phonemes(valid, phonemes)
+    run.say(f"training: {_size(train)}, {len(phonemes)} phonemes; validation ({how}): {_size(valid)}")
+    if n_unknown:
+        run.say(f"{n_unknown} validation examples are of phonemes that training does not have: left out")
+    n_workers = options.threads or torch.get_num_threads()
+    views = make_views(train, phonemes, 1 + options.augmented_views, n_workers, options.seed, run.progress)
+    held = build_store([valid], phonemes, progress=run.progress)
+    run.left_out((*views[0].problems, *held.problems), folder)
+    model, history = run_pretraining(views, held, part(options, EncoderConfig), config, progress=not run.quiet)
+    accuracy, macro_f1 = segment_scores(model, held)
+    scores = {"validation": {"accuracy": round(accuracy, 4), "macro_f1": round(macro_f1, 4), "held_out": how}}
+    card = {**_card(options, name), "language": canonical(options.lang), "scores": scores}
+    path = save_pack(base_pack(model.encoder, model.segment_head, tuple(phonemes), card), output / PACK)
+    log = atomic_write(output / "history.json", json.dumps({"epochs": history, "scores": scores}, indent=1))
+    run.result(f"validation ({how}): phone accuracy {accuracy:.3f}, macro-F1 {macro_f1:.3f}")
+    run.wrote(output, [path, log])
+    return path
+
+
+def meta_train(folder: Path, options: MetaTrainOptions, run: Run) -> Path:
+    """Meta-train a strategy on tasks of the languages in `folder`; gives the path of its pack."""
+    config = part(options, MetaTrainConfig)
+    name = options.name or folder.resolve().name
+    output = run.begin(options, f"meta-train-{name}")
+    base = load_base(options.base)
+    corpora = read_languages(folder, options, run)
+    if options.valid is None:
+        train, valid, how = hold_out_many(corpora, options.valid_share, options.seed)
+    else:
+        train, valid, how = corpora, read_languages(options.valid, options, run), "--valid"
+        for one in train:
+            for other in valid:
+                refuse_shared(one, other)
+    run.say(f"meta-training: {_sizes(train)}; validation ({how}): {_sizes(valid)}")
+    store = build_store(train, progress=run.progress)
+    held = build_store(valid, progress=run.progress)
+    run.left_out((*store.problems, *held.problems), folder)
+    tasks = benchmark_tasks(held, options.valid_tasks, VALID_DRAWS, options.seed + 1)
+    if not tasks:
+        raise DataError(
+            f"validation ({how}): no language has enough examples for a task; raise --valid-share or give --valid"
+        )
+    trained = train_meta_transfer(name, base, store, held, tasks, config, run.progress)
+    assert trained.history is not None
+    before, valid_scores = trained.history.validations[0]["score"], {k: round(v, 4) for k, v in trained.valid.items()}
+    scores = {"validation": {"held_out": how, "macro_f1": valid_scores, "macro_f1_before": round(before, 4)}}
+    card = {**_card(options, name), "languages": list(store.languages), "scores": scores}
+    path = save_pack(strategy_pack(trained.learner, base, config, card), output / PACK)
+    history = {"rounds": trained.history.rounds, "validations": trained.history.validations}
+    log = atomic_write(output / "history.json", json.dumps({**history, "scores": scores}, indent=1))
+    run.result(f"validation ({how}): macro-F1 {before:.3f} before, {trained.valid['mean']:.3f} after meta-training")
+    run.wrote(output, [path, log])
+    return path
+
+
+def read_languages(folder: Path, options: MetaTrainOptions, run: Run) -> list[Corpus]:
+    """The corpora in `folder`: one for each subfolder where all are named by languages, else the whole as one.
+
+    Subfolders of speakers can bear names that are codes too, so what was taken for what is said; `options.lang` makes it one.
+    """
+    subfolders = []
+    if options.lang is None:
+        try:
+            subfolders = [(path, canonical(path.name)) for path in language_folders(folder)]
+            run.say(f"{folder}: {len(subfolders)} languages ({', '.join(tag for _, tag in subfolders)})")
+        except (DataError, UsageError):
+            run.say(f"{folder}: one corpus, for its subfolders are not all named by languages")
+    found = subfolders or [(folder, options.lang or "und")]
+    corpora = [read_corpus(path, tag, options.phone_set, run.progress) for path, tag in found]
+    run.left_out([problem for corpus in corpora for problem in corpus.problems], folder)
+    return corpora
+
+
+def hold_out(corpus: Corpus, share: float, seed: int) -> tuple[Corpus, Corpus, str]:
+    """A corpus without some of its speakers, or recordings where there are few speakers; those; and which, in words."""
+    by, what = ("speaker", "speakers") if len({u.speaker for u in corpus.utterances}) >= MIN_SPEAKERS else ("utterance",) * 2
+    rest, held = split_by(corpus, by, [1 - share, share], seed)
+    what = "held-out speakers" if by == "speaker" else "held-out recordings"
+    return rest, held, what
+
+
+def hold_out_many(
+    corpora: Sequence[Corpus], share: float, seed: int
+) -> tuple[list[Corpus], list[Corpus], str]:
+    """The same for several languages: whole languages are held out where there are MIN_LANGUAGES."""
+    if len(corpora) < MIN_LANGUAGES:
+        parts = [hold_out(corpus, share, seed) for corpus in corpora]
+        how = " and ".join(sorted({what for *_, what in parts}))
+        return [rest for rest, *_ in parts], [held for _, held, _ in parts], how
+    languages = Corpus("languages", tuple(Utterance(c.name, Path(), "und", c.name, 0.0, ()) for c in corpora))
+    _, drawn = split_by(languages, "utterance", [1 - share, share], seed)
+    names = {u.id for u in drawn.utterances}
+    held = [corpus for corpus in corpora if corpus.name in names]
+    return [corpus for corpus in corpora if corpus.name not in names], held, f"held-out languages {', '.join(sorted(names))}"
+
+
+def only_phonemes(corpus: Corpus, phonemes: Sequence[str]) -> tuple[Corpus, int]:
+    """The corpus with only the segments of these phonemes, and how many others it had."""
+    known = set(phonemes)
+    kept = [replace(u, segments=tuple(s for s in u.segments if s.phoneme in known)) for u in corpus.utterances]
+    n_others = sum(len(u.segments) for u in corpus.utterances) - sum(len(u.segments) for u in kept)
+    return replace(corpus, utterances=tuple(u for u in kept if u.segments)), n_others
+
+
+def _card(options: PretrainOptions | MetaTrainOptions, name: str) -> dict[str, object]:
+    return {"name": name, "attribution": options.attribution, "licence": options.licence}
+
+
+def _size(corpus: Corpus) -> str:
+    speakers = len({u.speaker for u in corpus.utterances})
+    return f"{len(corpus.utterances)} recordings of {speakers} speakers, {corpus.seconds / 60:.1f} min"
+
+
+def _sizes(corpora: Sequence[Corpus]) -> str:
+    n = sum(len(c.utterances) for c in corpora)
+    return f"{len(corpora)} corpora, {n} recordings, {sum(c.seconds for c in corpora) / 60:.1f} min"

@@ -1,0 +1,85 @@
+"""Meta-train on some languages, choose on others, test on languages used for neither; the ablation table.
+
+python recipes/VoxAngeles/train.py recipes/VoxAngeles/hparams/train.yaml --data_folder DIR/voxangeles
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from hyperpyyaml import load_hyperpyyaml
+from prepare import prepare
+from speechbrain import parse_arguments
+from table import as_json, markdown, results
+
+from mtl_speech.base import load_base
+from mtl_speech.evaluate import Trained, benchmark_tasks, meta_test, train_baseline, train_meta_transfer
+from mtl_speech.features import SegmentStore, build_store
+from mtl_speech.files import atomic_write
+from mtl_speech.logs import log_to, progress_bar
+from mtl_speech.pack import save_pack
+from mtl_speech.strategy import strategy_pack
+
+logger = logging.getLogger("mtl_speech.recipes")
+
+
+def read_languages(path: Path) -> dict[str, list[str]]:
+    """The language split: lists under train, valid and test that share no language."""
+    split: dict[str, list[str]] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    everything = [name for part in ("train", "valid", "test") for name in split[part]]
+    if len(set(everything)) != len(everything):
+        raise ValueError(f"{path}: a language stands in two parts")
+    return split
+
+
+def main(arguments: list[str]) -> None:
+    """Train the rows of the ablation, then read the test languages and score."""
+    started = time.perf_counter()
+    hparams_file, _, overrides = parse_arguments(arguments)
+    with open(hparams_file, encoding="utf-8") as file:
+        hparams: dict[str, Any] = load_hyperpyyaml(file, overrides)
+    output, folder = Path(hparams["output_folder"]), Path(hparams["data_folder"])
+    output.mkdir(parents=True, exist_ok=True)
+    log_to(output / "log.txt")
+    torch.set_num_threads(hparams["n_threads"])
+    languages = read_languages(Path(hparams["languages_file"]))
+    base = load_base(Path(hparams["base"]) if hparams["base"] else None)
+    meta, seed = hparams["meta"], hparams["seed"]
+
+    def store_of(part: str) -> SegmentStore:
+        return build_store(prepare(folder, languages[part], part, progress_bar), progress=progress_bar)
+
+    train, valid = store_of("train"), store_of("valid")
+    tasks = benchmark_tasks(valid, hparams["n_tasks"] // 2, hparams["n_seeds"] // 2, seed + 1)
+    given = (base, train, valid, tasks)
+    systems: list[Trained] = [
+        train_baseline("baseline", *given, meta, whiten=False),
+        train_baseline("baseline, whitened", *given, meta, whiten=True),
+        train_meta_transfer("+ meta-transfer", *given, replace(meta, hard_ratio=0.0), progress_bar),
+        train_meta_transfer("+ curriculum", *given, meta, progress_bar),
+    ]
+    card = {"name": "voxangeles", "licence": "training data CC BY-NC 4.0: not for commercial use"}
+    save_pack(strategy_pack(systems[-1].learner, base, meta, card), output / "strategy")
+    logger.info("training ended after %.0f s; the test languages are read now", time.perf_counter() - started)
+    test = store_of("test")
+    test_tasks = benchmark_tasks(test, hparams["n_tasks"], hparams["n_seeds"], seed + 2)
+    scored = [meta_test(system, test, test_tasks) for system in systems]
+    names = [system.name for system in systems]
+    pairs = [(names[0], names[1]), (names[0], names[2]), (names[1], names[2]), (names[2], names[3])]
+    facts = {"command": "python " + " ".join(sys.argv), "seed": seed, "languages": languages, "base": base.pack.name}
+    data = results(scored, pairs, {**facts, "seconds": round(time.perf_counter() - started)})
+    atomic_write(output / "table.json", as_json(data))
+    atomic_write(output / "table.md", markdown(data))
+    print(markdown(data))
+    logger.info("done in %.0f s", time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,71 @@
+"""Meta-train the strategy that the package ships on English phoneme tasks, support and query of different speakers.
+
+python recipes/speechocean762/meta_train.py recipes/speechocean762/hparams/meta_train.yaml --data_folder DIR/speechocean762
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from prepare import prepare
+from speechbrain import parse_arguments
+
+from mtl_speech.base import load_base
+from mtl_speech.evaluate import benchmark_tasks, score_tasks, summary
+from mtl_speech.features import build_store
+from mtl_speech.files import atomic_write
+from mtl_speech.logs import log_to, progress_bar
+from mtl_speech.meta_train import MetaTrainer
+from mtl_speech.pack import save_pack
+from mtl_speech.strategy import new_learner, prepare_learner, strategy_pack
+
+logger = logging.getLogger("mtl_speech.recipes")
+
+
+def main(arguments: list[str]) -> None:
+    """Prepare, meta-train, score on the validation speakers, save."""
+    started = time.perf_counter()
+    hparams_file, _, overrides = parse_arguments(arguments)
+    with open(hparams_file, encoding="utf-8") as file:
+        hparams: dict[str, Any] = load_hyperpyyaml(file, overrides)
+    output = Path(hparams["output_folder"])
+    output.mkdir(parents=True, exist_ok=True)
+    log_to(output / "log.txt")
+    torch.set_num_threads(hparams["n_threads"])
+    base = load_base(Path(hparams["base"]) if hparams["base"] else None)
+    splits = prepare(Path(hparams["data_folder"]), progress_bar)
+    train = build_store([splits["train"]], base.phonemes, progress=progress_bar)
+    drawn = np.random.default_rng(hparams["seed"]).permutation(len(train))[: hparams["max_segments"]]
+    train = train.select(torch.from_numpy(np.sort(drawn)))
+    valid = build_store([splits["valid"]], base.phonemes, progress=progress_bar)
+    tasks = benchmark_tasks(valid, 200, 5, hparams["seed"] + 1, by="speaker")
+    learner = new_learner(base, base.phonemes, hparams["meta"])
+    prepare_learner(learner, train, hparams["meta"])
+    trainer = MetaTrainer(learner, train, hparams["meta"], by="speaker")
+    history = trainer.train(lambda current: summary(score_tasks(current, valid, tasks))["mean"], progress_bar)
+    scores = {kind: round(value, 4) for kind, value in summary(score_tasks(learner, valid, tasks)).items()}
+    logger.info("validation speakers: %s", scores)
+    card = {
+        "name": "english-strategy",
+        "language": "en",
+        "attribution": base.pack.value("attribution", str),
+        "licence": base.pack.value("licence", str),
+        "recipe": "recipes/speechocean762",
+        "validation": scores,
+    }
+    save_pack(strategy_pack(learner, base, hparams["meta"], card), output / "english-strategy")
+    facts = {"rounds": history.rounds, "validations": history.validations, "scores": scores}
+    atomic_write(output / "history.json", json.dumps(facts, indent=1))
+    logger.info("done in %.0f s", time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
