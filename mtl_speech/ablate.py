@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from mtl_speech.adapt import Adaptation, Fold, Progress, adapt_fold
+from mtl_speech.adapt import Adaptation, Fold, adapt_fold
 from mtl_speech.base import BaseModel
 from mtl_speech.config import AdaptConfig, MetaTrainConfig
+from mtl_speech.corpora import Progress
 from mtl_speech.learner import MetaLearner
 from mtl_speech.metrics import AblationRow, Difference, macro_f1_difference, score
 from mtl_speech.strategy import new_learner, prepare_learner
@@ -46,7 +47,7 @@ def ablate(
     systems: dict[str, list[Adaptation]] = {BASELINE: [], META_TRANSFER: [], CURRICULUM: []}
     for fold in folds:
         learner, settings = baseline_learner(base, fold, meta)
-        systems[BASELINE].append(adapt_fold(learner, fold, replace(config, meta_steps=0), settings))
+        systems[BASELINE].append(adapt_fold(learner, fold, replace(config, meta_steps=0), settings, progress))
         start = strategy if isinstance(strategy, MetaLearner) else strategy(fold)
         plain = replace(meta, hard_ratio=0.0)
         systems[META_TRANSFER].append(adapt_fold(start, fold, config, plain, progress))

@@ -10,9 +10,8 @@ import copy
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from mtl_speech.base_learning import StepChoice, choose_steps, few_shot_index, learn_head
 from mtl_speech.config import AdaptConfig, MetaTrainConfig
+from mtl_speech.corpora import Progress
 from mtl_speech.corpus import Corpus, split_by
 from mtl_speech.episodes import EpisodeSampler
 from mtl_speech.errors import DataError
@@ -31,7 +31,6 @@ from mtl_speech.metrics import NotScored, Scores, episode_macro_f1, score
 from mtl_speech.strategy import extend, row_of
 
 logger = logging.getLogger(__name__)
-Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 
 MIN_SPEAKERS = 5  # from here on whole speakers are held out
 MIN_RECORDINGS = 25  # below, cross-validation over recordings
@@ -63,6 +62,7 @@ class Adaptation:
     true: tuple[str, ...]
     predicted: tuple[str, ...]
     groups: tuple[str, ...]
+    n_train: dict[str, int]  # examples of each phoneme that it was learned from
     trainable_parameters: int
     seconds: float
 
@@ -126,35 +126,39 @@ def _fold(store: SegmentStore, corpora: Sequence[Corpus], held: set[str], how: s
     return Fold(train, test, how)
 
 
-def target_rounds(store: SegmentStore, config: AdaptConfig, meta: MetaTrainConfig) -> tuple[int, str]:
-    """How many meta-training rounds the target's own examples are worth, and why, in words."""
+def target_rounds(
+    train: SegmentStore, tasks: SegmentStore, config: AdaptConfig, meta: MetaTrainConfig
+) -> tuple[int, str]:
+    """How many meta-training rounds the training examples are worth, and why, in words. `tasks`: those to draw tasks of."""
     if config.meta_steps is not None:
         return config.meta_steps, "as asked for"
-    n, n_classes = len(store), len(EpisodeSampler(store).classes(0, 1))
-    if n < config.enough_segments or n_classes < min(meta.n_way):
+    sampler = EpisodeSampler(tasks)
+    if len(train) < config.enough_segments:
+        return 0, f"{len(train)} examples: too few, {config.enough_segments} are enough"
+    if not any(sampler.feasible(n_way, n_shot) for n_way in meta.n_way for n_shot in meta.n_shot):
         return (
             0,
-            f"{n} examples, {n_classes} phonemes with two recordings: too few ({config.enough_segments} are enough)",
+            f"{len(train)} examples: fewer than {min(meta.n_way)} phonemes lie in two recordings, too few for a task",
         )
-    return meta.meta_steps, f"{n} examples of {n_classes} phonemes: enough"
+    return meta.meta_steps, f"{len(train)} examples: enough"
+
+
+def divide_for_tasks(store: SegmentStore, seed: int) -> tuple[SegmentStore, SegmentStore]:
+    """Training examples to draw tasks of, and a quarter of the recordings, which chooses the round of meta-training."""
+    names = store.utterance.unique()
+    shuffled = names[torch.from_numpy(np.random.default_rng(seed).permutation(len(names)))]
+    held = torch.isin(store.utterance, shuffled[: max(1, len(names) // 4)])
+    return store.select(torch.nonzero(~held).squeeze(1)), store.select(torch.nonzero(held).squeeze(1))
 
 
 def continue_meta_training(
     learner: MetaLearner,
     store: SegmentStore,
-    valid: SegmentStore | None,
+    valid: SegmentStore,
     meta: MetaTrainConfig,
     progress: Progress | None = None,
 ) -> MetaHistory:
-    """Meta-train on tasks of the target itself and keep the state that is best on `valid`, the state before included.
-
-    Without `valid` a quarter of the training recordings takes its place and gives no task.
-    """
-    if valid is None:
-        names = store.utterance.unique()
-        shuffled = names[torch.from_numpy(np.random.default_rng(meta.seed).permutation(len(names)))]
-        held = torch.isin(store.utterance, shuffled[: max(1, len(names) // 4)])
-        store, valid = store.select(torch.nonzero(~held).squeeze(1)), store.select(torch.nonzero(held).squeeze(1))
+    """Meta-train on tasks of the target itself and keep the state that is best on `valid`, the state before included."""
     rows, labels = store.label.unique(return_inverse=True)
     query = valid.select(torch.nonzero(torch.isin(valid.label, rows)).squeeze(1))
     targets = torch.searchsorted(rows, query.label)
@@ -183,18 +187,18 @@ def adapt_fold(
     learner = copy.deepcopy(strategy)
     extend(learner, fold.train.phonemes)
     train = fold.train.select(few_shot_index(fold.train.label, config.shots, config.seed))
-    rounds, why = target_rounds(train, config, meta)
+    tasks, valid = (train, fold.valid) if fold.valid is not None else divide_for_tasks(train, config.seed)
+    rounds, why = target_rounds(train, tasks, config, meta)
     notes = [f"meta-training on the target: {rounds} rounds ({why})"]
     history = MetaHistory()
     if rounds:
-        history = continue_meta_training(
-            learner, train, fold.valid, replace(meta, meta_steps=rounds, seed=config.seed), progress
-        )
+        settings = replace(meta, meta_steps=rounds, seed=config.seed)
+        history = continue_meta_training(learner, tasks, valid, settings, progress)
         best = max(history.validations, key=lambda row: row["score"])
         judge = "the validation recordings" if fold.valid is not None else "a quarter of the training recordings"
         notes[0] += f"; round {best['round']:.0f} is best on {judge}, macro-F1 {best['score']:.3f}"
-    raw = embed_segments(learner, train)
-    model, choice = learn_inventory(learner, train, raw, config.seed)
+    raw = embed_segments(learner, train, progress=progress)
+    model, choice = learn_inventory(learner, train, raw, config.seed, progress)
     notes.append(f"base learning: {choice} (cross-validated on the training recordings)")
     n_train = Counter(true_labels(train))
     not_scored = too_few(fold, n_train, config.shots)
@@ -205,7 +209,7 @@ def adapt_fold(
             "no phoneme has enough examples to be learned and tested; add labelled recordings or lower --shots"
         )
     test = fold.test.select(torch.nonzero(scored).squeeze(1))
-    true, predicted, groups = true_labels(test), model.predict(test), utterances(test)
+    true, predicted, groups = true_labels(test), model.predict(test, progress), utterances(test)
     scores = score(true, predicted, groups, n_train, not_scored, seed=config.seed)
     n_trainable = sum(p.numel() for p in learner.parameters() if p.requires_grad) if rounds else 0
     n_parameters = n_trainable or model.head.weight.numel() + model.head.bias.numel()
@@ -219,19 +223,20 @@ def adapt_fold(
         tuple(true),
         tuple(predicted),
         tuple(groups),
+        dict(sorted(n_train.items())),
         n_parameters,
         seconds,
     )
 
 
 def learn_inventory(
-    learner: MetaLearner, train: SegmentStore, embeddings: Tensor, seed: int
+    learner: MetaLearner, train: SegmentStore, embeddings: Tensor, seed: int, progress: Progress | None = None
 ) -> tuple[LanguageModel, StepChoice]:
     """Base-learn θ over all phonemes of `train`; embeddings: (n_segments, dim) as `embed_segments` gives them."""
     present, labels = train.label.unique(return_inverse=True)
     rows = row_of(learner, train)[present]
     z = learner.standardise(embeddings).detach()
-    choice = choose_steps(learner, z, labels, train.utterance, rows, seed)
+    choice = choose_steps(learner, z, labels, train.utterance, rows, seed, progress)
     head = learn_head(learner, z, labels, rows, choice, seed)
     return LanguageModel(learner, head, tuple(train.phonemes[int(i)] for i in present)), choice
 

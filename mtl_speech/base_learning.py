@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mtl_speech.corpora import Progress
 from mtl_speech.learner import Head, MetaLearner, adapt_head
 from mtl_speech.metrics import episode_macro_f1
 
@@ -63,7 +64,13 @@ def _trajectory(
 
 
 def choose_steps(
-    learner: MetaLearner, z: Tensor, labels: Tensor, groups: Tensor, rows: Tensor, seed: int = 0
+    learner: MetaLearner,
+    z: Tensor,
+    labels: Tensor,
+    groups: Tensor,
+    rows: Tensor,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> StepChoice:
     """Choose steps, rate and prior by cross-validated macro-F1 over recordings, from the training examples alone.
 
@@ -77,16 +84,16 @@ def choose_steps(
     fold = (torch.empty_like(order).scatter_(0, order, torch.arange(len(names))) % N_FOLDS)[group]
     priors = PRIOR_CHOICES if learner.theta_init == "posterior" else (1.0,)
     predicted: dict[StepChoice, Tensor] = {}
-    for k in range(N_FOLDS):
+    trials: Iterable[tuple[int, float, float]] = list(itertools.product(range(N_FOLDS), RATE_CHOICES, priors))
+    for k, rate, prior in progress(trials, "base learning") if progress else trials:
         held = fold == k
         absent = torch.bincount(labels[~held], minlength=len(rows)) == 0
-        for rate, prior in itertools.product(RATE_CHOICES, priors):
-            choice = StepChoice(0, rate, prior, 0.0)
-            heads = _trajectory(learner, z[~held], labels[~held], rows, choice, STEP_CHOICES, seed)
-            for steps, head in zip(STEP_CHOICES, heads, strict=True):
-                found = predicted.setdefault(replace(choice, steps=steps), torch.empty_like(labels))
-                logits = head.logits(z[held].unsqueeze(0))[0].masked_fill(absent, -torch.inf)
-                found[held] = logits.argmax(1)
+        choice = StepChoice(0, rate, prior, 0.0)
+        heads = _trajectory(learner, z[~held], labels[~held], rows, choice, STEP_CHOICES, seed)
+        for steps, head in zip(STEP_CHOICES, heads, strict=True):
+            found = predicted.setdefault(replace(choice, steps=steps), torch.empty_like(labels))
+            logits = head.logits(z[held].unsqueeze(0))[0].masked_fill(absent, -torch.inf)
+            found[held] = logits.argmax(1)
     scores = {c: float(episode_macro_f1(labels[None], p[None], len(rows))[0]) for c, p in predicted.items()}
     best = max(sorted(scores, key=lambda c: (c.steps, c.rate, -c.prior)), key=lambda c: scores[c])
     return replace(best, macro_f1=scores[best])

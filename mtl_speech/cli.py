@@ -1,26 +1,17 @@
-"""The command line: commands to typed calls, errors to exit codes. Nothing heavy is loaded before a command runs.
+"""The command line: its commands, each a typed call. Nothing heavy is loaded before a command runs.
 
-Exit codes: 0 done; 1 data, packs or the machine failed; 2 the command, an option or a setting is wrong; 130 interrupted.
+Exit codes: 0 done; 1 data, a pack or the machine failed; 2 the command, an option or a setting is wrong; 130 interrupted.
 """
 
 from __future__ import annotations
 
-import errno
-import logging
-import os
-import shlex
-import sys
-import traceback
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from mtl_speech import __version__
-from mtl_speech.errors import ConfigError, MtlSpeechError
+from mtl_speech.console import PROGRAM, Program
 from mtl_speech.options import (
     AdaptOptions,
     DemoOptions,
@@ -28,57 +19,98 @@ from mtl_speech.options import (
     InfoOptions,
     MetaTrainOptions,
     PretrainOptions,
-    RunOptions,
     ValidateOptions,
 )
-from mtl_speech.settings import Setting, load_config, settings
 
 if TYPE_CHECKING:
     from mtl_speech.run import Run
 
-O = TypeVar("O", bound=RunOptions)  # noqa: E741
-PROGRAM = "mtl-speech"
-ISSUES = "please report it with the command and the lines that -v adds"
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name=PROGRAM)
+def main() -> None:
+    """Few-shot phoneme recognition by meta-transfer learning: from an English acoustic model to a new language."""
 
 
-class _Program(click.Group):
-    """A group that remembers the command line and turns errors into messages and exit codes."""
+@main.of(ValidateOptions, "folder")
+def validate(folder: Path, options: ValidateOptions, run: Run) -> None:
+    """Check a FOLDER of labelled recordings; name every problem.
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:
-        """Run the command line `args` (by default that of the process)."""
-        arguments = list(sys.argv[1:] if args is None else args)
-        for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="backslashreplace")  # IPA on a terminal that cannot show it
-        return super().main(arguments, PROGRAM, obj=shlex.join([PROGRAM, *arguments]), **extra)
+    Says what it holds, and what is wrong by file, tier and interval. The exit code is 1 when something cannot be used.
+    """
+    from mtl_speech import inspection
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command of a context."""
-        verbose = "-v" in ctx.args or "--verbose" in ctx.args or any(a.startswith("-vv") for a in ctx.args)
-        try:
-            return super().invoke(ctx)
-        except click.exceptions.Exit:
-            raise
-        except (Exception, KeyboardInterrupt) as error:
-            code, message = explain(error)
-            if message is None:
-                raise
-            _fail(error, message, verbose)
-            ctx.exit(code)
+    inspection.validate(folder, options, run)
 
 
-def explain(error: BaseException) -> tuple[int, str | None]:
-    """The exit code and the message of an error; no message for those that click deals with."""
-    if isinstance(error, KeyboardInterrupt):
-        return 130, "interrupted"
-    if isinstance(error, (click.ClickException, click.Abort)):
-        return 2, None
-    if isinstance(error, ConfigError) and len(error.problems) > 1:
-        return error.exit_code, f"{len(error.problems)} settings are wrong:\n  " + "\n  ".join(error.problems)
-    if isinstance(error, MtlSpeechError):
-        return error.exit_code, str(error)
-    if isinstance(error, OSError):
-        if error.errno == errno.EPIPE:
-            return 1, None
-        return 1, ": ".join(filter(None, [str(error.filename or ""), error.strerror or str(error)]))
-    return 1, f"unexpected {type(error).__name__}: {error}; {ISSUES}"
+@main.of(PretrainOptions, "folder")
+def pretrain(folder: Path, options: PretrainOptions, run: Run) -> None:
+    """Pretrain an encoder on a FOLDER of labelled recordings.
+
+    Writes a pack of the kind 'encoder', for --base.
+    """
+    from mtl_speech import training
+
+    training.pretrain(folder, options, run)
+
+
+@main.of(MetaTrainOptions, "folder")
+def meta_train(folder: Path, options: MetaTrainOptions, run: Run) -> None:
+    """Meta-train a strategy on a FOLDER of languages, or of one.
+
+    Several languages lie in subfolders that are named by their codes. Writes a pack of the kind 'strategy'.
+    """
+    from mtl_speech import training
+
+    training.meta_train(folder, options, run)
+
+
+@main.of(AdaptOptions)
+def adapt(options: AdaptOptions, run: Run) -> None:
+    """Learn the phonemes of a language; report F1 on held-out speech.
+
+    --data is a folder of audio files with a TextGrid beside each, the folders in it being speakers. Test examples are those of
+    --test, else of speakers or recordings held out; of few recordings each is tested on in turn. Writes a language pack.
+    """
+    from mtl_speech import workflows
+
+    workflows.adapt(options, run)
+
+
+@main.of(EvaluateOptions, "pack")
+def evaluate(pack: Path, options: EvaluateOptions, run: Run) -> None:
+    """Score a language PACK on a folder of labelled recordings."""
+    from mtl_speech import workflows
+
+    workflows.evaluate(pack, options, run)
+
+
+@main.of(AdaptOptions)
+def ablate(options: AdaptOptions, run: Run) -> None:
+    """Show what each step brings: meta-transfer, and curriculum.
+
+    Learns as `adapt` does: frozen encoder and a head from scratch; with meta-transfer; with curriculum too. All on the same
+    examples and tests, with paired differences.
+    """
+    from mtl_speech import workflows
+
+    workflows.ablate(options, run)
+
+
+@main.of(DemoOptions)
+def demo(options: DemoOptions, run: Run) -> None:
+    """From English to Punjabi, offline, on synthetic speech.
+
+    Makes a few-shot corpus of Punjabi words with espeak-ng, learns from it, and prints the F1 table and the ablation.
+    """
+    from mtl_speech import workflows
+
+    workflows.demo(options, run)
+
+
+@main.of(InfoOptions, "pack")
+def info(pack: Path, options: InfoOptions, run: Run) -> None:
+    """Say what a PACK is, after checking its hashes."""
+    from mtl_speech import inspection
+
+    inspection.info(pack, options, run)

@@ -54,15 +54,15 @@ class MetaTrainConfig(Config):
 
     meta_steps: int = setting(300, "meta-updates", low=0)
     meta_batch: int = setting(4, "tasks in a meta-batch", low=1)
-    n_way: tuple[int, ...] = setting((5,), "phonemes in a task; one is drawn where several are given", low=2)
-    n_shot: tuple[int, ...] = setting((1, 5), "support examples per phoneme; one is drawn of several", low=1)
-    n_query: int = setting(15, "query examples per phoneme", low=1)
-    inner_steps: int = setting(20, "base-learning steps on θ", low=0)
-    inner_lr: float = setting(0.1, "learning rate β of base learning, at the start", above=0)
-    outer_lr: float = setting(1e-3, "learning rate γ of meta learning", above=0)
+    n_way: tuple[int, ...] = setting((5, 10, 20), "phonemes in a task; one is drawn where several are given", low=2)
+    n_shot: tuple[int, ...] = setting((1, 3, 5), "support examples per phoneme; one is drawn of several", low=1)
+    n_query: int = setting(5, "query examples per phoneme", low=1)
+    inner_steps: int = setting(5, "base-learning steps on θ", low=0)
+    inner_lr: float = setting(0.05, "learning rate β of base learning, at the start", above=0)
+    outer_lr: float = setting(3e-3, "learning rate γ of meta learning", above=0)
     first_order: bool = setting(False, "leave out second derivatives")
     theta_init: str = setting(
-        "previous", "where θ starts in a task", choices=("previous", "random", "prototype", "posterior")
+        "posterior", "where θ starts in a task", choices=("previous", "random", "prototype", "posterior")
     )
     granularity: str = setting("channel", "granularity of the scales Φ", choices=("kernel", "lowrank", "channel"))
     shrinkage: float = setting(0.3, "shrinkage of the covariance that whitens embeddings at the start", low=0, high=1)
@@ -73,6 +73,7 @@ class MetaTrainConfig(Config):
     guess_share: float = setting(
         0.2, "share of the phonemes that a task treats as never met, under theta_init posterior", low=0, high=1
     )
+    augment: bool = setting(False, "drop bands and frames of the segments of each task, and shift their channel")
     phi_rate: float = setting(1.0, "learning rate of Φ, as a multiple of γ", low=0)
     theta_rate: float = setting(1.0, "learning rate of θ, as a multiple of γ", low=0)
     scalar_rate: float = setting(10.0, "learning rate of the inner rates, scale and prior, as a multiple of γ", low=0)

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from mtl_speech.adapt import Fold, Progress
-from mtl_speech.corpora import language_folders, read_corpus
+from mtl_speech.adapt import Fold
+from mtl_speech.corpora import Progress, language_folders, read_corpus
 from mtl_speech.corpora.synthetic import make_punjabi_corpus
 from mtl_speech.errors import DataError
 from mtl_speech.features import build_store
@@ -29,7 +29,7 @@ def punjabi_fold(folder: Path, seed: int, n_words: int, progress: Progress | Non
     Raises MtlSpeechError when espeak-ng is not installed, DataError when the folder holds another corpus.
     """
     _make_once(folder, seed, n_words, progress)
-    corpora = {path.name: read_corpus(path, "pa", "ipa") for path in language_folders(folder)}
+    corpora = {path.name: read_corpus(path, "pa", "ipa", progress) for path in language_folders(folder)}
     store = build_store([corpora[name] for name in SPLITS], progress=progress)
     owner = torch.tensor([SPLITS.index(name.split("/", 1)[0]) for name in store.utterance_ids])[store.utterance]
     train, valid, test = (store.select(torch.nonzero(owner == i).squeeze(1)) for i in range(3))

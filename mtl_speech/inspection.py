@@ -31,13 +31,14 @@ def validate(folder: Path, options: ValidateOptions, run: Run) -> Corpus:
     for line in summary(corpus, lang):
         run.say(line)
     for problem in corpus.problems:
-        run.result(f"{'used, but' if problem.used else 'left out'}: {problem}")
+        run.result(f"{'changed' if problem.used else 'left out'}: {problem}")
     unused = sum(not problem.used for problem in corpus.problems)
     if output is not None:
         run.wrote(output, [atomic_write(output / "problems.csv", _csv(corpus.problems))])
     if unused:
         raise DataError(f"{folder}: {unused} things in it cannot be used; they are named above")
-    run.result(f"{folder}: nothing is left out; {len(corpus.problems)} things are used otherwise than they stand")
+    changed = f"; {len(corpus.problems)} things are changed as said above" if corpus.problems else ""
+    run.result(f"{folder}: nothing is left out{changed}")
     return corpus
 
 
@@ -73,8 +74,9 @@ def info(folder: Path, options: InfoOptions, run: Run) -> Pack:
     facts = describe_pack(pack)
     if "base" in pack.card:
         facts["builds on"] += "; " + _base_check(pack, options.base)
+    width = max(map(len, facts)) + 2
     for key, value in facts.items():
-        run.result(f"{key + ':':<15}{value}")
+        run.result(f"{key + ':':<{width}}{value}")
     if output is not None:
         run.wrote(output, [atomic_write(output / "info.json", json.dumps(pack.card, ensure_ascii=False, indent=1))])
     return pack
@@ -90,7 +92,16 @@ def describe_pack(pack: Pack) -> dict[str, str]:
         "SHA-256": f"{pack_hash(pack)} (agrees with the weights)",
         "weights": f"{n_values:,} values in {len(pack.tensors)} tensors, {n_bytes / 1000:,.0f} kB",
     }
-    for key in ("language", "languages", "language_name", "stamp", "licence", "attribution", "recipe", "package_version"):
+    for key in (
+        "language",
+        "languages",
+        "language_name",
+        "stamp",
+        "licence",
+        "attribution",
+        "recipe",
+        "package_version",
+    ):
         if card.get(key):
             facts[key.replace("_", " ")] = _text(card[key])
     phonemes = pack.strings("inventory" if pack.kind == "language" else "phonemes")
@@ -109,7 +120,11 @@ def _base_check(pack: Pack, base: Path | None) -> str:
         return "it is the one given"
     folder = shipped(SHIPPED_ENCODER)
     actual = pack_hash(load_pack(folder, "encoder")) if folder.is_dir() else None
-    return "it ships with the package" if pack.value("base", dict)["sha256"] == actual else "give it by --base to use the pack"
+    return (
+        "it ships with the package"
+        if pack.value("base", dict)["sha256"] == actual
+        else "give it by --base to use the pack"
+    )
 
 
 def _entries(scores: object) -> list[tuple[str, Any]]:
@@ -124,4 +139,4 @@ def _text(value: object) -> str:
     """A card's value in words."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
-    return ", ".join(map(_text, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(_text, value)) if isinstance(value, list) else " ".join(str(value).split())

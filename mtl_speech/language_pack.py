@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mtl_speech.base import BaseModel
 from mtl_speech.config import MetaTrainConfig
+from mtl_speech.corpora import Progress
 from mtl_speech.errors import PackError
 from mtl_speech.features import SegmentStore
 from mtl_speech.learner import Head, MetaLearner
@@ -31,9 +32,9 @@ class LanguageModel:
         with torch.inference_mode():
             return self.head.logits(self.learner.standardise(embeddings).unsqueeze(0))[0]
 
-    def predict(self, store: SegmentStore) -> list[str]:
+    def predict(self, store: SegmentStore, progress: Progress | None = None) -> list[str]:
         """The phoneme of each segment of `store`."""
-        best = self.logits(embed_segments(self.learner, store)).argmax(1)
+        best = self.logits(embed_segments(self.learner, store, progress=progress)).argmax(1)
         return [self.classes[int(i)] for i in best]
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mtl_speech.config import MetaTrainConfig
+from mtl_speech.corpora import Progress
 from mtl_speech.episodes import Episode, EpisodeBatch, EpisodeSampler, stack
 from mtl_speech.errors import DataError
 from mtl_speech.features import SegmentStore
@@ -38,11 +39,14 @@ class MetaHistory:
     hard_classes: list[list[tuple[str, str]]] = field(default_factory=list)  # (language, phoneme)
 
 
-def embed_segments(learner: MetaLearner, store: SegmentStore, batch_size: int = 512) -> Tensor:
+def embed_segments(
+    learner: MetaLearner, store: SegmentStore, batch_size: int = 256, progress: Progress | None = None
+) -> Tensor:
     """The encoder's embeddings of all segments of `store`, not standardised, without gradient: (n_segments, dim)."""
     learner.eval()
+    batches: Iterable[Tensor] = torch.arange(len(store)).split(batch_size)
     with torch.inference_mode():
-        parts = [learner.encoder(*store.windows(i)) for i in torch.arange(len(store)).split(batch_size)]
+        parts = [learner.encoder(*store.windows(i)) for i in (progress(batches, "encoding") if progress else batches)]
         return torch.cat(parts).clone()
 
 
@@ -183,10 +187,14 @@ class MetaTrainer:
         learner: MetaLearner,
         store: SegmentStore,
         config: MetaTrainConfig,
-        augment: Callable[[Tensor], Tensor] | None = None,
         by: str = "utterance",
     ) -> None:
-        self.learner, self.store, self.config, self.augment = learner, store, config, augment
+        self.learner, self.store, self.config = learner, store, config
+        self.augment: Callable[[Tensor], Tensor] | None = None
+        if config.augment:
+            from mtl_speech.augment import SpecAugment  # speechbrain takes seconds to load
+
+            self.augment = SpecAugment()
         self.sampler = EpisodeSampler(store, by)
         self.pool = HardClassPool(config.hard_pool)
         self.rng = np.random.default_rng(config.seed)
@@ -233,9 +241,11 @@ class MetaTrainer:
             group.setdefault("base_lr", group["lr"])
             group["lr"] = group["base_lr"] * self._schedule()
         guessed = torch.from_numpy(self.rng.random(batch.classes.shape) < self.config.guess_share)
-        loss, logits = meta_forward(
-            self.learner, self.store, batch, self.config.first_order, self.augment, self.generator, guessed
-        )
+        with torch.random.fork_rng(devices=[]):  # the augmentation draws from torch's own generator
+            torch.manual_seed(int(self.rng.integers(2**31)))
+            loss, logits = meta_forward(
+                self.learner, self.store, batch, self.config.first_order, self.augment, self.generator, guessed
+            )
         layers = scale_shift_layers(self.learner.encoder).values()
         penalty = self.config.phi_decay * distance_from_identity(layers) if layers else 0.0
         self.optimizer.zero_grad(set_to_none=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -157,6 +157,7 @@ def write_report(
     notes: Sequence[str] = (),
     extra: Mapping[str, Any] | None = None,
     stamp: str = "",
+    progress: Callable[[Iterable[Any], str], Iterable[Any]] | None = None,
 ) -> list[Path]:
     """Write report.json, report.csv, confusion.png and, with an `ablation`, ablation.png into `folder`.
 
@@ -167,14 +168,16 @@ def write_report(
     Returns the paths written. Raises OSError.
     """
     data = report_data(scores, ablation, settings=settings, command=command, notes=notes, extra=extra, stamp=stamp)
-    contents: dict[str, bytes | str] = {
-        "report.json": json_text(data),
-        "report.csv": _csv(data),
-        "confusion.png": png(confusion_figure(scores, stamp)),
+    makers: dict[str, Callable[[], bytes | str]] = {
+        "report.json": lambda: json_text(data),
+        "report.csv": lambda: _csv(data),
+        "confusion.png": lambda: png(confusion_figure(scores, stamp)),
     }
     if ablation:
-        contents["ablation.png"] = png(ablation_figure(ablation, stamp))
-    else:
+        makers["ablation.png"] = lambda: png(ablation_figure(ablation, stamp))
+    names: Iterable[str] = list(makers)
+    contents = {name: makers[name]() for name in (progress(names, "report") if progress else names)}
+    if not ablation:
         (folder / "ablation.png").unlink(missing_ok=True)
     return [atomic_write(folder / name, content) for name, content in contents.items()]
 

@@ -11,12 +11,12 @@ from mtl_speech.ablate import Ablation, pooled
 from mtl_speech.adapt import Adaptation
 from mtl_speech.base import BaseModel
 from mtl_speech.config import AdaptConfig, MetaTrainConfig
+from mtl_speech.corpora import Progress
 from mtl_speech.files import atomic_write
 from mtl_speech.language_pack import language_pack
 from mtl_speech.languages import display_name
 from mtl_speech.metrics import Scores, score
 from mtl_speech.pack import save_pack
-from mtl_speech.plain import plain
 from mtl_speech.report import write_report
 from mtl_speech.settings import as_dict
 
@@ -50,6 +50,7 @@ def write_results(
     notes: Sequence[str] = (),
     stamp: str = "",
     extra: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Scores, list[Path]]:
     """Write the pack of `final`, the report of `runs` (the folds) and the history of meta-training into `folder`.
 
@@ -63,7 +64,7 @@ def write_results(
         "language_name": display_name(config.lang),
         "stamp": stamp,
         "scores": {"macro_f1": round(scores.macro_f1, 4), "micro_f1": round(scores.micro_f1, 4), "n": scores.n},
-        "examples": {p.phoneme: p.n_train for p in scores.phonemes},
+        "examples": final.n_train,
         "notes": list(notes),
     }
     paths = [save_pack(language_pack(final.model, base, meta, config.lang, card), folder / PACK)]
@@ -82,6 +83,7 @@ def write_results(
         notes=notes,
         extra=dict(extra or {}),
         stamp=stamp,
+        progress=progress,
     )
     paths.append(atomic_write(folder / "history.json", json.dumps(history, indent=1, ensure_ascii=False)))
     return scores, paths

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mtl_speech.corpus import Problem
 from mtl_speech.logs import log_to, progress_bar
 from mtl_speech.options import RunOptions
+from mtl_speech.settings import as_dict
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,7 +46,7 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         log_to(folder / "log.txt")
         logger.info("%s", self.command)
-        logger.info("options: %s", options)
+        logger.info("options: %s", json.dumps(as_dict(options), ensure_ascii=False))
         logger.info("%d threads", torch.get_num_threads())
         return folder
 

@@ -61,10 +61,11 @@ class ScaleShift(nn.Module):
         bias = cast("Tensor | None", self.layer.bias)
         new_bias = self.shift if bias is None else bias + self.shift
         if self.granularity == "channel":  # scale the output: the gradient of the scale then needs no weight gradient
-            y = apply_layer(self.layer, x, weight, None)
+            y = apply_layer(self.layer, x, weight, bias)
+            offset = self.shift if bias is None else new_bias - bias * self.scale  # exactly 0 at the identity
             is_last = isinstance(self.layer, nn.Linear | FrameConv)
             shape = (-1,) if is_last else (-1,) + (1,) * (weight.dim() - 2)
-            return torch.addcmul(new_bias.view(shape), y, self.scale.view(shape))
+            return torch.addcmul(offset.view(shape), y, self.scale.view(shape))
         scale = self.matrix()
         return apply_layer(self.layer, x, weight * scale.view(scale.shape + (1,) * (weight.dim() - 2)), new_bias)
 

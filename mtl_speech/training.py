@@ -121,15 +121,15 @@ def read_languages(folder: Path, options: MetaTrainOptions, run: Run) -> list[Co
 
 def hold_out(corpus: Corpus, share: float, seed: int) -> tuple[Corpus, Corpus, str]:
     """A corpus without some of its speakers, or recordings where there are few speakers; those; and which, in words."""
-    by, what = ("speaker", "speakers") if len({u.speaker for u in corpus.utterances}) >= MIN_SPEAKERS else ("utterance",) * 2
+    by, what = (
+        ("speaker", "speakers") if len({u.speaker for u in corpus.utterances}) >= MIN_SPEAKERS else ("utterance",) * 2
+    )
     rest, held = split_by(corpus, by, [1 - share, share], seed)
     what = "held-out speakers" if by == "speaker" else "held-out recordings"
     return rest, held, what
 
 
-def hold_out_many(
-    corpora: Sequence[Corpus], share: float, seed: int
-) -> tuple[list[Corpus], list[Corpus], str]:
+def hold_out_many(corpora: Sequence[Corpus], share: float, seed: int) -> tuple[list[Corpus], list[Corpus], str]:
     """The same for several languages: whole languages are held out where there are MIN_LANGUAGES."""
     if len(corpora) < MIN_LANGUAGES:
         parts = [hold_out(corpus, share, seed) for corpus in corpora]
@@ -139,7 +139,11 @@ def hold_out_many(
     _, drawn = split_by(languages, "utterance", [1 - share, share], seed)
     names = {u.id for u in drawn.utterances}
     held = [corpus for corpus in corpora if corpus.name in names]
-    return [corpus for corpus in corpora if corpus.name not in names], held, f"held-out languages {', '.join(sorted(names))}"
+    return (
+        [corpus for corpus in corpora if corpus.name not in names],
+        held,
+        f"held-out languages {', '.join(sorted(names))}",
+    )
 
 
 def only_phonemes(corpus: Corpus, phonemes: Sequence[str]) -> tuple[Corpus, int]:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any
 
 import torch
 
 from mtl_speech.augment import WaveformAugment
+from mtl_speech.corpora import Progress
 from mtl_speech.corpus import Corpus
 from mtl_speech.features import SegmentStore, build_store
-
-Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
 def make_view(corpus: Corpus, phonemes: Sequence[str], number: int, seed: int) -> SegmentStore:

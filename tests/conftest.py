@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 # Read when torch and the BLAS libraries are loaded: one thread in this process and in every command that a test runs.
@@ -17,6 +18,28 @@ ROOT = Path(__file__).resolve().parent.parent
 # The same examples every time, and no time limit for one example: a busy machine must not fail a test.
 settings.register_profile("repository", deadline=None, derandomize=True)
 settings.load_profile("repository")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems() -> None:
+    """Before hypothesis looks at the modules that the tests loaded."""
+    _drop_redirects()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Before hypothesis looks again: an earlier test may have loaded speechbrain."""
+    _drop_redirects()
+
+
+def _drop_redirects() -> None:
+    """Unload speechbrain's stand-ins for its old module names.
+
+    Hypothesis asks every loaded module for its file, and asking a stand-in warns, and imports what is not installed.
+    """
+    for name, module in list(sys.modules.items()):
+        if type(module).__name__ == "DeprecatedModuleRedirect":
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,9 @@ def markdown(tables: Mapping[int, Ablation]) -> str:
         gains = [ablation.rows[i].difference_to_previous for ablation in tables.values()]
         cells = [f"{g.mean:+.3f} [{g.ci95[0]:+.3f}, {g.ci95[1]:+.3f}]" for g in gains if g is not None]
         lines.append(f"| gain of {name} over the row before | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", f"Macro-F1 on the test words with 95 % bootstrap intervals over recordings ({STAMP}).", ""])
+    return "\n".join(
+        [*lines, "", f"Macro-F1 on the test words with 95 % bootstrap intervals over recordings ({STAMP}).", ""]
+    )
 
 
 def main(arguments: list[str]) -> None:
@@ -56,7 +58,7 @@ def main(arguments: list[str]) -> None:
     output.mkdir(parents=True, exist_ok=True)
     log_to(output / "log.txt")
     torch.set_num_threads(hparams["n_threads"])
-    base = load_base()
+    base = load_base(Path(hparams["base"]) if hparams["base"] else None)
     folder = Path(hparams["strategy"]) if hparams["strategy"] else shipped("english-strategy")
     strategy, start = load_learner(load_pack(folder, "strategy"), base)
     meta = replace(meta, theta_init=start.theta_init, granularity=start.granularity, inner_steps=start.inner_steps)

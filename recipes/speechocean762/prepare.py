@@ -14,7 +14,7 @@ from mtl_speech.corpora import read_corpus
 from mtl_speech.corpus import Corpus
 from mtl_speech.errors import DataError
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("mtl_speech.recipes")
 
 N_VALIDATION_SPEAKERS = 12
 

@@ -9,8 +9,6 @@ import json
 import logging
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +17,14 @@ from hyperpyyaml import load_hyperpyyaml
 from prepare import prepare
 from speechbrain import parse_arguments
 
-from mtl_speech.augment import WaveformAugment
 from mtl_speech.base import base_pack
 from mtl_speech.corpora import read_corpus
-from mtl_speech.corpus import Corpus
-from mtl_speech.features import SegmentStore, build_store
+from mtl_speech.features import build_store
 from mtl_speech.files import atomic_write
 from mtl_speech.logs import log_to, progress_bar
 from mtl_speech.pack import save_pack
 from mtl_speech.pretrain import pretrain, segment_scores
+from mtl_speech.views import make_views
 
 logger = logging.getLogger("mtl_speech")
 
@@ -35,21 +32,6 @@ ATTRIBUTION = (
     "Trained on speechocean762 (OpenSLR 101), Zhang, J. et al. (2021), speechocean762: An Open-Source Non-native English Speech "
     "Corpus For Pronunciation Assessment, Interspeech 2021, CC BY 4.0. Changes made: audio re-encoded, phone alignments added."
 )
-
-
-def make_view(corpus: Corpus, phonemes: list[str], number: int, seed: int) -> SegmentStore:
-    """The training recordings as they are (view 0), or augmented with draws of their own."""
-    torch.set_num_threads(1)
-    transform = WaveformAugment(seed * 1000 + number) if number else None
-    return build_store([corpus], phonemes, transform)
-
-
-def make_views(corpus: Corpus, phonemes: list[str], n_views: int, n_workers: int, seed: int) -> list[SegmentStore]:
-    """All views, `n_workers` at a time."""
-    torch.multiprocessing.set_sharing_strategy("file_system")
-    with ProcessPoolExecutor(n_workers, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(make_view, corpus, phonemes, number, seed) for number in range(n_views)]
-        return [job.result() for job in progress_bar(jobs, "features and augmentation")]
 
 
 def main(arguments: list[str]) -> None:
@@ -64,9 +46,8 @@ def main(arguments: list[str]) -> None:
     torch.set_num_threads(hparams["n_threads"])
     splits = prepare(Path(hparams["data_folder"]), progress_bar)
     phonemes = sorted(splits["train"].phoneme_counts())
-    views = make_views(
-        splits["train"], phonemes, 1 + hparams["n_augmented_views"], hparams["n_threads"], hparams["seed"]
-    )
+    n_views, n_threads = 1 + hparams["n_augmented_views"], hparams["n_threads"]
+    views = make_views(splits["train"], phonemes, n_views, n_threads, hparams["seed"], progress_bar)
     valid = build_store([splits["valid"]], phonemes, progress=progress_bar)
     logger.info("features ready after %.0f s", time.perf_counter() - started)
     model, history = pretrain(views, valid, hparams["encoder"], hparams["pretrain"])
