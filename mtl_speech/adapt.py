@@ -10,7 +10,7 @@ import copy
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -78,10 +78,13 @@ def make_folds(
     Raises DataError when nothing can be held out.
     """
     corpora = [corpus] if test is None else [replace(corpus, name="train"), replace(test, name="test")]
-    store = build_store(corpora, progress=progress)
     if test is not None:
         refuse_shared(corpus, test)
-        return [_fold(store, corpora, {f"test/{u.id}" for u in test.utterances}, "the test folder")]
+    store = build_store(corpora, progress=progress)
+    if test is not None:
+        return [_fold(store, {f"test/{u.id}" for u in test.utterances}, "the test folder")]
+    usable = {store.utterance_ids[int(i)] for i in store.utterance.unique()}  # read, and with a phoneme segment
+    corpus = corpus.filter(lambda u: f"{corpus.name}/{u.id}" in usable)
     speakers = {u.speaker for u in corpus.utterances}
     n = len(corpus.utterances)
     if n < 2:
@@ -92,19 +95,13 @@ def make_folds(
         k = min(N_FOLDS, n)
         parts = split_by(corpus, "utterance", [1 / k] * k, config.seed)
         how = f"{k}-fold cross-validation over {n} recordings"
-        return [_fold(store, corpora, _ids(part), how) for part in parts]
+        return [_fold(store, _ids(part), how) for part in parts]
     by = "speaker" if len(speakers) >= MIN_SPEAKERS else "utterance"
     _, held = split_by(corpus, by, [1 - config.test_share, config.test_share], config.seed)
     what = "speakers" if by == "speaker" else "recordings"
     n_held = len({u.speaker for u in held.utterances}) if by == "speaker" else len(held.utterances)
-    return [
-        _fold(
-            store,
-            corpora,
-            _ids(held),
-            f"{n_held} of {len(speakers) if by == 'speaker' else n} {what} held out, drawn by the seed",
-        )
-    ]
+    n_all = len(speakers) if by == "speaker" else n
+    return [_fold(store, _ids(held), f"{n_held} of {n_all} {what} held out, drawn by the seed")]
 
 
 def _ids(corpus: Corpus) -> set[str]:
@@ -118,7 +115,7 @@ def refuse_shared(train: Corpus, test: Corpus) -> None:
         raise DataError(f"{sorted(shared)[0]} lies in the training and in the test folder; a recording cannot be both")
 
 
-def _fold(store: SegmentStore, corpora: Sequence[Corpus], held: set[str], how: str) -> Fold:
+def _fold(store: SegmentStore, held: set[str], how: str) -> Fold:
     is_held = torch.tensor([name in held for name in store.utterance_ids])[store.utterance]
     train, test = (store.select(torch.nonzero(mask).squeeze(1)) for mask in (~is_held, is_held))
     if len(train) == 0 or len(test) == 0:
@@ -199,7 +196,7 @@ def adapt_fold(
         notes[0] += f"; round {best['round']:.0f} is best on {judge}, macro-F1 {best['score']:.3f}"
     raw = embed_segments(learner, train, progress=progress)
     model, choice = learn_inventory(learner, train, raw, config.seed, progress)
-    notes.append(f"base learning: {choice} (cross-validated on the training recordings)")
+    notes.append(f"base learning: {choice}")
     n_train = Counter(true_labels(train))
     not_scored = too_few(fold, n_train, config.shots)
     silent = {item.phoneme for item in not_scored}

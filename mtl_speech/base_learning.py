@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,7 +23,7 @@ N_FOLDS = 3
 
 @dataclass(frozen=True)
 class StepChoice:
-    """How base learning runs: number of steps, multiples of the inner rates and of the prior, and the macro-F1 that chose them."""
+    """How base learning runs: steps, multiples of the inner rates and of the prior; and the macro-F1 that chose them, or nan."""
 
     steps: int
     rate: float = 1.0
@@ -30,7 +31,10 @@ class StepChoice:
     macro_f1: float = float("nan")
 
     def __str__(self) -> str:
-        return f"{self.steps} steps, {self.rate:g} x the learned rates, {self.prior:g} x the weight of the prior"
+        how = "nothing to choose by" if math.isnan(self.macro_f1) else "cross-validated on the training recordings"
+        return (
+            f"{self.steps} steps, {self.rate:g} x the learned rates, {self.prior:g} x the weight of the prior ({how})"
+        )
 
 
 def extended_rates(rates: Tensor, steps: int, multiple: float = 1.0) -> Tensor:
@@ -75,7 +79,8 @@ def choose_steps(
     """Choose steps, rate and prior by cross-validated macro-F1 over recordings, from the training examples alone.
 
     groups: (n,) recording of each example; other shapes as in `learn_head`. Of equal choices the first wins: few steps, low
-    rates. With fewer than N_FOLDS recordings there is nothing to choose by: the learned schedule as it is.
+    rates. With fewer than N_FOLDS recordings, or one example a phoneme, of which none is learned when it is held out, there is
+    nothing to choose by: the learned schedule as it is.
     """
     names, group = groups.unique(return_inverse=True)
     if len(names) < N_FOLDS:
@@ -95,6 +100,8 @@ def choose_steps(
             logits = head.logits(z[held].unsqueeze(0))[0].masked_fill(absent, -torch.inf)
             found[held] = logits.argmax(1)
     scores = {c: float(episode_macro_f1(labels[None], p[None], len(rows))[0]) for c, p in predicted.items()}
+    if max(scores.values()) == 0.0:
+        return StepChoice(len(learner.rates))
     best = max(sorted(scores, key=lambda c: (c.steps, c.rate, -c.prior)), key=lambda c: scores[c])
     return replace(best, macro_f1=scores[best])
 

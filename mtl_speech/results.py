@@ -17,6 +17,7 @@ from mtl_speech.language_pack import language_pack
 from mtl_speech.languages import display_name
 from mtl_speech.metrics import Scores, score
 from mtl_speech.pack import save_pack
+from mtl_speech.plain import plain
 from mtl_speech.report import write_report
 from mtl_speech.settings import as_dict
 
@@ -85,7 +86,7 @@ def write_results(
         stamp=stamp,
         progress=progress,
     )
-    paths.append(atomic_write(folder / "history.json", json.dumps(history, indent=1, ensure_ascii=False)))
+    paths.append(atomic_write(folder / "history.json", json.dumps(plain(history), indent=1, ensure_ascii=False)))
     return scores, paths
 
 

@@ -128,4 +128,5 @@ def load_learner(pack: Pack, base: BaseModel) -> tuple[MetaLearner, MetaTrainCon
         )
     not_saved = {name: value for name, value in own.items() if _is_frozen(name) or not value.numel()}
     load_state(learner, {**not_saved, **tensors}, pack)
+    learner.neighbours = nearest(learner, learner.phonemes)
     return learner.eval(), config

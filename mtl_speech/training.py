@@ -21,11 +21,8 @@ from mtl_speech.files import atomic_write
 from mtl_speech.languages import canonical
 from mtl_speech.options import MetaTrainOptions, PretrainOptions, part
 from mtl_speech.pack import save_pack
-from mtl_speech.pretrain import pretrain as run_pretraining
-from mtl_speech.pretrain import segment_scores
 from mtl_speech.run import Run
 from mtl_speech.strategy import strategy_pack
-from mtl_speech.views import make_views
 
 MIN_LANGUAGES = 5  # from here on whole languages are held out
 VALID_DRAWS = 5  # draws of the support set of each validation language's full inventory
@@ -34,6 +31,10 @@ PACK = "pack"
 
 def pretrain(folder: Path, options: PretrainOptions, run: Run) -> Path:
     """Pretrain an encoder on the recordings in `folder`; gives the path of its pack."""
+    from mtl_speech.pretrain import pretrain as run_pretraining  # loads speechbrain, which `meta_train` does without
+    from mtl_speech.pretrain import segment_scores
+    from mtl_speech.views import make_views
+
     config = part(options, PretrainConfig)
     name = options.name or folder.resolve().name
     output = run.begin(options, f"pretrain-{name}")

@@ -114,7 +114,7 @@ def _finish(job: _Job, run: Run, systems: Mapping[str, Sequence[Adaptation]], ab
         run.table(ablation_table(ablation.rows, target.stamp))
     if target.stamp:
         run.result(CAVEAT)
-    run.wrote(job.folder, paths)
+    run.wrote(job.folder, paths if job.options.data is not None else [*paths, job.folder / "corpus"])
     return scores
 
 

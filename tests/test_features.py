@@ -73,7 +73,9 @@ def test_half_precision_frames_differ_by_a_step_at_most_under_gain(tmp_path: Pat
     stores = [
         build_store([write(tmp_path / f"{gain}.wav", gain * samples, (Segment("a", 0.1, 0.2),))]) for gain in (1, 2)
     ]
-    assert float((stores[0].frames.float() - stores[1].frames.float()).abs().max()) <= 2**-8  # one step of float16 below 8
+    assert (
+        float((stores[0].frames.float() - stores[1].frames.float()).abs().max()) <= 2**-8
+    )  # one step of float16 below 8
 
 
 def test_silence_around_a_recording_only_adds_frames() -> None:

@@ -24,8 +24,9 @@ PACKAGE = ROOT / "mtl_speech"
 # A module imports only from modules before it. `corpora` stands for the modules in that folder.
 ORDER = """
     errors files plain logs settings config options languages phone_sets articulation phonemes audio corpus intervals
-    corpora features crops augment episodes hard_classes encoder scale_shift learner metrics figures pack_files pack
-    base pretrain meta_train strategy base_learning language_pack evaluate adapt ablate report results demo cli __main__
+    corpora features crops augment views episodes hard_classes encoder scale_shift learner metrics figures pack_files
+    pack base pretrain meta_train strategy base_learning language_pack evaluate adapt ablate report results demo run
+    start workflows training inspection console cli __main__
 """.split()
 
 # Modules that `mtl-speech --help` loads, and packages that take long to load.
@@ -39,6 +40,7 @@ LIGHT = [
     "languages",
     "phonemes",
     "corpus",
+    "console",
     "cli",
     "__main__",
 ]

@@ -25,6 +25,7 @@ from mtl_speech.files import atomic_write
 from mtl_speech.logs import log_to, progress_bar
 from mtl_speech.pack import load_pack
 from mtl_speech.results import write_results
+from mtl_speech.start import few_shots
 from mtl_speech.strategy import load_learner
 
 logger = logging.getLogger("mtl_speech.recipes")
@@ -43,6 +44,8 @@ def markdown(tables: Mapping[int, Ablation]) -> str:
         gains = [ablation.rows[i].difference_to_previous for ablation in tables.values()]
         cells = [f"{g.mean:+.3f} [{g.ci95[0]:+.3f}, {g.ci95[1]:+.3f}]" for g in gains if g is not None]
         lines.append(f"| gain of {name} over the row before | " + " | ".join(cells) + " |")
+    n_scored = [len(next(iter(ablation.systems.values()))[0].scores.phonemes) for ablation in tables.values()]
+    lines.append("| phonemes scored (with K examples) | " + " | ".join(map(str, n_scored)) + " |")
     return "\n".join(
         [*lines, "", f"Macro-F1 on the test words with 95 % bootstrap intervals over recordings ({STAMP}).", ""]
     )
@@ -67,7 +70,7 @@ def main(arguments: list[str]) -> None:
     tables: dict[int, Ablation] = {}
     for shots in hparams["shots"]:
         config = AdaptConfig(lang="pa", shots=shots, meta_steps=meta.meta_steps if shots > 1 else 0, seed=seed)
-        tables[shots] = ablate(base, strategy, [fold], config, meta, progress_bar)
+        tables[shots] = ablate(base, strategy, [few_shots(fold, config)], config, meta, progress_bar)
         final = tables[shots].systems["+ curriculum"][0]
         write_results(
             output / f"k{shots}",
