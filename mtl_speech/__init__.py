@@ -9,11 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mtl_speech.base import load_base as load_base
     from mtl_speech.config import AdaptConfig as AdaptConfig
     from mtl_speech.config import EncoderConfig as EncoderConfig
     from mtl_speech.config import MetaTrainConfig as MetaTrainConfig
     from mtl_speech.config import PretrainConfig as PretrainConfig
     from mtl_speech.config import load_config as load_config
+    from mtl_speech.corpora import read_corpus as read_corpus
     from mtl_speech.corpus import Corpus as Corpus
     from mtl_speech.corpus import Problem as Problem
     from mtl_speech.corpus import Segment as Segment
@@ -32,11 +34,13 @@ __version__ = "0.1.0"
 
 # Public name -> the module that defines it. The block above tells type checkers the same; a test compares them.
 _MODULES = {
+    "load_base": "base",
     "AdaptConfig": "config",
     "EncoderConfig": "config",
     "MetaTrainConfig": "config",
     "PretrainConfig": "config",
     "load_config": "config",
+    "read_corpus": "corpora",
     "Corpus": "corpus",
     "Problem": "corpus",
     "Segment": "corpus",

@@ -33,7 +33,7 @@ from mtl_speech.strategy import extend, row_of
 logger = logging.getLogger(__name__)
 
 MIN_SPEAKERS = 5  # from here on whole speakers are held out
-MIN_RECORDINGS = 25  # below, cross-validation over recordings
+MIN_RECORDINGS = 100  # below, cross-validation over recordings
 N_FOLDS = 5
 
 

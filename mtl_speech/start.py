@@ -21,7 +21,7 @@ from mtl_speech.learner import MetaLearner
 from mtl_speech.options import AdaptOptions, part
 from mtl_speech.pack import load_pack, pack_hash
 from mtl_speech.run import Run, problem_list
-from mtl_speech.strategy import load_learner, new_learner, prepare_learner
+from mtl_speech.strategy import load_learner, new_learner, prepare_learner, settings_on_target
 
 SHIPPED_STRATEGY = "english-strategy"
 
@@ -53,14 +53,13 @@ def load_start(base_folder: Path | None, strategy_folder: Path | None) -> Start:
     An untrained one is prepared on the training examples of each fold alone. Raises PackError.
     """
     base = load_base(base_folder)
-    rounds = MetaTrainConfig().meta_steps  # a strategy's own number is that of its making, not of the target
     folder = strategy_folder or shipped(SHIPPED_STRATEGY)
     if strategy_folder is not None or folder.is_dir():
         pack = load_pack(folder, "strategy")
         if strategy_folder is not None or pack.value("base", dict).get("sha256") == pack_hash(base.pack):
             learner, meta = load_learner(pack, base)
             how = f"starts from the strategy '{pack.name}' on the base '{base.pack.name}'"
-            return Start(base, lambda _: learner, replace(meta, meta_steps=rounds), how)
+            return Start(base, lambda _: learner, settings_on_target(meta, MetaTrainConfig()), how)
     meta = MetaTrainConfig()
 
     def untrained(fold: Fold) -> MetaLearner:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -77,6 +78,13 @@ def extend(learner: MetaLearner, phonemes: Sequence[str]) -> dict[str, tuple[str
     learner.phonemes = (*names, *new)
     learner.neighbours = nearest(learner, learner.phonemes)
     return {p: tuple(names[int(i)] for i in row) for p, row in zip(new, rows, strict=True)}
+
+
+def settings_on_target(strategy: MetaTrainConfig, own: MetaTrainConfig) -> MetaTrainConfig:
+    """`own` settings of meta-training on a target, with what belongs to the strategy's weights taken from `strategy`."""
+    return replace(
+        own, theta_init=strategy.theta_init, granularity=strategy.granularity, inner_steps=strategy.inner_steps
+    )
 
 
 def row_of(learner: MetaLearner, store: SegmentStore) -> Tensor:

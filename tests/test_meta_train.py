@@ -74,8 +74,14 @@ def double_learner(theta_init: str, granularity: str = "channel") -> tuple[MetaL
 
 @pytest.mark.parametrize(
     ("theta_init", "granularity"),
-    [("previous", "channel"), ("previous", "kernel"), ("previous", "lowrank"), ("prototype", "channel")]
-    + [("posterior", "channel"), ("posterior", "kernel")],
+    [
+        ("previous", "channel"),
+        ("previous", "kernel"),
+        ("previous", "lowrank"),
+        ("prototype", "channel"),
+        ("posterior", "channel"),
+        ("posterior", "kernel"),
+    ],
 )
 def test_second_order_meta_gradient_is_that_of_finite_differences(theta_init: str, granularity: str) -> None:
     """Through the whole path: frames, support embeddings, inner loop, query loss."""

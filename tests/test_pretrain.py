@@ -133,7 +133,8 @@ def test_the_learning_rate_rises_and_falls_once_over_all_steps() -> None:
         counted += len(brain.batches)
     assert brain.n_steps == counted
     rates = []
-    for brain.updates in range(brain.n_steps):
+    for step in range(brain.n_steps):
+        brain.updates = step
         brain.on_fit_batch_start(brain.batches[0], True)
         rates.append(brain.optimizer.param_groups[0]["lr"])
     top = int(np.argmax(rates))

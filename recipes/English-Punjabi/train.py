@@ -9,7 +9,6 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from mtl_speech.logs import log_to, progress_bar
 from mtl_speech.pack import load_pack
 from mtl_speech.results import write_results
 from mtl_speech.start import few_shots
-from mtl_speech.strategy import load_learner
+from mtl_speech.strategy import load_learner, settings_on_target
 
 logger = logging.getLogger("mtl_speech.recipes")
 
@@ -64,7 +63,7 @@ def main(arguments: list[str]) -> None:
     base = load_base(Path(hparams["base"]) if hparams["base"] else None)
     folder = Path(hparams["strategy"]) if hparams["strategy"] else shipped("english-strategy")
     strategy, start = load_learner(load_pack(folder, "strategy"), base)
-    meta = replace(meta, theta_init=start.theta_init, granularity=start.granularity, inner_steps=start.inner_steps)
+    meta = settings_on_target(start, meta)
     fold = punjabi_fold(output / "corpus", seed, hparams["n_words"], progress_bar)
     logger.info("%s", fold.how)
     tables: dict[int, Ablation] = {}
