@@ -29,7 +29,7 @@ def baseline_learner(base: BaseModel, fold: Fold, meta: MetaTrainConfig) -> tupl
 
     Its number of steps and its rate are chosen by the same cross-validation as for the other rows.
     """
-    settings = replace(meta, theta_init="random", whiten=False, granularity="channel", inner_lr=1.0)
+    settings = replace(meta, theta_init="random", whiten=False, granularity="channel", inner_steps=100, inner_lr=1.0)
     learner = new_learner(base, fold.train.phonemes, settings)
     prepare_learner(learner, fold.train, settings)
     return learner, settings

@@ -91,7 +91,7 @@ class AdaptConfig(Config):
     lang: str = setting("pa", "target language: a tag or an English name")
     shots: int | None = setting(None, "examples per phoneme to learn from; all by default", low=1)
     meta_steps: int | None = setting(None, "meta-updates on the target; chosen from the data by default", low=0)
-    enough_segments: int = setting(200, "examples from which on meta-training goes on on the target", low=1)
+    enough_segments: int = setting(100, "examples from which on meta-training goes on on the target", low=1)
     test_share: float = setting(0.2, "share of the recordings held out for the report", above=0, below=1)
     n_words: int = setting(720, "words of the built-in Punjabi corpus, where no --data is given", low=60)
     seed: int = setting(0, "seed of everything random", low=0)

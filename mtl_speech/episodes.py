@@ -64,10 +64,11 @@ def stack(episodes: Sequence[Episode]) -> EpisodeBatch:
 
 @dataclass
 class _Language:
-    """Tokens of one language, by phoneme, with their recordings."""
+    """Tokens of one language, by phoneme, with their recordings and how many recordings these are."""
 
     tokens: dict[int, np.ndarray] = field(default_factory=dict)
     groups: dict[int, np.ndarray] = field(default_factory=dict)
+    n_groups: dict[int, int] = field(default_factory=dict)
 
 
 class EpisodeSampler:
@@ -91,11 +92,12 @@ class EpisodeSampler:
             members = self.languages.setdefault(int(language[tokens[0]]), _Language())
             phoneme = int(label[tokens[0]])
             members.tokens[phoneme], members.groups[phoneme] = tokens, group[tokens]
+            members.n_groups[phoneme] = len(np.unique(group[tokens]))
 
     def classes(self, language: int, n_shot: int) -> list[int]:
         """Phonemes of a language with at least n_shot + 1 tokens in at least two recordings."""
         members = self.languages.get(language, _Language())
-        return [p for p, t in members.tokens.items() if len(t) > n_shot and len(np.unique(members.groups[p])) > 1]
+        return [p for p, t in members.tokens.items() if len(t) > n_shot and members.n_groups[p] > 1]
 
     def feasible(self, n_way: int, n_shot: int) -> list[int]:
         """Languages with at least n_way such phonemes."""

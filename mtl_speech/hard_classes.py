@@ -66,10 +66,10 @@ class HardClassPool:
 
         None while no language has n_way hard classes with enough tokens: the caller then samples at random.
         """
-        ready = {
-            language: [p for p in pool if p in set(sampler.classes(language, n_shot))]
-            for language, pool in self.pools.items()
-        }
+        ready: dict[int, list[int]] = {}
+        for language, pool in self.pools.items():
+            able = set(sampler.classes(language, n_shot))
+            ready[language] = [p for p in pool if p in able]
         ready = {language: pool for language, pool in ready.items() if len(pool) >= n_way}
         if not ready:
             return None

@@ -117,11 +117,17 @@ def test_whole_speakers_are_held_out_where_there_are_some(tmp_path: Path, n_utte
     assert len(drawn) > 1
 
 
-def test_recordings_are_held_out_where_there_are_many_of_few_speakers(tmp_path: Path) -> None:
+def test_recordings_are_held_out_where_there_are_many_of_few_speakers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapt, "MIN_RECORDINGS", 30)
     corpus = toy_corpus(tmp_path, 30, 2, "ab")
     (fold,) = make_folds(corpus, None, AdaptConfig(test_share=0.2))
     check_folds([fold], corpus, AdaptConfig())
     assert len(names(fold.test)) == 6 and "6 of 30 recordings" in fold.how
+    assert len(make_folds(corpus.filter(lambda u: u.id != "s0/u0"), None, AdaptConfig())) == 5, (
+        "one below: they take turns"
+    )
 
 
 def test_a_test_folder_is_the_test(tmp_path: Path) -> None:

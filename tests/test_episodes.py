@@ -83,6 +83,13 @@ def test_every_class_gets_all_queries_asked_for_where_they_exist() -> None:
     assert torch.bincount(episode.query_labels).tolist() == [6, 6, 6]
 
 
+def test_recordings_that_add_nothing_to_the_support_are_left_for_queries() -> None:
+    store = make_store([[0]] * 8 + [[1]] * 2)
+    for seed in range(5):
+        episode = EpisodeSampler(store).random(np.random.default_rng(seed), 2, 1, 20)
+        assert sorted(torch.bincount(episode.query_labels).tolist()) == [1, 7]
+
+
 def test_recordings_that_only_just_suffice_are_found() -> None:
     # Phoneme 0 is in recordings 0 and 1, phoneme 1 in 1 and 2: support must come from 0 and 2, or from 1 alone.
     store = make_store([[0], [0, 1], [1]])

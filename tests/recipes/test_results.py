@@ -1,0 +1,74 @@
+"""The figures that the recipes' READMEs and the shipped packs show are those of the logs beside the recipes."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from mtl_speech.base import SHIPPED_ENCODER, shipped
+from mtl_speech.pack import load_pack
+from mtl_speech.start import SHIPPED_STRATEGY
+from tests.recipes.running import RECIPES, loaded, markdown_tables
+
+SPEECHOCEAN = RECIPES / "speechocean762"
+VOXANGELES = RECIPES / "VoxAngeles"
+
+
+def log(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((SPEECHOCEAN / "logs" / name).read_text(encoding="utf-8"))
+    return found
+
+
+def rounded(score: float) -> str:
+    """As the tables write a score: .684."""
+    return f"{score:.3f}".removeprefix("0")
+
+
+def test_readme_of_speechocean762_has_the_scores_of_its_log() -> None:
+    history, counts = log("train.json"), (SPEECHOCEAN / "logs" / "meta_train.txt").read_text(encoding="utf-8")
+    n_phones = {
+        part: int(n) for part, n in re.findall(r"INFO (\w+): \d+ speakers, \d+ recordings, (\d+) phones", counts)
+    }
+    last = history["epochs"][-1]
+    wanted = {
+        "speechocean762, 25 test speakers": history["scores"]["speechocean762 test speakers"],
+        "asterisk_en": history["scores"]["asterisk_en"],
+        "speechocean762, 12 validation speakers": {k: last[f"valid_{k}"] for k in ("accuracy", "macro_f1")},
+    }
+    table = markdown_tables((SPEECHOCEAN / "README.md").read_text(encoding="utf-8"))[0]
+    rows = {start: cells for start in wanted for name, cells in table.items() if name.startswith(start)}
+    for start, scores in wanted.items():
+        _, accuracy, macro_f1 = rows[start]
+        assert (accuracy, macro_f1.split()[0]) == (rounded(scores["accuracy"]), rounded(scores["macro_f1"]))
+    for start, part in zip(wanted, ("test", None, "valid"), strict=True):
+        assert part is None or rows[start][0] == f"{n_phones[part]:,}"
+
+
+def test_cards_of_the_shipped_packs_have_the_scores_of_the_logs() -> None:
+    history, strategy = log("train.json"), log("meta_train.json")
+    card = load_pack(shipped(SHIPPED_ENCODER), "encoder").card
+    scores: Any = card["scores"]
+    for name, found in history["scores"].items():
+        assert [scores[name][k] for k in ("accuracy", "macro_f1")] == [found[k] for k in ("accuracy", "macro_f1")]
+    assert load_pack(shipped(SHIPPED_STRATEGY), "strategy").card["validation"] == strategy["scores"]
+
+
+def test_readme_of_voxangeles_has_the_table_of_its_log() -> None:
+    table = json.loads((VOXANGELES / "logs" / "table.json").read_text(encoding="utf-8"))
+    with loaded(VOXANGELES / "table.py") as module:
+        text: str = module.markdown(table)
+    readme = (VOXANGELES / "README.md").read_text(encoding="utf-8")
+    for block in text.strip().split("\n\n"):
+        assert block in readme, "the README has other figures than logs/table.json"
+    with loaded(VOXANGELES / "train.py") as module:
+        assert table["languages"] == module.read_languages(VOXANGELES / "languages.yaml")
+
+
+@pytest.mark.parametrize("page", sorted(RECIPES.glob("*/README.md")), ids=lambda page: page.parent.name)
+def test_results_stand_where_they_belong(page: Any) -> None:
+    """No README says 'Results' and shows none."""
+    results = page.read_text(encoding="utf-8").split("## Results")[1]
+    assert markdown_tables(results), f"{page.parent.name}: no table under its results"
