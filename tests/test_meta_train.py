@@ -179,6 +179,30 @@ def test_all_segments_of_a_meta_batch_are_embedded_in_one_batch_and_each_once(mo
     assert sizes == [len(torch.cat((batch.support, batch.query), dim=1).unique())]
 
 
+def test_in_first_order_the_support_set_is_embedded_without_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = toy_store()
+    learner, batch = tiny_learner(store, theta_init="prototype"), stack(episodes_of(store))
+    calls: list[tuple[int, bool]] = []
+    frames = Encoder.frames
+    monkeypatch.setattr(
+        Encoder, "frames", lambda self, x: (calls.append((len(x), torch.is_grad_enabled())), frames(self, x))[1]
+    )
+    meta_forward(learner, store, batch, first_order=True)
+    assert calls == [(len(batch.support.unique()), False), (len(batch.query.unique()), True)]
+
+
+@pytest.mark.parametrize("first_order", [True, False])
+def test_augmentation_changes_the_windows_of_support_and_query(first_order: bool) -> None:
+    """Augmented by a step, the task is that of a store whose frames all are a step higher."""
+    store = toy_store()
+    learner, batch = tiny_learner(store), stack(episodes_of(store))
+    plain, _ = meta_forward(learner, store, batch, first_order)
+    augmented, _ = meta_forward(learner, store, batch, first_order, augment=lambda windows: windows + 0.5)
+    expected, _ = meta_forward(learner, replace(store, frames=store.frames.float() + 0.5), batch, first_order)
+    torch.testing.assert_close(augmented, expected)
+    assert not torch.allclose(augmented, plain)
+
+
 # The loss
 
 

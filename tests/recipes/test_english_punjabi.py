@@ -189,12 +189,12 @@ def test_baseline_is_trained_where_one_example_leaves_nothing_to_choose_by() -> 
     """Cross-validation cannot rank anything then, since what is held out was not learned: no choice, but not no training."""
     store = toy_store(1, 6, 8, noise=0.2)
     fold = Fold(store, store, "all")
-    learner, _ = baseline_learner(tiny_base(), fold, meta_config(inner_steps=4))
+    learner, _ = baseline_learner(tiny_base(), fold, meta_config())
     few = base_learning.few_shot_index(store.label, 1, 0)
     z = torch.randn(len(few), 12, generator=torch.Generator().manual_seed(0))
     rows, labels = store.label[few].unique(return_inverse=True)
     choice = base_learning.choose_steps(learner, z, labels, store.utterance[few], rows)
-    assert choice.steps == len(learner.rates) == 4
+    assert choice.steps == len(learner.rates) == 100
     assert "nothing to choose by" in str(choice)
     head = base_learning.learn_head(learner, z, labels, rows, choice)
     assert head.logits(z.unsqueeze(0))[0].argmax(1).tolist() == labels.tolist()
