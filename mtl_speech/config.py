@@ -91,6 +91,12 @@ class AdaptConfig(Config):
     lang: str = setting("pa", "target language: a tag or an English name")
     shots: int | None = setting(None, "examples per phoneme to learn from; all by default", low=1)
     meta_steps: int | None = setting(None, "meta-updates on the target; chosen from the data by default", low=0)
+    hard_ratio: float = setting(
+        0.0,
+        "share of these that draw on the hard classes (the curriculum; the ablation takes 0.5 for 0)",
+        low=0,
+        high=1,
+    )
     enough_segments: int = setting(100, "examples from which on meta-training goes on on the target", low=1)
     test_share: float = setting(0.2, "share of the recordings held out for the report", above=0, below=1)
     n_words: int = setting(720, "words of the built-in Punjabi corpus, where no --data is given", low=60)

@@ -77,6 +77,8 @@ def _begin(options: AdaptOptions, run: Run, command: str, experiment: str | None
     folder = run.begin(options, experiment or f"{command}-{lang}")
     start = load_start(options.base, options.strategy)
     run.say(start.how)
+    hard_ratio = options.hard_ratio or (0.0 if command == "adapt" else start.meta.hard_ratio)
+    start = replace(start, meta=replace(start.meta, hard_ratio=hard_ratio))
     return _Job(options, part(options, AdaptConfig), folder, start, load_target(options, folder, run))
 
 

@@ -271,8 +271,10 @@ def test_unexpected_errors_ask_to_be_reported(shared: Path, monkeypatch: pytest.
 
 # In the place of `validate`: it warns as other packages do, and then waits to be interrupted.
 STUB = """
-import logging, sys, time, types, warnings
+import logging, signal, sys, time, types, warnings
 import mtl_speech
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts its background jobs with the interrupt ignored
 
 def validate(folder, options, run):
     warnings.warn("a warning of another package")

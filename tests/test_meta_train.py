@@ -376,6 +376,16 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(theta_init
     torch.random.set_rng_state(state)
 
 
+@pytest.mark.parametrize(
+    "changed", [{"first_order": True}, {"guess_share": 1.0}, {"augment": True}, {"phi_decay": 1.0}, {"hard_ratio": 1.0}]
+)
+def test_the_settings_reach_the_rounds(changed: dict[str, object]) -> None:
+    plain = {"theta_init": "posterior", "guess_share": 0.0, "n_way": (2,)}
+    rounds, trained = run(3, **plain)
+    others, other = run(3, **{**plain, **changed})
+    assert rounds[-1] != others[-1] and not all(torch.equal(trained[n], other[n]) for n in trained)
+
+
 @pytest.mark.parametrize("first_order", [False, True])
 def test_meta_training_lowers_the_loss_on_tasks_of_a_language_it_never_saw(first_order: bool) -> None:
     store = toy_store(n_languages=3, n_utterances=10, noise=2.5)

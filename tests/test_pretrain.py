@@ -162,6 +162,33 @@ def test_weights_and_statistics_are_averaged_over_steps() -> None:
     assert bool((statistics > 10).all()) and bool((statistics < 24).all())
 
 
+def test_each_epoch_takes_its_own_plan_of_crops() -> None:
+    brain = brain_of()
+    brain.on_stage_start(sb.Stage.TRAIN, 3)
+    other = CropBatches([corpus(1)], CONFIG.crop_lengths, CONFIG.batch_frames, CONFIG.seed)
+    other.set_epoch(3)
+    assert [first.tolist() for *_, first in brain.batches.plan] == [first.tolist() for *_, first in other.plan]
+
+
+def test_the_averaged_weights_are_what_is_scored_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    scored: list[object] = []
+
+    def fit(self: PretrainBrain, *_: object, **__: object) -> None:
+        with torch.no_grad():
+            self.average.segment_head.bias.fill_(7.0)
+        self.started = 0.0
+        self.on_stage_end(sb.Stage.TRAIN, 1.0, 1)
+        scored.append(self.average)
+
+    monkeypatch.setattr(PretrainBrain, "fit", fit)
+    monkeypatch.setattr(
+        "mtl_speech.pretrain.segment_scores", lambda model, store: (scored.append(model), (0.5, 0.5))[1]
+    )
+    model, history = pretrain([corpus(1, 3)], corpus(3, 2), ENCODER, CONFIG)
+    assert scored[0] is scored[1] is model and model.segment_head.bias.tolist() == [7.0, 7.0]
+    assert history[0]["valid_accuracy"] == 0.5
+
+
 # Scores
 
 

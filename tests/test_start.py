@@ -38,10 +38,12 @@ def test_the_strategy_that_ships_serves_its_own_base_only(tmp_path: Path, monkey
         start.load_start(other, folder)
 
 
-def test_a_strategy_keeps_its_settings_but_for_the_number_of_rounds(tmp_path: Path) -> None:
+def test_a_strategy_keeps_what_its_weights_need_and_rounds_on_the_target_are_the_default(tmp_path: Path) -> None:
     found = start.load_start(save_base(tmp_path / "base"), save_strategy(tmp_path / "strategy"))
-    assert found.meta.outer_lr == 0.5 and found.meta.n_way == (3,)
-    assert found.meta.meta_steps == MetaTrainConfig().meta_steps != 4
+    own, default = meta_config(), MetaTrainConfig()
+    assert own.inner_steps != default.inner_steps
+    assert (found.meta.inner_steps, found.meta.theta_init) == (own.inner_steps, own.theta_init)
+    assert (found.meta.outer_lr, found.meta.meta_steps) == (default.outer_lr, default.meta_steps)
 
 
 def test_without_a_strategy_nothing_but_the_training_examples_is_seen(tmp_path: Path) -> None:

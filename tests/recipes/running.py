@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shlex
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any, NoReturn
 
 import pytest
 
@@ -81,6 +83,16 @@ def write_base(folder: Path) -> Path:
     return save_pack(tiny_base().pack, folder)
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file as other programs read it: NaN, which Python would write and read, is none."""
+
+    def refuse(name: str) -> NoReturn:
+        raise ValueError(f"{path.name}: {name} is not JSON")
+
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    return found
+
+
 def log_lines(output: Path) -> list[str]:
     """The messages of a run's log, without the times."""
     return [line.split(" ", 3)[3] for line in (output / "log.txt").read_text(encoding="utf-8").splitlines()]
@@ -104,5 +116,5 @@ def markdown_tables(text: str) -> list[dict[str, list[str]]]:
 
 
 def numbers(cell: str) -> list[float]:
-    """The numbers in a cell, such as 0.512 and 0.034 in "0.512 ± 0.034"."""
-    return [float(number) for number in re.findall(r"[+-]?\d+(?:\.\d+)?", cell.replace(",", ""))]
+    """The numbers in a cell, such as 0.512 and 0.034 in "0.512 ± 0.034" and in ".512 ± .034"."""
+    return [float(number) for number in re.findall(r"[+-]?(?:\d+(?:\.\d+)?|\.\d+)", cell.replace(",", ""))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from mtl_speech.meta_train import MetaTrainer
 from mtl_speech.pack import load_pack, pack_hash, save_pack
 from mtl_speech.strategy import load_learner, new_learner, prepare_learner, strategy_pack
 from tests.helpers import meta_config, tiny_base, toy_store
-from tests.recipes.running import RECIPES, log_lines, markdown_tables, numbers, run, write_base
+from tests.recipes.running import RECIPES, log_lines, markdown_tables, numbers, read_json, run, write_base
 
 HPARAMS = RECIPES / "English-Punjabi" / "hparams" / "train.yaml"
 SYSTEMS = ["baseline", "+ meta-transfer", "+ curriculum"]
@@ -75,7 +74,7 @@ def train(packs: tuple[Path, Path], output: Path, pictures: bool = True) -> Fini
         if not pictures:
             patch.setattr(report, "png", lambda figure: b"")
         run(HPARAMS, options, {"ablate": watched})
-    reports = {k: json.loads((output / f"k{k}" / "report.json").read_text(encoding="utf-8")) for k in SHOTS}
+    reports = {k: read_json(output / f"k{k}" / "report.json") for k in SHOTS}
     return Finished(output, reports, (output / "table.md").read_text(encoding="utf-8"), folds)
 
 
@@ -147,7 +146,7 @@ def test_one_example_gives_no_task_and_more_give_hard_rounds(finished: Finished)
     """With one example a phoneme there is nothing to draw a query from: the strategy is used as it came."""
     rows = finished.reports[1]["ablation"]
     assert rows[1]["macro_f1"] == rows[2]["macro_f1"] and rows[2]["difference_to_previous"]["ci95"] == [0, 0]
-    histories = [json.loads((finished.output / f"k{k}" / "history.json").read_text(encoding="utf-8")) for k in SHOTS]
+    histories = [read_json(finished.output / f"k{k}" / "history.json") for k in SHOTS]
     rounds = [history["meta_training"][0]["rounds"] for history in histories]
     assert rounds[0] == []
     assert [row["hard"] for row in rounds[1]] == [0, 1, 0, 1]

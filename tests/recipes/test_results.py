@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
@@ -11,14 +10,14 @@ import pytest
 from mtl_speech.base import SHIPPED_ENCODER, shipped
 from mtl_speech.pack import load_pack
 from mtl_speech.start import SHIPPED_STRATEGY
-from tests.recipes.running import RECIPES, loaded, markdown_tables
+from tests.recipes.running import RECIPES, ROOT, loaded, markdown_tables, numbers, read_json
 
 SPEECHOCEAN = RECIPES / "speechocean762"
 VOXANGELES = RECIPES / "VoxAngeles"
 
 
 def log(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((SPEECHOCEAN / "logs" / name).read_text(encoding="utf-8"))
+    found: dict[str, Any] = read_json(SPEECHOCEAN / "logs" / name)
     return found
 
 
@@ -57,7 +56,7 @@ def test_cards_of_the_shipped_packs_have_the_scores_of_the_logs() -> None:
 
 
 def test_readme_of_voxangeles_has_the_table_of_its_log() -> None:
-    table = json.loads((VOXANGELES / "logs" / "table.json").read_text(encoding="utf-8"))
+    table = read_json(VOXANGELES / "logs" / "table.json")
     with loaded(VOXANGELES / "table.py") as module:
         text: str = module.markdown(table)
     readme = (VOXANGELES / "README.md").read_text(encoding="utf-8")
@@ -65,6 +64,18 @@ def test_readme_of_voxangeles_has_the_table_of_its_log() -> None:
         assert block in readme, "the README has other figures than logs/table.json"
     with loaded(VOXANGELES / "train.py") as module:
         assert table["languages"] == module.read_languages(VOXANGELES / "languages.yaml")
+
+
+def test_readme_of_the_project_has_figures_of_voxangeles() -> None:
+    methods = read_json(VOXANGELES / "logs" / "table.json")["methods"]
+    tables = markdown_tables((ROOT / "README.md").read_text(encoding="utf-8"))
+    (table,) = [table for table in tables if table[""][:2] == ["system", "5-way 1-shot"]]
+    rows = {name.split(":")[0].split(",")[0]: cells for name, cells in table.items() if name}
+    assert {"baseline", "+ meta-transfer", "+ curriculum"} <= set(rows) <= set(methods)
+    for name, cells in rows.items():
+        for cell, kind in zip(cells, ("5w1s", "5w5s", "full_k1", "full_k5"), strict=True):
+            found = methods[name][kind]
+            assert numbers(cell) == pytest.approx([found["macro_f1"], found["ci95"]], abs=5.1e-4)
 
 
 @pytest.mark.parametrize("page", sorted(RECIPES.glob("*/README.md")), ids=lambda page: page.parent.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from mtl_speech.pack import Pack, load_pack, pack_hash
 from mtl_speech.pretrain import pretrain
 from mtl_speech.strategy import load_learner
 from tests.helpers import PHONEMES
-from tests.recipes.running import RECIPES, loaded, log_lines, place_of, recording, run
+from tests.recipes.running import RECIPES, loaded, log_lines, place_of, read_json, recording, run
 
 RECIPE = RECIPES / "speechocean762"
 LABELS = ("AA1", "B", "D", "EH0", "IY2", "K", "M", "N", "OW1", "S", "T", "UW0")  # of PHONEMES, in ARPAbet
@@ -121,7 +120,7 @@ def train(data: Path, output: Path, **settings: object) -> Trained:
     patches = {"build_store": watch.build_store, "pretrain": watch.pretrain}
     options = {**SMALL, "data_folder": data, "output_folder": output, **settings}
     run(RECIPE / "hparams" / "train.yaml", options, patches)
-    history = json.loads((output / "history.json").read_text(encoding="utf-8"))
+    history = read_json(output / "history.json")
     return Trained(output, watch, load_pack(output / "english", "encoder"), history)
 
 
@@ -252,7 +251,7 @@ def meta_train(data: Path, base: Path, output: Path) -> Strategy:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(EpisodeSampler, "__init__", noted)
         run(RECIPE / "hparams" / "meta_train.yaml", options, patches)
-    history = json.loads((output / "history.json").read_text(encoding="utf-8"))
+    history = read_json(output / "history.json")
     return Strategy(output, watch, load_pack(output / "english-strategy", "strategy"), history)
 
 

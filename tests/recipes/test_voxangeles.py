@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,7 +22,18 @@ from mtl_speech.languages import canonical
 from mtl_speech.pack import load_pack
 from mtl_speech.strategy import load_learner
 from tests.helpers import PHONEMES
-from tests.recipes.running import RECIPES, ROOT, loaded, log_lines, markdown_tables, numbers, place_of, recording, run
+from tests.recipes.running import (
+    RECIPES,
+    ROOT,
+    loaded,
+    log_lines,
+    markdown_tables,
+    numbers,
+    place_of,
+    read_json,
+    recording,
+    run,
+)
 from tests.recipes.running import write_base as write_tiny_base
 
 RECIPE = RECIPES / "VoxAngeles"
@@ -116,7 +126,7 @@ def train(place: Place, output: Path, **more: object) -> Finished:
             run(HPARAMS, place.settings(output, **more), patches)
     finally:
         bring_back()
-    table = json.loads((output / "table.json").read_text(encoding="utf-8"))
+    table = read_json(output / "table.json")
     return Finished(output, table, (output / "table.md").read_text(encoding="utf-8"), learned_from)
 
 
