@@ -401,7 +401,7 @@ def test_meta_training_lowers_the_loss_on_tasks_of_a_language_it_never_saw(first
         after = meta_forward(learner, unseen, batch)[0].item()
     assert after < 0.85 * before, f"{before:.3f} before, {after:.3f} after: Φ alone learns nothing that transfers"
     losses = [row["loss"] for row in history.rounds]
-    assert np.mean(losses[-15:]) < 0.85 * np.mean(losses[:15])
+    assert np.mean(losses[-15:]) < 0.9 * np.mean(losses[:15])
 
 
 def scripted(scores: list[float], seen: list[dict[str, Tensor]]) -> Callable[[MetaLearner], float]:
