@@ -7,11 +7,13 @@ base-learn θ over the full inventory; score. Everything chosen on the way is ch
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
 import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -109,10 +111,19 @@ def _ids(corpus: Corpus) -> set[str]:
 
 
 def refuse_shared(train: Corpus, test: Corpus) -> None:
-    """Raises DataError when a recording is in both corpora."""
-    shared = {u.audio.resolve() for u in train.utterances} & {u.audio.resolve() for u in test.utterances}
-    if shared:
-        raise DataError(f"{sorted(shared)[0]} lies in the training and in the test folder; a recording cannot be both")
+    """Raises DataError when a recording is in both corpora: the same file, or a copy of it under another name."""
+    sizes = {u.audio.stat().st_size for u in train.utterances} & {u.audio.stat().st_size for u in test.utterances}
+    learned = {_content(u.audio): u.audio for u in train.utterances if u.audio.stat().st_size in sizes}
+    for path in (u.audio for u in test.utterances if u.audio.stat().st_size in sizes):
+        if _content(path) in learned:
+            raise DataError(
+                f"{path} lies in the training and in the test folder (there as {learned[_content(path)]}); "
+                "a recording cannot be both"
+            )
+
+
+def _content(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _fold(store: SegmentStore, held: set[str], how: str) -> Fold:

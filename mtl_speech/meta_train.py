@@ -189,6 +189,10 @@ class MetaTrainer:
         config: MetaTrainConfig,
         by: str = "utterance",
     ) -> None:
+        if store.phonemes != learner.phonemes:
+            raise ValueError(
+                "the phonemes of the store are not those of the learner, in its order: rows of θ would be mixed up"
+            )
         self.learner, self.store, self.config = learner, store, config
         self.augment: Callable[[Tensor], Tensor] | None = None
         if config.augment:

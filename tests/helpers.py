@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -222,7 +223,8 @@ def toy_corpus(
         order = np.random.default_rng(number).permutation(len(inventory))
         speaker = f"s{number % n_speakers}"
         path = folder / speaker / f"u{number}.wav"
-        segments = toy_recording(path, [inventory[i] for i in order], seed=number)
+        noise = number + 1000 * zlib.crc32(folder.name.encode())  # no two folders hold the same recording
+        segments = toy_recording(path, [inventory[i] for i in order], seed=noise)
         duration = 0.2 + 0.1 * len(segments)
         utterances.append(Utterance(f"{speaker}/u{number}", path, "pa", speaker, duration, segments))
     return Corpus(name, tuple(utterances))

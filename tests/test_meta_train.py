@@ -533,3 +533,10 @@ def test_a_layer_without_phi_stays_frozen() -> None:
     assert frozen_bytes(encoder) == before
     assert phi_names(learner) == {"encoder.embedding.scale", "encoder.embedding.shift"}
     assert isinstance(learner.encoder, nn.Module)
+
+
+def test_a_store_with_another_table_of_phonemes_is_refused() -> None:
+    store = toy_store()
+    learner = tiny_learner(store, theta_init="prototype")
+    with pytest.raises(ValueError, match="rows of θ would be mixed up"):
+        MetaTrainer(learner, replace(store, phonemes=store.phonemes[::-1]), meta_config())
