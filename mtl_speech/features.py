@@ -20,6 +20,8 @@ FLOOR_RANGE = 50.0 / 10.0 * np.log(10.0)  # nats below the loudest frame (50 dB)
 PRIOR_FRAMES = 100.0  # weight of the flat prior in the mean of a recording: one second of speech
 SCALE = 2.5  # nats per unit of the normalised features
 
+PER_SEGMENT = ("start", "end", "label", "utterance", "language", "speaker")  # tensors of a store with a row a segment
+
 Transform = Callable[[np.ndarray, int], tuple[np.ndarray, float]]
 
 
@@ -82,8 +84,7 @@ class SegmentStore:
 
     def select(self, index: Tensor) -> SegmentStore:
         """The store with only the segments `index` (n,); frames are shared, not copied."""
-        keys = ("start", "end", "label", "utterance", "language", "speaker")
-        return replace(self, **{key: getattr(self, key)[index] for key in keys})
+        return replace(self, **{key: getattr(self, key)[index] for key in PER_SEGMENT})
 
 
 def build_store(

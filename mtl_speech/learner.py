@@ -108,8 +108,6 @@ def adapt_head(support: Tensor, labels: Tensor, head: Head, rates: Tensor, first
     gram = torch.bmm(support, support.transpose(1, 2)) + 1.0
     targets = F.one_hot(labels, n_way).to(support.dtype)
     weights = balanced_weights(labels, n_way).to(support.dtype)
-    if first_order:
-        start, gram = start.detach(), gram.detach()
     alphas: Tensor = _DualDescent.apply(gram, start, targets, weights, rates, first_order)
     return Head(head.weight - torch.bmm(alphas.transpose(1, 2), support), head.bias - alphas.sum(1))
 

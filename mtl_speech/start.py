@@ -16,6 +16,7 @@ from mtl_speech.config import AdaptConfig, MetaTrainConfig
 from mtl_speech.corpora import read_corpus
 from mtl_speech.corpus import Corpus, Problem
 from mtl_speech.demo import STAMP, is_synthetic, punjabi_fold
+from mtl_speech.features import PER_SEGMENT
 from mtl_speech.languages import display_name
 from mtl_speech.learner import MetaLearner
 from mtl_speech.options import AdaptOptions, part
@@ -105,8 +106,7 @@ def few_shots(fold: Fold, config: AdaptConfig) -> Fold:
 
 def _everything(fold: Fold) -> Fold:
     """All examples of a fold, to learn from: nothing of it can be tested."""
-    keys = ("start", "end", "label", "utterance", "language", "speaker")
-    both: dict[str, Any] = {key: torch.cat((getattr(fold.train, key), getattr(fold.test, key))) for key in keys}
+    both: dict[str, Any] = {key: torch.cat((getattr(fold.train, key), getattr(fold.test, key))) for key in PER_SEGMENT}
     return Fold(replace(fold.train, **both), fold.test, "all recordings")
 
 
