@@ -25,10 +25,15 @@ if TYPE_CHECKING:
     from mtl_speech.errors import MtlSpeechError as MtlSpeechError
     from mtl_speech.errors import PackError as PackError
     from mtl_speech.errors import UsageError as UsageError
+    from mtl_speech.options import AdaptOptions as AdaptOptions
     from mtl_speech.pack import Pack as Pack
     from mtl_speech.pack import load_pack as load_pack
     from mtl_speech.pack import pack_hash as pack_hash
     from mtl_speech.pack import save_pack as save_pack
+    from mtl_speech.run import Run as Run
+    from mtl_speech.transcribe import Transcriber as Transcriber
+    from mtl_speech.transcription import Phone as Phone
+    from mtl_speech.transcription import Transcription as Transcription
 
 __version__ = "0.1.0"
 
@@ -50,10 +55,15 @@ _MODULES = {
     "MtlSpeechError": "errors",
     "PackError": "errors",
     "UsageError": "errors",
+    "AdaptOptions": "options",
     "Pack": "pack",
     "load_pack": "pack",
     "pack_hash": "pack",
     "save_pack": "pack",
+    "Run": "run",
+    "Transcriber": "transcribe",
+    "Phone": "transcription",
+    "Transcription": "transcription",
 }
 __all__ = ["__version__"]
 __all__ += list(_MODULES)

@@ -7,30 +7,30 @@ base-learn θ over the full inventory; score. Everything chosen on the way is ch
 from __future__ import annotations
 
 import copy
-import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mtl_speech.base_learning import StepChoice, choose_steps, few_shot_index, learn_head
+from mtl_speech.base_learning import StepChoice, choose_steps, few_shot_index, fit_temperature, learn_head
 from mtl_speech.config import AdaptConfig, MetaTrainConfig
 from mtl_speech.corpora import Progress
 from mtl_speech.corpus import Corpus, split_by
 from mtl_speech.episodes import EpisodeSampler
 from mtl_speech.errors import DataError
 from mtl_speech.features import SegmentStore, build_store
-from mtl_speech.language_pack import LanguageModel, true_labels, utterances
+from mtl_speech.files import content_hash
+from mtl_speech.language_pack import LanguageModel, times, true_labels, utterances
 from mtl_speech.learner import MetaLearner
 from mtl_speech.meta_train import MetaHistory, MetaTrainer, embed_segments
 from mtl_speech.metrics import NotScored, Scores, episode_macro_f1, score
 from mtl_speech.strategy import extend, row_of
+from mtl_speech.zero_shot import Neighbours, add_unheard
 
 logger = logging.getLogger(__name__)
 
@@ -44,17 +44,25 @@ class Fold:
     """Training and test examples of one language, from different recordings. `how` says in words how they were divided.
 
     `valid`, where it is given, chooses the round of meta-training; otherwise a part of the training recordings does.
+    `inventory` are the phonemes of the language, where they are known.
     """
 
     train: SegmentStore
     test: SegmentStore
     how: str
     valid: SegmentStore | None = None
+    inventory: tuple[str, ...] = ()
+
+    @property
+    def unheard(self) -> tuple[str, ...]:
+        """The phonemes of the inventory without a training example."""
+        heard = set(true_labels(self.train))
+        return tuple(phoneme for phoneme in self.inventory if phoneme not in heard)
 
 
 @dataclass(frozen=True)
 class Adaptation:
-    """A recogniser and how it was learned. `true`, `predicted` and `groups` are those of the scored test segments."""
+    """A recogniser and how it was learned. `true`, `predicted`, `confidences` and `groups` are of the scored test segments."""
 
     model: LanguageModel
     scores: Scores
@@ -63,7 +71,9 @@ class Adaptation:
     notes: tuple[str, ...]
     true: tuple[str, ...]
     predicted: tuple[str, ...]
+    confidences: tuple[float, ...]  # calibrated probability of the predicted phoneme
     groups: tuple[str, ...]
+    spans: tuple[tuple[float, float], ...]  # start and end of each of them in its recording, in seconds
     n_train: dict[str, int]  # examples of each phoneme that it was learned from
     trainable_parameters: int
     seconds: float
@@ -84,7 +94,7 @@ def make_folds(
         refuse_shared(corpus, test)
     store = build_store(corpora, progress=progress)
     if test is not None:
-        return [_fold(store, {f"test/{u.id}" for u in test.utterances}, "the test folder")]
+        return [fold_of(store, {f"test/{u.id}" for u in test.utterances}, "the test folder")]
     usable = {store.utterance_ids[int(i)] for i in store.utterance.unique()}  # read, and with a phoneme segment
     corpus = corpus.filter(lambda u: f"{corpus.name}/{u.id}" in usable)
     speakers = {u.speaker for u in corpus.utterances}
@@ -97,13 +107,13 @@ def make_folds(
         k = min(N_FOLDS, n)
         parts = split_by(corpus, "utterance", [1 / k] * k, config.seed)
         how = f"{k}-fold cross-validation over {n} recordings"
-        return [_fold(store, _ids(part), how) for part in parts]
+        return [fold_of(store, _ids(part), how) for part in parts]
     by = "speaker" if len(speakers) >= MIN_SPEAKERS else "utterance"
     _, held = split_by(corpus, by, [1 - config.test_share, config.test_share], config.seed)
     what = "speakers" if by == "speaker" else "recordings"
     n_held = len({u.speaker for u in held.utterances}) if by == "speaker" else len(held.utterances)
     n_all = len(speakers) if by == "speaker" else n
-    return [_fold(store, _ids(held), f"{n_held} of {n_all} {what} held out, drawn by the seed")]
+    return [fold_of(store, _ids(held), f"{n_held} of {n_all} {what} held out, drawn by the seed")]
 
 
 def _ids(corpus: Corpus) -> set[str]:
@@ -113,20 +123,17 @@ def _ids(corpus: Corpus) -> set[str]:
 def refuse_shared(train: Corpus, test: Corpus) -> None:
     """Raises DataError when a recording is in both corpora: the same file, or a copy of it under another name."""
     sizes = {u.audio.stat().st_size for u in train.utterances} & {u.audio.stat().st_size for u in test.utterances}
-    learned = {_content(u.audio): u.audio for u in train.utterances if u.audio.stat().st_size in sizes}
+    learned = {content_hash(u.audio): u.audio for u in train.utterances if u.audio.stat().st_size in sizes}
     for path in (u.audio for u in test.utterances if u.audio.stat().st_size in sizes):
-        if _content(path) in learned:
+        if content_hash(path) in learned:
             raise DataError(
-                f"{path} lies in the training and in the test folder (there as {learned[_content(path)]}); "
+                f"{path} lies in the training and in the test folder (there as {learned[content_hash(path)]}); "
                 "a recording cannot be both"
             )
 
 
-def _content(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _fold(store: SegmentStore, held: set[str], how: str) -> Fold:
+def fold_of(store: SegmentStore, held: set[str], how: str) -> Fold:
+    """The fold that tests on the recordings `held`, names in `store.utterance_ids`. Raises DataError if a side is empty."""
     is_held = torch.tensor([name in held for name in store.utterance_ids])[store.utterance]
     train, test = (store.select(torch.nonzero(mask).squeeze(1)) for mask in (~is_held, is_held))
     if len(train) == 0 or len(test) == 0:
@@ -167,20 +174,29 @@ def continue_meta_training(
     progress: Progress | None = None,
 ) -> MetaHistory:
     """Meta-train on tasks of the target itself and keep the state that is best on `valid`, the state before included."""
-    rows, labels = store.label.unique(return_inverse=True)
-    query = valid.select(torch.nonzero(torch.isin(valid.label, rows)).squeeze(1))
-    targets = torch.searchsorted(rows, query.label)
     choice = StepChoice(meta.inner_steps)
     table = row_of(learner, store)
 
     def validate(current: MetaLearner) -> float:
-        z, z_query = (current.standardise(embed_segments(current, part)).detach() for part in (store, query))
-        head = learn_head(current, z, labels, table[rows], choice)
-        predicted = head.logits(z_query.unsqueeze(0)).argmax(2)
-        return float(episode_macro_f1(targets[None], predicted, len(rows))[0])
+        logits, targets = logits_on(valid, current, store, choice)
+        return float(episode_macro_f1(targets[None], logits.argmax(1)[None], logits.shape[1])[0])
 
     renamed = replace(store, label=table[store.label], phonemes=learner.phonemes)
     return MetaTrainer(learner, renamed, meta).train(validate, progress)
+
+
+def logits_on(
+    valid: SegmentStore, learner: MetaLearner, store: SegmentStore, choice: StepChoice
+) -> tuple[Tensor, Tensor]:
+    """The logits (n, n_classes) of the segments of `valid` whose phoneme `store` has, and their classes (n,).
+
+    The head is learned from `store`.
+    """
+    rows, labels = store.label.unique(return_inverse=True)
+    query = valid.select(torch.nonzero(torch.isin(valid.label, rows)).squeeze(1))
+    z, z_query = (learner.standardise(embed_segments(learner, part)).detach() for part in (store, query))
+    head = learn_head(learner, z, labels, row_of(learner, store)[rows], choice)
+    return head.logits(z_query.unsqueeze(0))[0], torch.searchsorted(rows, query.label)
 
 
 def adapt_fold(
@@ -206,7 +222,9 @@ def adapt_fold(
         judge = "the validation recordings" if fold.valid is not None else "a quarter of the training recordings"
         notes[0] += f"; round {best['round']:.0f} is best on {judge}, macro-F1 {best['score']:.3f}"
     raw = embed_segments(learner, train, progress=progress)
-    model, choice = learn_inventory(learner, train, raw, config.seed, progress)
+    model, choice = learn_inventory(learner, train, raw, config.seed, progress, fold.unheard)
+    if rounds:  # Φ knows the training recordings, so that they would make the model too sure of itself
+        model = replace(model, temperature=fit_temperature(*logits_on(valid, learner, tasks, choice)))
     notes.append(f"base learning: {choice}")
     n_train = Counter(true_labels(train))
     not_scored = too_few(fold, n_train, config.shots)
@@ -217,7 +235,8 @@ def adapt_fold(
             "no phoneme has enough examples to be learned and tested; add labelled recordings or lower --shots"
         )
     test = fold.test.select(torch.nonzero(scored).squeeze(1))
-    true, predicted, groups = true_labels(test), model.predict(test, progress), utterances(test)
+    probabilities, classes = model.probabilities(embed_segments(learner, test, progress=progress)).max(1)
+    true, predicted, groups = true_labels(test), [model.classes[int(i)] for i in classes], utterances(test)
     scores = score(true, predicted, groups, n_train, not_scored, seed=config.seed)
     n_trainable = sum(p.numel() for p in learner.parameters() if p.requires_grad) if rounds else 0
     n_parameters = n_trainable or model.head.weight.numel() + model.head.bias.numel()
@@ -230,7 +249,9 @@ def adapt_fold(
         tuple(notes),
         tuple(true),
         tuple(predicted),
+        tuple(probabilities.tolist()),
         tuple(groups),
+        tuple(times(test)),
         dict(sorted(n_train.items())),
         n_parameters,
         seconds,
@@ -238,25 +259,44 @@ def adapt_fold(
 
 
 def learn_inventory(
-    learner: MetaLearner, train: SegmentStore, embeddings: Tensor, seed: int, progress: Progress | None = None
+    learner: MetaLearner,
+    train: SegmentStore,
+    embeddings: Tensor,
+    seed: int,
+    progress: Progress | None = None,
+    unheard: Sequence[str] = (),
 ) -> tuple[LanguageModel, StepChoice]:
-    """Base-learn θ over all phonemes of `train`; embeddings: (n_segments, dim) as `embed_segments` gives them."""
+    """Base-learn θ over all phonemes of `train`, and add rows for the phonemes `unheard`, of which it has none.
+
+    embeddings: (n_segments, dim) as `embed_segments` gives them.
+    """
     present, labels = train.label.unique(return_inverse=True)
     rows = row_of(learner, train)[present]
     z = learner.standardise(embeddings).detach()
     choice = choose_steps(learner, z, labels, train.utterance, rows, seed, progress)
     head = learn_head(learner, z, labels, rows, choice, seed)
-    return LanguageModel(learner, head, tuple(train.phonemes[int(i)] for i in present)), choice
+    classes = tuple(train.phonemes[int(i)] for i in present)
+    neighbours: Neighbours = {}
+    if unheard:
+        head, neighbours = add_unheard(learner, z, labels, train.utterance, rows, head, choice, unheard, seed)
+    return LanguageModel(learner, head, (*classes, *unheard), choice.temperature, neighbours), choice
 
 
 def too_few(fold: Fold, n_train: Mapping[str, int], shots: int | None) -> list[NotScored]:
-    """Phonemes of the fold that cannot be scored: fewer training examples than asked for, or no test example."""
+    """Phonemes of the fold that cannot be scored: fewer training examples than asked for, or no test example.
+
+    Those of the inventory without a training example are scored all the same, as zero-shot, where they have a test example.
+    """
     wanted = shots or 1
     n_test = Counter(true_labels(fold.test))
     found = []
-    for phoneme in sorted(n_test | Counter(true_labels(fold.train))):
+    unheard = set(fold.unheard)
+    for phoneme in sorted({*n_test, *true_labels(fold.train), *unheard}):
         n = n_train.get(phoneme, 0) + n_test[phoneme]
-        if n_train.get(phoneme, 0) < wanted:
+        if phoneme in unheard:
+            reason = "zero-shot: no example to learn from or to test on"
+            found += [] if n else [NotScored(phoneme, 0, reason, zero_shot=True)]
+        elif n_train.get(phoneme, 0) < wanted:
             found.append(NotScored(phoneme, n, f"fewer than {wanted} example(s) to learn from"))
         elif n_test[phoneme] == 0:
             found.append(NotScored(phoneme, n, "no example left to test on"))

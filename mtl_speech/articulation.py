@@ -14,7 +14,10 @@ from mtl_speech.errors import DataError, MtlSpeechError
 from mtl_speech.phone_sets import (
     CONSONANT_ORDER,
     DIACRITIC_FEATURES,
+    HEIGHTS,
+    LETTER_MANNERS,
     LETTER_STAND_INS,
+    PLACES,
     PRENASAL,
     TIE,
     VOWEL_ORDER,
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 N_FEATURES = 24  # columns of panphon's table
+RIDGE = 1.0  # how little an example is trusted beside the regression that predicts it
 _TONE_LETTERS = "˥˦˧˨˩"
 
 
@@ -51,12 +55,44 @@ def articulatory_features(phonemes: Sequence[str]) -> np.ndarray:
     """
     import numpy as np
 
-    result = np.zeros((len(phonemes), N_FEATURES), dtype=np.float32)
-    for index, phoneme in enumerate(phonemes):
-        units, unknown = _units(phoneme)
-        if unknown or not units:
-            raise DataError(f"'{phoneme}' is not an IPA phoneme with known articulatory features")
-        result[index] = np.mean([row for unit in units for row in unit], axis=0)
+    rows = [_mean_row(phoneme) for phoneme in phonemes]
+    return np.array(rows, dtype=np.float32).reshape(len(rows), N_FEATURES)
+
+
+@lru_cache(maxsize=8192)
+def _mean_row(phoneme: str) -> tuple[float, ...]:
+    units, unknown = _units(phoneme)
+    if unknown or not units:
+        raise DataError(f"'{phoneme}' is not an IPA phoneme with known articulatory features")
+    rows = [row for unit in units for row in unit]
+    return tuple(sum(column) / len(rows) for column in zip(*rows, strict=True))
+
+
+def articulatory_regression(known: Sequence[str], counts: Sequence[float], new: Sequence[str]) -> np.ndarray:
+    """Weights that predict something linear of new phonemes, such as a row of θ, from what is known of others.
+
+    A ridge regression on the articulatory features with a free constant, in its dual form: the prediction for new[i] is
+    Σ_j weights[i, j] · known_j. It goes on beyond the known phonemes: where p, b and t are known, d is about b + t − p.
+
+    Args:
+        known: phonemes, IPA as `articulatory_features` takes it; one may stand there several times.
+        counts: how many examples each of them is the mean of; above 0.
+        new: the phonemes to predict; those of them that are in `known` take part in their own prediction.
+
+    Returns:
+        float64 array (n_new, n_known) whose rows sum to 1.
+
+    Raises:
+        DataError: a label has a character that panphon does not know.
+    """
+    import numpy as np
+
+    features, wanted = (articulatory_features(names).astype(np.float64) / 2 for names in (known, new))
+    ridge = RIDGE * np.diag(1 / np.asarray(counts, dtype=np.float64))
+    inverse = np.linalg.inv(features @ features.T + ridge)
+    weights = wanted @ features.T @ inverse
+    constant = inverse.sum(1) / inverse.sum()
+    result: np.ndarray = weights + (1 - weights.sum(1, keepdims=True)) * constant
     return result
 
 
@@ -72,6 +108,35 @@ def analyse(phoneme: str) -> tuple[str, list[str]]:
 def articulation_order(phonemes: Iterable[str]) -> list[str]:
     """The phonemes sorted: consonants by place (lips inwards) and manner, then vowels by height and backness."""
     return sorted(phonemes, key=_order_key)
+
+
+def articulation_class(phoneme: str) -> tuple[str, str]:
+    """Where and how a phoneme is made, in words: ("labial", "plosive"), ("close", "vowel"), ("other", "other").
+
+    Places stand side by side in `articulation_order`; most manners do within their place.
+    """
+    kind, place, *_ = _order_key(phoneme)
+    if kind == 2:
+        return "other", "other"
+    order, starts = (VOWEL_ORDER, HEIGHTS) if kind else (CONSONANT_ORDER, PLACES)
+    where = [name for first, name in starts.items() if order.index(first) <= place][-1]
+    return (where, "vowel") if kind else (where, _manner(phoneme))
+
+
+def _manner(phoneme: str) -> str:
+    """How a consonant is made, from panphon's features; from its letter where panphon does not tell."""
+    letters = phoneme.lstrip("".join(PRENASAL))
+    if letters[:1] in LETTER_MANNERS:
+        return LETTER_MANNERS[letters[:1]]
+    units, _ = _units(letters)
+    first, last = (dict(zip(_table().names, row, strict=True)) for row in (units[0][0], units[0][-1]))
+    if first["nas"] == 1 and first["son"] == 1:
+        return "nasal"
+    if first["son"] == 1:
+        return "lateral" if first["lat"] == 1 else "approximant"
+    if first["cont"] == 1:
+        return "fricative"
+    return "affricate" if last["cont"] == 1 or first["delrel"] == 1 else "plosive"
 
 
 def _order_key(phoneme: str) -> tuple[int, int, int, str]:

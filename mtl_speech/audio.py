@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -52,7 +52,8 @@ def load_audio(path: Path) -> np.ndarray:
 
     with _opened(path) as file:
         rate = file.samplerate
-        samples = _read_mono(file, path)
+        blocks = list(_blocks(file, path))
+    samples = np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
     if len(samples) == 0:
         raise DataError(f"{path}: no samples: record it again or leave it out")
     if not np.isfinite(samples).all():
@@ -60,6 +61,33 @@ def load_audio(path: Path) -> np.ndarray:
     if rate != SAMPLE_RATE:
         samples = soxr.resample(samples, rate, SAMPLE_RATE, quality="HQ")
     return np.ascontiguousarray(samples, dtype=np.float32)
+
+
+def stream_audio(path: Path) -> Iterator[np.ndarray]:
+    """The samples of `load_audio` in blocks, float32 (n_samples,), so that a long recording needs no more memory than a short one.
+
+    Raises:
+        DataError: as `load_audio`, some of it only after blocks have been given.
+    """
+    import numpy as np
+    import soxr
+
+    total = 0
+    with _opened(path) as file:
+        resampler = (
+            None
+            if file.samplerate == SAMPLE_RATE
+            else soxr.ResampleStream(file.samplerate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+        )
+        for block in _blocks(file, path):
+            total += len(block)
+            if not np.isfinite(block).all():
+                raise DataError(f"{path}: has samples that are not finite numbers (NaN or infinity): export it again")
+            yield block if resampler is None else resampler.resample_chunk(block)
+        if resampler is not None:
+            yield resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
+    if total == 0:
+        raise DataError(f"{path}: no samples: record it again or leave it out")
 
 
 def audio_duration(path: Path) -> float:
@@ -126,6 +154,23 @@ def log_mel(waveform: np.ndarray | torch.Tensor) -> torch.Tensor:
     return mel.clamp(min=POWER_FLOOR).log().reshape(*leading, -1, MEL_BANDS)
 
 
+def stream_log_mel(blocks: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
+    """The frames that `log_mel` gives all the blocks of a waveform together, block by block: (n_frames, MEL_BANDS)."""
+    import numpy as np
+    import torch
+
+    overlap = -(-FFT_SIZE // 2 // HOP_LENGTH)  # frames at either end of a block that its neighbour is needed for
+    held, n_before = np.zeros(0, dtype=np.float32), 0  # samples not yet done with, and frames of them that were given
+    for block in blocks:
+        held = np.concatenate((held, block))
+        n_ready = len(held) // HOP_LENGTH - overlap
+        if n_ready > n_before:
+            yield log_mel(torch.from_numpy(held))[n_before:n_ready]
+            drop = max(0, n_ready - overlap)
+            held, n_before = held[drop * HOP_LENGTH :], n_ready - drop
+    yield log_mel(torch.from_numpy(held))[n_before:]
+
+
 @lru_cache(maxsize=1)
 def _mel_filters() -> torch.Tensor:
     """The mel filterbank, (FFT_SIZE // 2 + 1, MEL_BANDS)."""
@@ -157,8 +202,8 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
         raise DataError(f"{path}: cannot be read as audio ({error}): {_HELP}") from error
 
 
-def _read_mono(file: soundfile.SoundFile, path: Path) -> np.ndarray:
-    """All samples, channels averaged, read block by block: no more memory than there is audio.
+def _blocks(file: soundfile.SoundFile, path: Path) -> Iterator[np.ndarray]:
+    """All samples, channels averaged, block by block: no more memory than there is audio.
 
     Raises:
         DataError: damaged, shorter than the header claims, or longer than two hours.
@@ -166,7 +211,6 @@ def _read_mono(file: soundfile.SoundFile, path: Path) -> np.ndarray:
     import numpy as np
     import soundfile
 
-    blocks: list[np.ndarray] = []
     total = 0
     try:
         while True:
@@ -176,7 +220,7 @@ def _read_mono(file: soundfile.SoundFile, path: Path) -> np.ndarray:
             total += len(block)
             if total > MAX_SECONDS * file.samplerate:
                 raise DataError(f"{path}: longer than two hours: cut it into shorter recordings")
-            blocks.append(block.mean(axis=1, dtype=np.float32))
+            yield block.mean(axis=1, dtype=np.float32)
         broken = ""
     except soundfile.LibsndfileError as error:
         broken = f" ({error})"
@@ -185,7 +229,6 @@ def _read_mono(file: soundfile.SoundFile, path: Path) -> np.ndarray:
     if broken or claimed - total > slack:
         seconds = f"{total / file.samplerate:.2f} s of the {claimed / file.samplerate:.2f} s that its header claims"
         raise DataError(f"{path}: damaged or cut short: {seconds} can be read{broken}: copy it again")
-    return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
 
 
 def _claimed_frames(file: soundfile.SoundFile) -> int:

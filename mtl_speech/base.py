@@ -15,6 +15,7 @@ from mtl_speech.encoder import Encoder
 from mtl_speech.errors import ConfigError, PackError
 from mtl_speech.features import SegmentStore
 from mtl_speech.pack import Pack, load_pack
+from mtl_speech.segmenter import Segmenter
 from mtl_speech.settings import as_dict, load_config
 
 SHIPPED_ENCODER = "english"
@@ -22,12 +23,16 @@ SHIPPED_ENCODER = "english"
 
 @dataclass(frozen=True)
 class BaseModel:
-    """Θ in evaluation mode with folded batch-norm, and the segment head that it was pretrained with."""
+    """Θ in evaluation mode with folded batch-norm, the segment head that it was pretrained with, and a segmenter on its frames.
+
+    Without a segmenter, language packs cannot transcribe.
+    """
 
     encoder: Encoder
     head: nn.Linear
     phonemes: tuple[str, ...]
     pack: Pack
+    segmenter: Segmenter | None = None
 
     def predict(self, store: SegmentStore, batch_size: int = 512) -> Tensor:
         """The phoneme index that the pretrained model gives each segment from its window: (n_segments,)."""
@@ -36,11 +41,18 @@ class BaseModel:
             return torch.cat([self.head(self.encoder(*store.windows(i))).argmax(1) for i in parts])
 
 
-def base_pack(encoder: Encoder, head: nn.Linear, phonemes: tuple[str, ...], card: Mapping[str, object]) -> Pack:
+def base_pack(
+    encoder: Encoder,
+    head: nn.Linear,
+    phonemes: tuple[str, ...],
+    card: Mapping[str, object],
+    segmenter: Segmenter | None = None,
+) -> Pack:
     """The pack of a pretrained encoder. `card` tells its name, its data and their licences, and its scores."""
     folded = encoder.fold_batch_norm()
     tensors = {f"encoder.{k}": v.detach() for k, v in folded.state_dict().items()}
     tensors |= {f"head.{k}": v.detach() for k, v in head.state_dict().items()}
+    tensors |= segmenter_tensors(segmenter) if segmenter is not None else {}
     return Pack("encoder", tensors, {**card, "encoder": as_dict(encoder.config), "phonemes": list(phonemes)})
 
 
@@ -56,7 +68,23 @@ def load_base(folder: Path | None = None) -> BaseModel:
     head = nn.Linear(config.embedding_size, len(phonemes))
     for module, prefix in ((encoder, "encoder."), (head, "head.")):
         load_state(module, {k.removeprefix(prefix): v for k, v in pack.tensors.items() if k.startswith(prefix)}, pack)
-    return BaseModel(encoder.requires_grad_(False).eval(), head.requires_grad_(False).eval(), phonemes, pack)
+    segmenter = load_segmenter(config, pack)
+    return BaseModel(encoder.requires_grad_(False).eval(), head.requires_grad_(False).eval(), phonemes, pack, segmenter)
+
+
+def segmenter_tensors(segmenter: Segmenter) -> dict[str, Tensor]:
+    """The weights of a segmenter by name, as float16, which is precise enough for it."""
+    return {f"segmenter.{k}": v.detach().half() for k, v in segmenter.state_dict().items()}
+
+
+def load_segmenter(config: EncoderConfig, pack: Pack) -> Segmenter | None:
+    """The segmenter in a pack on an encoder of these settings; None where the pack has none. Raises PackError."""
+    tensors = {k.removeprefix("segmenter."): v.float() for k, v in pack.tensors.items() if k.startswith("segmenter.")}
+    if not tensors:
+        return None
+    segmenter = Segmenter(config.channels, config.stride)
+    load_state(segmenter, tensors, pack)
+    return segmenter.requires_grad_(False).eval()
 
 
 def load_state(module: nn.Module, tensors: Mapping[str, Tensor], pack: Pack) -> None:

@@ -10,25 +10,31 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mtl_speech.corpora import Progress
-from mtl_speech.learner import Head, MetaLearner, adapt_head
+from mtl_speech.learner import ROWS_ARE_MEANS, Head, MetaLearner, adapt_head
 from mtl_speech.metrics import episode_macro_f1
 
 STEP_CHOICES = (0, 5, 20, 50, 150)
 RATE_CHOICES = (1.0, 3.0, 10.0)  # multiples of the learned (or set) inner rates
-PRIOR_CHOICES = (0.1, 0.3, 1.0)  # multiples of the weight that the strategy's θ has under theta_init "posterior"
+PRIOR_CHOICES = (0.1, 0.3, 1.0)  # multiples of the weight that the θ of the strategy has where its rows are means
 N_FOLDS = 3
+TEMPERATURE_PRIOR = 0.5
 
 
 @dataclass(frozen=True)
 class StepChoice:
-    """How base learning runs: steps, multiples of the inner rates and of the prior; and the macro-F1 that chose them, or nan."""
+    """How base learning runs: steps, multiples of the inner rates and of the prior; and the macro-F1 that chose them, or nan.
+
+    `temperature` divides the logits of the head that is learned so, that its probabilities are calibrated.
+    """
 
     steps: int
     rate: float = 1.0
     prior: float = 1.0
     macro_f1: float = float("nan")
+    temperature: float = 1.0
 
     def __str__(self) -> str:
         how = "nothing to choose by" if math.isnan(self.macro_f1) else "cross-validated on the training recordings"
@@ -82,12 +88,10 @@ def choose_steps(
     rates. With fewer than N_FOLDS recordings, or one example a phoneme, of which none is learned when it is held out, there is
     nothing to choose by: the learned schedule as it is.
     """
-    names, group = groups.unique(return_inverse=True)
-    if len(names) < N_FOLDS:
+    fold = folds_of(groups, seed)
+    if fold is None:
         return StepChoice(len(learner.rates))
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(names)))
-    fold = (torch.empty_like(order).scatter_(0, order, torch.arange(len(names))) % N_FOLDS)[group]
-    priors = PRIOR_CHOICES if learner.theta_init == "posterior" else (1.0,)
+    priors = PRIOR_CHOICES if learner.theta_init in ROWS_ARE_MEANS else (1.0,)
     predicted: dict[StepChoice, Tensor] = {}
     trials: Iterable[tuple[int, float, float]] = list(itertools.product(range(N_FOLDS), RATE_CHOICES, priors))
     for k, rate, prior in progress(trials, "base learning") if progress else trials:
@@ -103,7 +107,51 @@ def choose_steps(
     if max(scores.values()) == 0.0:
         return StepChoice(len(learner.rates))
     best = max(sorted(scores, key=lambda c: (c.steps, c.rate, -c.prior)), key=lambda c: scores[c])
-    return replace(best, macro_f1=scores[best])
+    held_out = held_out_logits(learner, z, labels, fold, rows, best, seed)
+    return replace(best, macro_f1=scores[best], temperature=fit_temperature(held_out, labels))
+
+
+def folds_of(groups: Tensor, seed: int) -> Tensor | None:
+    """The fold, 0 to N_FOLDS - 1, of each example, those of one group together: (n,). None for fewer groups than folds."""
+    names, group = groups.unique(return_inverse=True)
+    if len(names) < N_FOLDS:
+        return None
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(names)))
+    return (torch.empty_like(order).scatter_(0, order, torch.arange(len(names))) % N_FOLDS)[group]
+
+
+def held_out_logits(
+    learner: MetaLearner, z: Tensor, labels: Tensor, fold: Tensor, rows: Tensor, choice: StepChoice, seed: int = 0
+) -> Tensor:
+    """The logits (n, n_classes) of each example, from a head learned without its fold; -inf for classes not learned there."""
+    logits = z.new_empty(len(z), len(rows))
+    for k in range(N_FOLDS):
+        held = fold == k
+        absent = torch.bincount(labels[~held], minlength=len(rows)) == 0
+        head = learn_head(learner, z[~held], labels[~held], rows, choice, seed)
+        logits[held] = head.logits(z[held].unsqueeze(0))[0].masked_fill(absent, -torch.inf)
+    return logits
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature T that makes softmax(logits / T) most likely (Guo et al. 2017, section 4.2), given that log T is near 0.
+
+    The prior of log T is normal with the standard deviation TEMPERATURE_PRIOR, lest a handful of examples should say much.
+    logits: (n, n_classes), of examples that their head did not learn from; labels: (n,). Examples whose class has the logit -inf
+    do not count; without any other example T is 1.
+    """
+    from scipy.optimize import minimize_scalar
+
+    known = torch.isfinite(logits.gather(1, labels.unsqueeze(1)).squeeze(1))
+    if not bool(known.any()):
+        return 1.0
+    logits, labels = logits[known].double(), labels[known]
+
+    def loss(log_temperature: float) -> float:
+        prior = 0.5 * (log_temperature / TEMPERATURE_PRIOR) ** 2
+        return prior + float(F.cross_entropy(logits / math.exp(log_temperature), labels, reduction="sum"))
+
+    return math.exp(float(minimize_scalar(loss, bounds=(-4.0, 4.0), method="bounded").x))
 
 
 def few_shot_index(labels: Tensor, n_shot: int | None, seed: int) -> Tensor:

@@ -14,11 +14,14 @@ from mtl_speech import __version__
 from mtl_speech.console import PROGRAM, Program
 from mtl_speech.options import (
     AdaptOptions,
+    CompareOptions,
     DemoOptions,
     EvaluateOptions,
     InfoOptions,
     MetaTrainOptions,
     PretrainOptions,
+    SuggestOptions,
+    TranscribeOptions,
     ValidateOptions,
 )
 
@@ -85,6 +88,30 @@ def evaluate(pack: Path, options: EvaluateOptions, run: Run) -> None:
     workflows.evaluate(pack, options, run)
 
 
+@main.of(TranscribeOptions, "pack", "audio...")
+def transcribe(pack: Path, audio: tuple[Path, ...], options: TranscribeOptions, run: Run) -> None:
+    """Transcribe AUDIO, files and folders, by a language PACK.
+
+    Writes the phones with their times as tiers of TextGrid or ELAN files, beside the tiers that a file of the same name next to the
+    recording has, or as CTM or JSON. Files that a person made or changed are never replaced. --score compares with labels.
+    """
+    from mtl_speech import transcribing
+
+    transcribing.transcribe(pack, audio, options, run)
+
+
+@main.of(SuggestOptions, "pack")
+def suggest(pack: Path, options: SuggestOptions, run: Run) -> None:
+    """Suggest what to label or to record next for a language PACK.
+
+    Ranks the recordings of --pool that are not labelled yet, or the words of --words, by what they promise for macro-F1: examples
+    of phonemes that have few or are hard, and sounds that the model is unsure of. Writes suggestions.csv with the reasons.
+    """
+    from mtl_speech import suggesting
+
+    suggesting.suggest(pack, options, run)
+
+
 @main.of(AdaptOptions)
 def ablate(options: AdaptOptions, run: Run) -> None:
     """Show what each step brings: meta-transfer, and curriculum.
@@ -95,6 +122,18 @@ def ablate(options: AdaptOptions, run: Run) -> None:
     from mtl_speech import workflows
 
     workflows.ablate(options, run)
+
+
+@main.of(CompareOptions, "a", "b")
+def compare(a: Path, b: Path, options: CompareOptions, run: Run) -> None:
+    """Compare two reports that were tested on the same tokens.
+
+    A and B are folders that `adapt`, `ablate` or `evaluate` wrote to. Prints both scores, the paired difference in macro-F1 with
+    its interval, and the phonemes that differ most. The exit code is 1 when the test tokens are not the same.
+    """
+    from mtl_speech import compare
+
+    compare.compare(a, b, options, run)
 
 
 @main.of(DemoOptions)

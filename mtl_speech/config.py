@@ -62,7 +62,9 @@ class MetaTrainConfig(Config):
     outer_lr: float = setting(3e-3, "learning rate γ of meta learning", above=0)
     first_order: bool = setting(False, "leave out second derivatives")
     theta_init: str = setting(
-        "posterior", "where θ starts in a task", choices=("previous", "random", "prototype", "posterior")
+        "posterior",
+        "where θ starts in a task",
+        choices=("previous", "random", "prototype", "posterior", "articulatory"),
     )
     granularity: str = setting("channel", "granularity of the scales Φ", choices=("kernel", "lowrank", "channel"))
     shrinkage: float = setting(0.3, "shrinkage of the covariance that whitens embeddings at the start", low=0, high=1)

@@ -21,6 +21,7 @@ from mtl_speech.options import RunOptions
 from mtl_speech.settings import Setting, load_config, settings
 
 PROGRAM = "mtl-speech"
+_SHORT = {"output_dir": "-o", "number": "-n"}
 _METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
 
@@ -39,14 +40,14 @@ class Program(click.Group):
     def of(self, cls: type[RunOptions], *folders: str) -> Callable[[Callable[..., None]], click.Command]:
         """Add a command with the positional arguments `folders` and an option for each setting of `cls`.
 
-        The decorated function gets the folders as paths, the options as a `cls`, and the run; its name and docstring become those
-        of the command.
+        An argument with a name such as "files..." is given once or more. The decorated function gets the folders as paths (a tuple
+        of paths for such an argument), the options as a `cls`, and the run; its name and docstring become those of the command.
         """
 
         def decorate(function: Callable[..., None]) -> click.Command:
             name = function.__name__.replace("_", "-")
             made = click.Command(name, callback=_callback(function, cls, folders), help=function.__doc__)
-            made.params += [click.Argument([folder], type=click.Path(path_type=Path)) for folder in folders]
+            made.params += [_argument(folder) for folder in folders]
             made.params += [_option(setting) for setting in _in_order(cls)] + _common()
             self.add_command(made)
             return made
@@ -61,13 +62,20 @@ def _callback(function: Callable[..., None], cls: type[RunOptions], folders: tup
         with _messages(verbose), _failures(verbose):
             if quiet and verbose:
                 raise ConfigError(["options -q and -v: one of them at most"])
-            places = [given.pop(name) for name in folders]
+            places = [given.pop(name.removesuffix("...")) for name in folders]
             options = load_config(cls, config, given)
             from mtl_speech.run import Run
 
             function(*places, options, Run(click.get_current_context().obj, quiet))
 
     return callback
+
+
+def _argument(name: str) -> click.Argument:
+    """A positional argument for a path, or for one and more: "files..."."""
+    many = name.endswith("...")
+    kind = click.Path(path_type=Path)
+    return click.Argument([name.removesuffix("...")], type=kind, nargs=-1 if many else 1, required=True)
 
 
 def _common() -> list[click.Parameter]:
@@ -95,7 +103,8 @@ def _option(setting: Setting) -> click.Option:
     if setting.type is bool:
         return click.Option([f"{setting.option}/--no-{setting.option[2:]}"], default=None, help=help_text)
     metavar = "|".join(setting.choices) if setting.choices else _METAVARS[setting.type]
-    return click.Option([setting.option], metavar=metavar + ",..." * setting.many, help=help_text)
+    names = [*([_SHORT[setting.name]] if setting.name in _SHORT else []), setting.option]
+    return click.Option(names, metavar=metavar + ",..." * setting.many, help=help_text)
 
 
 @contextmanager

@@ -26,7 +26,8 @@ class Utterance:
 
     `id` is the path below the corpus root without suffix, with `/` between its parts: unique in a corpus.
     `duration` is in seconds, `language` a tag as `languages.canonical` gives it, or "und".
-    `words` holds (text, start, end) triples of the `words` tier, empty where there is none.
+    `words` holds (text, start, end) triples of the `words` tier, empty where there is none. `machine` are the segments of the tier
+    that a transcription wrote, where it stands beside the one that was corrected.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Utterance:
     duration: float
     segments: tuple[Segment, ...]
     words: tuple[tuple[str, float, float], ...] = ()
+    machine: tuple[Segment, ...] = ()
 
 
 @dataclass(frozen=True)

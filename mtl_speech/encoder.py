@@ -114,9 +114,12 @@ class Encoder(nn.Module):
         weights = part_weights(spans / self.config.stride, frames.shape[1])
         if index is not None:
             frames = frames[index]
-        parts = torch.bmm(weights, frames).flatten(1)
+        return self.embed_parts(torch.bmm(weights, frames), spans)
+
+    def embed_parts(self, parts: Tensor, spans: Tensor) -> Tensor:
+        """Segment embeddings (n_segments, embedding_size) from onset, middle and offset (n_segments, N_PARTS, channels)."""
         log_duration = torch.log((spans[:, 1:] - spans[:, :1]).clamp_min(1.0) / 10.0)
-        return cast(Tensor, self.embedding(torch.cat((parts, log_duration), dim=1)))
+        return cast(Tensor, self.embedding(torch.cat((parts.flatten(1), log_duration), dim=1)))
 
     def forward(self, windows: Tensor, spans: Tensor) -> Tensor:
         """(n_segments, n_frames, MEL_BANDS) and (n_segments, 2) -> (n_segments, embedding_size)."""

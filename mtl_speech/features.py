@@ -18,6 +18,7 @@ MARGIN = WINDOW_FRAMES  # frames between two recordings, so that no window reach
 ACTIVE_RANGE = 30.0 / 10.0 * np.log(10.0)  # nats below the loudest frame (30 dB) that count as speech
 FLOOR_RANGE = 50.0 / 10.0 * np.log(10.0)  # nats below the loudest frame (50 dB) at which the spectrum is cut off
 PRIOR_FRAMES = 100.0  # weight of the flat prior in the mean of a recording: one second of speech
+ENERGY_STEP = 0.05  # nats: the steps in which `Normaliser` tells loud from soft
 SCALE = 2.5  # nats per unit of the normalised features
 
 PER_SEGMENT = ("start", "end", "label", "utterance", "language", "speaker")  # tensors of a store with a row a segment
@@ -40,6 +41,37 @@ def normalise(mel: Tensor) -> Tensor:
     n = len(active)
     mean = (n * active.mean(0) + PRIOR_FRAMES * level) / (n + PRIOR_FRAMES)
     return (mel - mean) / SCALE
+
+
+class Normaliser:
+    """`normalise` for recordings too long to hold: every block is added first, then normalised by what all of them had.
+
+    The frames are summed by their energy in steps of ENERGY_STEP, so that the speech frames can be told once the loudest is known.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[int, tuple[Tensor, int]] = {}
+        self._peak = -np.inf
+
+    def add(self, mel: Tensor) -> None:
+        """Count a block of log-mel, (n_frames, MEL_BANDS)."""
+        energy = mel.mean(1)
+        self._peak = max(self._peak, float(energy.max()))
+        steps = torch.floor(energy / ENERGY_STEP).long()
+        for step in steps.unique().tolist():
+            those = mel[steps == step].double()
+            total, n = self._sums.get(step, (torch.zeros(mel.shape[1], dtype=torch.float64), 0))
+            self._sums[step] = (total + those.sum(0), n + len(those))
+
+    def apply(self, mel: Tensor) -> Tensor:
+        """Normalise a block, (n_frames, MEL_BANDS)."""
+        active = [
+            found for step, found in self._sums.items() if (step + 0.5) * ENERGY_STEP >= self._peak - ACTIVE_RANGE
+        ]
+        n = sum(count for _, count in active)
+        mean = torch.stack([total for total, _ in active]).sum(0) / n
+        mean = ((n * mean + PRIOR_FRAMES * mean.mean()) / (n + PRIOR_FRAMES)).to(mel)
+        return (mel.clamp_min(self._peak - FLOOR_RANGE) - mean) / SCALE
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from pathlib import Path
@@ -10,6 +11,12 @@ from pathlib import Path
 def temporary_sibling(path: Path) -> Path:
     """A free hidden name in the same folder (so on the same disk) as `path`; nothing is created."""
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of what is in a file. Raises OSError."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sync_folder(folder: Path) -> None:

@@ -14,11 +14,13 @@ from mtl_speech.base import SHIPPED_ENCODER, shipped
 from mtl_speech.corpus import Corpus, Problem
 from mtl_speech.errors import DataError
 from mtl_speech.files import atomic_write
+from mtl_speech.language_pack import zero_shot_of
 from mtl_speech.languages import canonical, display_name
 from mtl_speech.options import InfoOptions, ValidateOptions
 from mtl_speech.pack import Pack, load_pack, pack_hash, require_base
 from mtl_speech.phonemes import articulation_order
 from mtl_speech.run import Run
+from mtl_speech.zero_shot import mapping_lines
 
 FEW = 5  # examples: phonemes with fewer are named
 
@@ -106,6 +108,8 @@ def describe_pack(pack: Pack) -> dict[str, str]:
             facts[key.replace("_", " ")] = _text(card[key])
     phonemes = pack.strings("inventory" if pack.kind == "language" else "phonemes")
     facts["phonemes"] = f"{len(phonemes)}: {' '.join(articulation_order(phonemes))}"
+    if pack.kind == "language" and (zero_shot := zero_shot_of(pack)):
+        facts["zero-shot"] = f"{len(zero_shot)} without an example: {'; '.join(mapping_lines(zero_shot))}"
     if "base" in card:
         base = pack.value("base", dict)
         facts["builds on"] = f"{base['name']} (SHA-256 {base['sha256']})"

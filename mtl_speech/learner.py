@@ -22,7 +22,8 @@ from torch.nn import functional as F
 
 from mtl_speech.errors import UsageError
 
-THETA_INITS = ("previous", "random", "prototype", "posterior")
+THETA_INITS = ("previous", "random", "prototype", "posterior", "articulatory")
+ROWS_ARE_MEANS = ("posterior", "articulatory")  # a row of θ stands for the mean of its phoneme's embeddings
 
 
 @dataclass(frozen=True)
@@ -142,8 +143,8 @@ class MetaLearner(nn.Module):
     """Θ with Φ, the closed-form normalisation of its embeddings, and θ: everything that a strategy holds.
 
     Trainable: Φ (in `encoder`), `theta` and `theta_bias` (a row a phoneme), `log_rates` (inner step sizes β_k), `log_scale` (of
-    the embeddings, which is the temperature of the softmax) and `log_prior` (how many examples a row of θ counts for under
-    `theta_init="posterior"`: [0] for phonemes met in meta-training, [1] for rows guessed from articulatory neighbours).
+    the embeddings, which is the temperature of the softmax) and `log_prior` (how many examples a row of θ counts for where
+    `theta_init` is one of ROWS_ARE_MEANS: [0] for phonemes met in meta-training, [1] for rows guessed from articulation).
     Buffers `centre` (dim,) and `whitener` (dim, dim) standardise embeddings: z = scale · (x − centre) whitener.
     """
 
@@ -173,7 +174,7 @@ class MetaLearner(nn.Module):
         self.centre: Tensor
         self.whitener: Tensor
         self.met: Tensor
-        self.neighbours = torch.zeros(len(phonemes), 0, dtype=torch.long)  # (n_phonemes, k), set by `prepare_learner`
+        self.guess = torch.zeros(len(phonemes), len(phonemes))  # the row guessed for each is guess @ θ; see `strategy`
 
     @property
     def rates(self) -> Tensor:
@@ -201,9 +202,8 @@ class MetaLearner(nn.Module):
 
         support: (n_tasks, n_support, dim); labels: (n_tasks, n_support); classes: (n_tasks, n_way), rows of θ.
         "previous": the phonemes' own rows, as earlier tasks and meta-updates left them. "random": small random rows.
-        "prototype": the head of the nearest class mean. "posterior": the same for (τ θ + n x̄) / (τ + n), where a row of θ
-        counts as τ examples of its phoneme beside the n of the support set; `prior` multiplies τ. Where `guessed` (n_tasks,
-        n_way) is true, a phoneme is treated as one never met: its row is guessed from `neighbours`.
+        "prototype": the head of the nearest class mean. "posterior" and "articulatory": the same for the means of `posterior`;
+        the two differ in how the row of a phoneme never met is guessed (`strategy.guess_weights`).
         """
         n_way = classes.shape[1]
         if self.theta_init == "previous":
@@ -213,15 +213,26 @@ class MetaLearner(nn.Module):
             weight = torch.randn(shape, generator=generator).to(support) * 0.01
             return Head(weight, support.new_zeros(classes.shape))
         means, counts = prototypes(support, labels, n_way)
-        if self.theta_init == "posterior":
-            rows, met = self.theta[classes], self.met[classes]
-            if guessed is not None:
-                rows = torch.where(guessed.unsqueeze(2), self.theta[self.neighbours[classes]].mean(2), rows)
-                met = met & ~guessed
-            tau = prior * torch.where(met, self.log_prior[0], self.log_prior[1]).exp()
-            total = (tau + counts).clamp_min(1e-6)
-            means = (tau.unsqueeze(2) * rows + counts.unsqueeze(2) * means) / total.unsqueeze(2)
+        if self.theta_init in ROWS_ARE_MEANS:
+            means, _ = self.posterior(means, counts, classes, prior, guessed)
         return centroid_head(means)
+
+    def posterior(
+        self, means: Tensor, counts: Tensor, classes: Tensor, prior: float = 1.0, guessed: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Class means with θ as prior knowledge, (τ θ + n x̄) / (τ + n), and how many examples they count for, τ + n.
+
+        means: (n_tasks, n_way, dim) and counts: (n_tasks, n_way) of the support sets. A row of θ counts as τ examples of its
+        phoneme beside the n of the support set; `prior` multiplies τ. Where `guessed` (n_tasks, n_way) is true, a phoneme is
+        treated as one never met: its row is guessed from those of others.
+        """
+        rows, met = self.theta[classes], self.met[classes]
+        if guessed is not None:
+            rows = torch.where(guessed.unsqueeze(2), (self.guess.to(self.theta) @ self.theta)[classes], rows)
+            met = met & ~guessed
+        tau = prior * torch.where(met, self.log_prior[0], self.log_prior[1]).exp()
+        total = (tau + counts).clamp_min(1e-6)
+        return (tau.unsqueeze(2) * rows + counts.unsqueeze(2) * means) / total.unsqueeze(2), total
 
     def adapt(
         self,

@@ -56,7 +56,7 @@ RELIABLE_FROM = 5  # test tokens: a phoneme with fewer is shown, marked as unrel
 class PhonemeScore:
     """One phoneme: `n` test tokens, `n_train` examples it was learned from (None: not known).
 
-    `reliable` is false below `RELIABLE_FROM` test tokens.
+    `reliable` is false below `RELIABLE_FROM` test tokens. `zero_shot`: it is known that there was no example to learn from.
     """
 
     phoneme: str
@@ -67,6 +67,7 @@ class PhonemeScore:
     f1: float
     f1_ci95: tuple[float, float]
     reliable: bool
+    zero_shot: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class NotScored:
     phoneme: str
     n_examples: int
     reason: str
+    zero_shot: bool = False  # there is no example at all, and a recogniser that can give it all the same
 
 
 @dataclass(frozen=True)
@@ -239,4 +241,5 @@ def _phoneme(
         f1=float(f1),
         f1_ci95=pair(ci95),
         reliable=n >= RELIABLE_FROM,
+        zero_shot=n_train is not None and not n_train.get(phoneme, 0),
     )

@@ -73,7 +73,12 @@ class MetaTrainOptions(RunOptions, _Labels, _Card, _Base, MetaTrainConfig):
 
 
 @dataclass(frozen=True)
-class AdaptOptions(RunOptions, _Labels, _Base, AdaptConfig):
+class _Clips(Config):
+    clips: bool = setting(False, "put short clips of the worst confusions into report.html, to be heard and seen")
+
+
+@dataclass(frozen=True)
+class AdaptOptions(RunOptions, _Labels, _Base, _Clips, AdaptConfig):
     """Options of `adapt` and `ablate`."""
 
     lang: str = setting("", "target language: a tag or an English name; Punjabi (pa) where no --data is given")
@@ -82,17 +87,27 @@ class AdaptOptions(RunOptions, _Labels, _Base, AdaptConfig):
         None, "folder of labelled recordings to test on; by default a part of --data is held out"
     )
     strategy: Path | None = setting(None, "strategy pack to start from; by default the one that ships")
+    after: Path | None = setting(
+        None, "results folder of an earlier run to compare the labels with; by default the folder to write to"
+    )
+    inventory: str = setting(
+        "",
+        "phonemes of the language, or a file of them, in IPA apart by blanks: those without an example are learned from their "
+        "articulatory neighbours (zero-shot); by default only phonemes with examples",
+    )
 
     def conflicts(self) -> list[str]:
         """Recordings need a language, and only recordings can have others to be tested on."""
         found = (
             ["lang: must be given with --data: the language of the recordings"] if self.data and not self.lang else []
         )
-        return found + (["test: needs --data beside it"] if self.test and not self.data else [])
+        return found + [
+            f"{name}: needs --data beside it" for name in ("test", "after") if getattr(self, name) and not self.data
+        ]
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(RunOptions, _Labels, _Base):
+class EvaluateOptions(RunOptions, _Labels, _Base, _Clips):
     """Options of `evaluate`."""
 
     data: Path | None = setting(None, "folder of labelled recordings to score the pack on (needed)")
@@ -100,6 +115,38 @@ class EvaluateOptions(RunOptions, _Labels, _Base):
     def conflicts(self) -> list[str]:
         """There is no recording to score on by default."""
         return ["data: must be given: the folder of labelled recordings to score on"] if self.data is None else []
+
+
+@dataclass(frozen=True)
+class TranscribeOptions(RunOptions, _Labels, _Base):
+    """Options of `transcribe`."""
+
+    format: tuple[str, ...] = setting(("textgrid",), "files to write", choices=("textgrid", "ctm", "json", "eaf"))
+    score: bool = setting(False, "compare with the tier 'phones' in the TextGrid or .eaf beside each recording")
+
+
+@dataclass(frozen=True)
+class CompareOptions(RunOptions):
+    """Options of `compare`."""
+
+    output_dir: Path | None = setting(None, "folder to write compare.json to; by default nothing is written")
+    seed: int = setting(0, "seed of the bootstrap", low=0)
+
+
+@dataclass(frozen=True)
+class SuggestOptions(RunOptions, _Base):
+    """Options of `suggest`."""
+
+    pool: Path | None = setting(None, "folder of recordings to choose from; those that are labelled are left out")
+    words: Path | None = setting(
+        None, "list of words to choose from: one a line, a TAB, and its phones in IPA, apart by blanks"
+    )
+    number: int = setting(20, "how many to suggest", low=1)
+
+    def conflicts(self) -> list[str]:
+        """There is one thing to choose from."""
+        one = (self.pool is None) != (self.words is None)
+        return [] if one else ["pool, words: one of them must be given: recordings to label, or words to record"]
 
 
 @dataclass(frozen=True)

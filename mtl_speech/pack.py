@@ -124,7 +124,7 @@ def save_pack(pack: Pack, folder: Path | str) -> Path:
     temporary = temporary_sibling(folder)
     try:
         _check_replaceable(folder)
-        _check_replaceable(_previous(folder))
+        _check_replaceable(previous_of(folder))
         temporary.mkdir(parents=True)
         write_synced(temporary / WEIGHTS, weights)
         write_synced(temporary / CARD, card)
@@ -144,7 +144,7 @@ def load_pack(folder: Path | str, kind: Kind | None = None, *, max_bytes: int = 
     `max_bytes` bounds the weights file. Raises PackError that says which file, what is wrong and what to do.
     """
     folder = Path(folder)
-    kept = _previous(folder)
+    kept = previous_of(folder)
     remedy = f"a save was cut short: rename {kept} to {folder.name}" if kept.is_dir() else "check the path"
     check_folder(folder, (CARD, WEIGHTS), remedy)
     card = parse_json(read_bounded(folder / CARD, MAX_CARD_BYTES), folder / CARD, "the card")
@@ -165,7 +165,8 @@ def load_pack(folder: Path | str, kind: Kind | None = None, *, max_bytes: int = 
     return pack
 
 
-def _previous(folder: Path) -> Path:
+def previous_of(folder: Path) -> Path:
+    """Where `save_pack` keeps the pack that it replaced."""
     return folder.with_name(folder.name + ".previous")
 
 
@@ -231,7 +232,7 @@ def _check_replaceable(folder: Path) -> None:
 
 def _take_place(new: Path, folder: Path) -> None:
     """Rename the complete pack `new` to `folder`, and what was there to `.previous`. Raises OSError after undoing."""
-    previous, oldest = _previous(folder), temporary_sibling(folder)
+    previous, oldest = previous_of(folder), temporary_sibling(folder)
     if not folder.is_dir():
         os.rename(new, folder)
         return

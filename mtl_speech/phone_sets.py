@@ -92,3 +92,15 @@ CONSONANT_ORDER: tuple[str, ...] = _names(
     "c ɟ ʄ c͡ç ɟ͡ʝ ɲ ç ʝ j ʎ k ɡ ɠ k͡x ŋ x ɣ ɰ ʟ q ɢ ʛ q͡χ ɴ χ ʁ ʀ ħ ʕ ʡ ʢ ʔ h ɦ ʘ ǀ ǃ ǂ ǁ"
 )
 VOWEL_ORDER: tuple[str, ...] = _names("i y ɪ ʏ ɨ ʉ ɯ u ʊ e ø ɘ ɵ ɤ o ə ɚ ɛ œ ɜ ɝ ɞ ʌ ɔ æ ɐ a ɶ ɑ ɒ")
+
+# Where each place of articulation begins in CONSONANT_ORDER, and each height in VOWEL_ORDER.
+PLACES: dict[str, str] = {
+    "p": "labial", "t͡θ": "dental/alveolar", "t͡ʃ": "postalveolar", "ʈ": "retroflex", "c": "palatal", "k": "velar",
+    "q": "uvular", "ħ": "pharyngeal", "ʔ": "glottal", "ʘ": "click",
+}  # fmt: skip
+HEIGHTS: dict[str, str] = {"i": "close", "e": "mid", "æ": "open"}
+# The manner of consonants whose features in panphon do not tell it.
+LETTER_MANNERS: dict[str, str] = {
+    **dict.fromkeys("ɓɗʄɠʛᶑ", "implosive"), **dict.fromkeys("ʙrʀɾɽɺⱱ", "trill or tap"), **dict.fromkeys("ʘǀǃǂǁ", "click"),
+    **dict.fromkeys("ʔʡ", "plosive"), **dict.fromkeys("hɦʢʕʍ", "fricative"),
+}  # fmt: skip

@@ -1,4 +1,4 @@
-"""The report of an experiment: tables for the terminal, and report.json, report.csv and pictures in a folder."""
+"""The report of an experiment: tables for the terminal; a page, its numbers as JSON and CSV, and pictures in a folder."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 from mtl_speech.figures import ablation_figure, confusion_figure, png
 from mtl_speech.files import atomic_write
+from mtl_speech.findings import Details, findings
+from mtl_speech.html_report import render
 from mtl_speech.intervals import interval_text
 from mtl_speech.metrics import RELIABLE_FROM, AblationRow, PhonemeScore, Scores
 from mtl_speech.phonemes import articulation_order
 from mtl_speech.plain import json_text, plain
+from mtl_speech.tokens import TOKENS, tokens_csv
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,6 +34,7 @@ CSV_COLUMNS = (
     "remark",
     "stamp",
 )
+NO_DETAILS = Details()
 
 
 def f1_table(scores: Scores, stamp: str = "") -> Table:
@@ -41,7 +45,7 @@ def f1_table(scores: Scores, stamp: str = "") -> Table:
     """
     from rich.text import Text
 
-    table = _table("Phoneme F1", stamp)
+    table = new_table("Phoneme F1", stamp)
     table.add_column("phoneme", no_wrap=True)
     for name in ("n", "train", "precision", "recall", "F1"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -51,9 +55,12 @@ def f1_table(scores: Scores, stamp: str = "") -> Table:
         learned = "-" if phoneme.n_train is None else str(phoneme.n_train)
         figures = [f"{value:.3f}" for value in (phoneme.precision, phoneme.recall, phoneme.f1)]
         figures.append(interval_text(phoneme.f1_ci95))
-        table.add_row(Text(phoneme.phoneme), str(phoneme.n), learned, *figures, _remark(phoneme.reliable))
+        table.add_row(
+            Text(phoneme.phoneme), str(phoneme.n), learned, *figures, _remark(phoneme.zero_shot, phoneme.reliable)
+        )
     for missing in scores.not_scored:
-        table.add_row(Text(missing.phoneme), "-", str(missing.n_examples), "-", "-", "-", "-", "not scored")
+        remark = "zero-shot; not scored" if missing.zero_shot else "not scored"
+        table.add_row(Text(missing.phoneme), "-", str(missing.n_examples), "-", "-", "-", "-", remark)
     table.add_row()
     for name, value, ci95 in (
         ("macro", scores.macro_f1, scores.macro_f1_ci95),
@@ -68,7 +75,7 @@ def ablation_table(rows: Sequence[AblationRow], stamp: str = "") -> Table:
     """The ablation: macro-F1 and micro-F1 of each system, its paired gain over the one above, its size and time."""
     from rich.text import Text
 
-    table = _table("Ablation", stamp)
+    table = new_table("Ablation", stamp)
     table.add_column("system")
     for name in ("macro-F1", "micro-F1", "gain in macro-F1", "trainable", "time"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -116,6 +123,7 @@ def report_data(
     notes: Sequence[str] = (),
     extra: Mapping[str, Any] | None = None,
     stamp: str = "",
+    details: Details = NO_DETAILS,
 ) -> dict[str, Any]:
     """What report.json holds, as plain dictionaries, lists, strings and numbers: no NaN (None), no absolute path.
 
@@ -140,6 +148,7 @@ def report_data(
             "confusion": {"labels": scores.labels, "counts": scores.confusion},
         },
         "ablation": ablation,
+        **findings(scores, details),
         "settings": settings,
         "extra": extra or {},
     }
@@ -157,28 +166,35 @@ def write_report(
     notes: Sequence[str] = (),
     extra: Mapping[str, Any] | None = None,
     stamp: str = "",
+    details: Details = NO_DETAILS,
     progress: Callable[[Iterable[Any], str], Iterable[Any]] | None = None,
 ) -> list[Path]:
-    """Write report.json, report.csv, confusion.png and, with an `ablation`, ablation.png into `folder`.
+    """Write report.html, report.json, report.csv, confusion.png, with an `ablation` ablation.png, and tokens.csv into `folder`.
 
-    Each file is written whole or not at all; an ablation.png of an earlier report goes when there is no ablation now.
+    Each file is written whole or not at all; what an earlier report had and this one has not goes.
     `notes` are sentences a reader must see, `extra` whatever else belongs to the experiment, and `stamp` a short
-    warning ("synthetic speech") that stands on every picture and on every line of the CSV.
+    warning ("synthetic speech") that stands on every picture and on every line of the CSV. `details` is what the page shows
+    beside the scores.
 
     Returns the paths written. Raises OSError.
     """
-    data = report_data(scores, ablation, settings=settings, command=command, notes=notes, extra=extra, stamp=stamp)
+    data = report_data(
+        scores, ablation, settings=settings, command=command, notes=notes, extra=extra, stamp=stamp, details=details
+    )
     makers: dict[str, Callable[[], bytes | str]] = {
         "report.json": lambda: json_text(data),
         "report.csv": lambda: _csv(data),
+        "report.html": lambda: render(data, details.clips.clips if details.clips else ()),
         "confusion.png": lambda: png(confusion_figure(scores, stamp)),
     }
     if ablation:
         makers["ablation.png"] = lambda: png(ablation_figure(ablation, stamp))
+    if details.tokens:
+        makers[TOKENS] = lambda: tokens_csv(details.tokens)
     names: Iterable[str] = list(makers)
     contents = {name: makers[name]() for name in (progress(names, "report") if progress else names)}
-    if not ablation:
-        (folder / "ablation.png").unlink(missing_ok=True)
+    for name in {"ablation.png", TOKENS} - set(makers):
+        (folder / name).unlink(missing_ok=True)
     return [atomic_write(folder / name, content) for name, content in contents.items()]
 
 
@@ -187,7 +203,8 @@ def _ordered(scores: Scores) -> list[PhonemeScore]:
     return [by_name[name] for name in articulation_order(by_name)]
 
 
-def _table(title: str, stamp: str) -> Table:
+def new_table(title: str, stamp: str = "") -> Table:
+    """An empty table in the style of all tables on the terminal."""
     from rich.table import Table
     from rich.text import Text
 
@@ -197,8 +214,9 @@ def _table(title: str, stamp: str) -> Table:
     )
 
 
-def _remark(reliable: bool) -> str:
-    return "" if reliable else f"unreliable: n < {RELIABLE_FROM}"
+def _remark(zero_shot: bool, reliable: bool) -> str:
+    remarks = ["zero-shot"] * zero_shot + [f"unreliable: n < {RELIABLE_FROM}"] * (not reliable)
+    return "; ".join(remarks)
 
 
 def _intervals(scores: Scores) -> str:
@@ -224,7 +242,7 @@ def _csv(data: Mapping[str, Any]) -> str:
     lines: list[dict[str, Any]] = []
     for phoneme in scores["phonemes"]:
         low, high = phoneme["f1_ci95"]
-        remark = _remark(phoneme["reliable"])
+        remark = _remark(phoneme["zero_shot"], phoneme["reliable"])
         lines.append({**phoneme, "kind": "phoneme", "f1_low": low, "f1_high": high, "remark": remark})
     for missing in scores["not_scored"]:
         remark = f"not scored: {missing['reason']}"

@@ -10,18 +10,23 @@ from typing import Any
 from mtl_speech.ablate import Ablation, pooled
 from mtl_speech.adapt import Adaptation
 from mtl_speech.base import BaseModel
+from mtl_speech.clips import cut_clips
 from mtl_speech.config import AdaptConfig, MetaTrainConfig
 from mtl_speech.corpora import Progress
+from mtl_speech.earlier import PACK
+from mtl_speech.features import SegmentStore
 from mtl_speech.files import atomic_write
+from mtl_speech.findings import Details, Size
+from mtl_speech.forgetting import compare_base
 from mtl_speech.language_pack import language_pack
 from mtl_speech.languages import display_name
+from mtl_speech.learning_curve import LearningCurve
 from mtl_speech.metrics import Scores, score
 from mtl_speech.pack import save_pack
 from mtl_speech.plain import plain
 from mtl_speech.report import write_report
 from mtl_speech.settings import as_dict
-
-PACK = "pack"
+from mtl_speech.tokens import scored_tokens
 
 
 def pooled_scores(runs: Sequence[Adaptation], seed: int) -> Scores:
@@ -49,16 +54,26 @@ def write_results(
     final: Adaptation,
     ablation: Ablation | None = None,
     notes: Sequence[str] = (),
+    left_out: Sequence[str] = (),
     stamp: str = "",
     extra: Mapping[str, Any] | None = None,
+    about: Mapping[str, str] | None = None,
+    curve: LearningCurve | None = None,
+    heard: SegmentStore | None = None,
+    recordings: Mapping[str, Path] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Scores, list[Path]]:
     """Write the pack of `final`, the report of `runs` (the folds) and the history of meta-training into `folder`.
 
-    Raises PackError or OSError; each file is written whole or not at all.
+    `left_out` are notes that name recordings: they go into the report, and not into the pack. For the page: `about` tells what was
+    done, `curve` what more examples bring, `heard` has segments to compare the base on, and `recordings` is where the test
+    recordings are, by id, to cut clips from (None: no clips).
+
+    Raises PackError, DataError or OSError; each file is written whole or not at all.
     """
     folder.mkdir(parents=True, exist_ok=True)
     scores = pooled_scores(runs, config.seed)
+    details = _details(runs, base, meta, final, scores, about or {}, curve, heard, recordings)
     settings = {"adapt": as_dict(config), "meta_train": as_dict(meta)}
     card = {
         "name": f"{config.lang}-{config.seed}",
@@ -66,6 +81,7 @@ def write_results(
         "stamp": stamp,
         "scores": {"macro_f1": round(scores.macro_f1, 4), "micro_f1": round(scores.micro_f1, 4), "n": scores.n},
         "examples": final.n_train,
+        "phoneme_f1": {item.phoneme: round(item.f1, 4) for item in scores.phonemes},
         "notes": list(notes),
     }
     paths = [save_pack(language_pack(final.model, base, meta, config.lang, card), folder / PACK)]
@@ -81,13 +97,44 @@ def write_results(
         ablation.rows if ablation is not None else None,
         settings=settings,
         command=command,
-        notes=notes,
+        notes=[*left_out, *notes],
         extra=dict(extra or {}),
         stamp=stamp,
+        details=details,
         progress=progress,
     )
     paths.append(atomic_write(folder / "history.json", json.dumps(plain(history), indent=1, ensure_ascii=False)))
     return scores, paths
+
+
+def _details(
+    runs: Sequence[Adaptation],
+    base: BaseModel,
+    meta: MetaTrainConfig,
+    final: Adaptation,
+    scores: Scores,
+    about: Mapping[str, str],
+    curve: LearningCurve | None,
+    heard: SegmentStore | None,
+    recordings: Mapping[str, Path] | None,
+) -> Details:
+    tokens = [
+        token
+        for run in runs
+        for token in scored_tokens(run.groups, run.spans, run.true, run.predicted, run.confidences)
+    ]
+    n_frozen = sum(parameter.numel() for parameter in base.encoder.parameters())
+    return Details(
+        about=about,
+        tokens=tokens,
+        temperature=final.model.temperature,
+        curve=curve,
+        history=[run.history.hard_classes for run in runs],
+        curriculum=meta.hard_ratio > 0,
+        size=Size(final.trainable_parameters, n_frozen, sum(final.n_train.values())),
+        base=None if heard is None else compare_base(base, final.model.learner, heard),
+        clips=None if recordings is None else cut_clips(scores, tokens, recordings),
+    )
 
 
 def _history(run: Adaptation) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,33 @@ from mtl_speech.base_learning import few_shot_index
 from mtl_speech.config import AdaptConfig, MetaTrainConfig
 from mtl_speech.corpora import read_corpus
 from mtl_speech.corpus import Corpus, Problem
+from mtl_speech.corrections import (
+    EXAMPLES,
+    Changes,
+    Recording,
+    against_machine,
+    changes_table,
+    compare,
+    examples_of,
+    machine_sentence,
+    read_examples,
+    sentence,
+    summary,
+)
 from mtl_speech.demo import STAMP, is_synthetic, punjabi_fold
+from mtl_speech.errors import UsageError
 from mtl_speech.features import PER_SEGMENT
+from mtl_speech.language_pack import true_labels
 from mtl_speech.languages import display_name
 from mtl_speech.learner import MetaLearner
 from mtl_speech.options import AdaptOptions, part
 from mtl_speech.pack import load_pack, pack_hash
 from mtl_speech.run import Run, problem_list
 from mtl_speech.strategy import load_learner, new_learner, prepare_learner, settings_on_target
+from mtl_speech.zero_shot import read_inventory
 
 SHIPPED_STRATEGY = "english-strategy"
+EARLIER_RUN, MACHINE = "the earlier run", "the machine's labels"
 
 
 @dataclass(frozen=True)
@@ -39,13 +57,20 @@ class Start:
 
 @dataclass(frozen=True)
 class Target:
-    """The examples of the target language. `notes` are what a reader must know of them, `extra` is for report.json."""
+    """The examples of the target language. `notes` are what a reader must know of them, `extra` is for report.json.
+
+    `left_out` are lines on what was left out, which name recordings: they are for the report, not for a pack.
+    """
 
     folds: tuple[Fold, ...]
     everything: Fold  # to learn the final model from, where the folds take turns
     notes: tuple[str, ...]
     extra: Mapping[str, object]
     stamp: str
+    recordings: Mapping[str, Path]  # the audio file of each recording that is tested on, by its id
+    left_out: tuple[str, ...] = ()
+    examples: Mapping[str, Recording] = field(default_factory=dict)  # the labels of --data, by recording
+    changes: Mapping[str, Changes] = field(default_factory=dict)  # how they differ, by from what
 
 
 def load_start(base_folder: Path | None, strategy_folder: Path | None) -> Start:
@@ -78,25 +103,86 @@ def load_target(options: AdaptOptions, folder: Path, run: Run) -> Target:
     Says what was left out and how the examples were divided.
     """
     config = part(options, AdaptConfig)
+    inventory = read_inventory(options.inventory) if options.inventory else ()
     problems: list[Problem] = []
     notes: list[str] = []
+    left_out: list[str] = []
+    examples: dict[str, Recording] = {}
+    changes: dict[str, Changes] = {}
     if options.data is None:
         stamp, source = STAMP, folder / "corpus"
         folds = [punjabi_fold(source, config.seed, config.n_words, run.progress)]
+        recordings = recordings_of(read_corpus(source / "test", config.lang, "ipa"))
     else:
         stamp, source = STAMP if is_synthetic(options.data) else "", options.data
         corpus = read_corpus(source, config.lang, options.phone_set, run.progress)
         test = read_corpus(options.test, config.lang, options.phone_set, run.progress) if options.test else None
         run.say(describe(corpus, config.lang))
         folds = make_folds(corpus, test, config, run.progress)
+        recordings = recordings_of(test or corpus)
         problems = [*corpus.problems, *(test.problems if test else ()), *folds[0].train.problems]
-        notes += run.left_out(problems, source)
+        left_out = run.left_out(problems, source)
+        unread = {problem.file for problem in folds[0].train.problems}
+        read = corpus.filter(lambda u: u.audio not in unread)
+        examples = examples_of(read)
+        changes = changes_of(read, examples, options.after, folder)
+        notes += tell_changes(changes, run)
     how = [f"split: {folds[0].how}", *([f"at most {config.shots} examples per phoneme"] if config.shots else [])]
     for line in how:
         run.say(line)
-    few = tuple(few_shots(fold, config) for fold in folds)
-    extra = {"problems": problem_list(problems, source)}
-    return Target(few, few_shots(_everything(folds[0]), config), (*notes, *how), extra, stamp)
+    outside = outside_inventory(folds[0], inventory) if inventory else ""
+    if outside:
+        run.say(outside)
+        notes.append(outside)
+    few = tuple(replace(few_shots(fold, config), inventory=inventory) for fold in folds)
+    extra: dict[str, object] = {"problems": problem_list(problems, source)}
+    everything = replace(few_shots(_everything(folds[0]), config), inventory=inventory)
+    extra |= {"changes": {against: summary(found) for against, found in changes.items()}} if changes else {}
+    return Target(few, everything, (*notes, *how), extra, stamp, recordings, tuple(left_out), examples, changes)
+
+
+def changes_of(
+    corpus: Corpus, examples: Mapping[str, Recording], after: Path | None, folder: Path
+) -> dict[str, Changes]:
+    """How the labels differ from those of an earlier run, of `after` or else of the folder to write to, and from a machine's.
+
+    Raises UsageError where `after` has no examples, DataError where they cannot be read.
+    """
+    earlier = (after or folder) / EXAMPLES
+    if after is not None and not earlier.is_file():
+        raise UsageError(
+            f"--after {after}: there is no {EXAMPLES}: give the results folder of an earlier run with --data"
+        )
+    found = {EARLIER_RUN: compare(read_examples(earlier), examples)} if earlier.is_file() else {}
+    machine = against_machine(corpus)
+    return found | ({MACHINE: machine} if machine is not None else {})
+
+
+def tell_changes(changes: Mapping[str, Changes], run: Run) -> list[str]:
+    """Say what changed. Returns the lines, for a report."""
+    lines = []
+    if EARLIER_RUN in changes:
+        lines.append(f"labels against the earlier run: {sentence(changes[EARLIER_RUN])}")
+        if changes[EARLIER_RUN].any:
+            run.table(changes_table(changes[EARLIER_RUN]))
+        else:
+            run.say(lines[0])
+    if MACHINE in changes:
+        lines.append(machine_sentence(changes[MACHINE]))
+        run.say(lines[-1])
+    return lines
+
+
+def recordings_of(corpus: Corpus) -> dict[str, Path]:
+    """The audio file of each recording of a corpus by its id."""
+    return {utterance.id: utterance.audio for utterance in corpus.utterances}
+
+
+def outside_inventory(fold: Fold, inventory: Sequence[str]) -> str:
+    """A line on the labels of a fold that are not in the inventory given; empty where there are none."""
+    counts = Counter(label for store in (fold.train, fold.test) for label in true_labels(store))
+    outside = [f"{phoneme} ({n})" for phoneme, n in sorted(counts.items()) if phoneme not in inventory]
+    return f"labels outside the inventory given, learned all the same: {', '.join(outside)}" if outside else ""
 
 
 def few_shots(fold: Fold, config: AdaptConfig) -> Fold:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtl_speech.articulation import articulatory_features
+from mtl_speech.articulation import articulatory_features, articulatory_regression
 from mtl_speech.base import BaseModel, load_state
 from mtl_speech.config import MetaTrainConfig
 from mtl_speech.errors import ConfigError, PackError
@@ -20,6 +20,7 @@ from mtl_speech.pack import Pack, base_entry, require_base
 from mtl_speech.scale_shift import attach
 from mtl_speech.settings import as_dict, load_config
 
+OF_THE_LANGUAGE = ("head.", "segmenter.", "duration.")  # tensors that only a language pack has
 N_NEIGHBOURS = 3  # rows of θ that a phoneme never met borrows from
 
 
@@ -44,7 +45,31 @@ def prepare_learner(learner: MetaLearner, store: SegmentStore, config: MetaTrain
         learner.log_scale.fill_(float(np.log(config.scale)))
         learner.log_prior.copy_(torch.tensor([config.prior, config.prior_unmet]).log())
     start_theta(learner, store, embeddings)
-    learner.neighbours = nearest(learner, learner.phonemes)
+    learner.guess = guess_weights(learner, learner.phonemes)
+
+
+def guess_weights(learner: MetaLearner, phonemes: Sequence[str]) -> Tensor:
+    """How the rows of θ of `phonemes` are guessed from those that `learner` has met, a phoneme itself left out.
+
+    The mean of the articulatory neighbours; under `theta_init` "articulatory" a regression on the articulatory features.
+    Returns the weights of the rows of θ: (n, n_phonemes).
+    """
+    weights = torch.zeros(len(phonemes), len(learner.phonemes))
+    if learner.theta_init != "articulatory":
+        rows = nearest(learner, phonemes)
+        return weights.scatter_(1, rows, 1.0 / rows.shape[1])
+    for number, phoneme in enumerate(phonemes):
+        others = [i for i in _met(learner) if learner.phonemes[i] != phoneme]
+        if others:
+            names = [learner.phonemes[i] for i in others]
+            found = articulatory_regression(names, [1.0] * len(names), [phoneme])[0]
+            weights[number, others] = torch.from_numpy(found).float()
+    return weights
+
+
+def _met(learner: MetaLearner) -> list[int]:
+    """The rows of θ of phonemes that `learner` has met; all where it has met none."""
+    return [i for i in range(len(learner.phonemes)) if bool(learner.met[i])] or list(range(len(learner.phonemes)))
 
 
 def nearest(learner: MetaLearner, phonemes: Sequence[str]) -> Tensor:
@@ -52,7 +77,7 @@ def nearest(learner: MetaLearner, phonemes: Sequence[str]) -> Tensor:
 
     Returns rows of θ, nearest first: (n, N_NEIGHBOURS), fewer where it has met fewer.
     """
-    known = [i for i in range(len(learner.phonemes)) if bool(learner.met[i])] or list(range(len(learner.phonemes)))
+    known = _met(learner)
     names = [learner.phonemes[i] for i in known]
     distance = np.abs(articulatory_features(list(phonemes))[:, None] - articulatory_features(names)[None]).sum(2)
     distance[np.asarray(phonemes)[:, None] == np.asarray(names)[None]] = np.inf
@@ -61,22 +86,22 @@ def nearest(learner: MetaLearner, phonemes: Sequence[str]) -> Tensor:
 
 
 def extend(learner: MetaLearner, phonemes: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Give `learner` rows of θ for further phonemes: the mean of the rows of their articulatory neighbours.
+    """Give `learner` rows of θ for further phonemes, guessed from those it has met (`guess_weights`).
 
     Returns the neighbours of each new phoneme, nearest first. Phonemes that are there already stay as they are.
     """
     new = [p for p in dict.fromkeys(phonemes) if p not in learner.phonemes]
     if not new:
         return {}
-    rows = nearest(learner, new)
+    rows, guess = nearest(learner, new), guess_weights(learner, new)
     with torch.no_grad():
-        theta = torch.cat((learner.theta, learner.theta[rows].mean(1)))
-        bias = torch.cat((learner.theta_bias, learner.theta_bias[rows].mean(1)))
+        theta = torch.cat((learner.theta, guess @ learner.theta))
+        bias = torch.cat((learner.theta_bias, guess @ learner.theta_bias))
     learner.theta, learner.theta_bias = torch.nn.Parameter(theta), torch.nn.Parameter(bias)
     learner.met = torch.cat((learner.met, torch.zeros(len(new), dtype=torch.bool)))
     names = learner.phonemes
     learner.phonemes = (*names, *new)
-    learner.neighbours = nearest(learner, learner.phonemes)
+    learner.guess = guess_weights(learner, learner.phonemes)
     return {p: tuple(names[int(i)] for i in row) for p, row in zip(new, rows, strict=True)}
 
 
@@ -128,7 +153,7 @@ def load_learner(pack: Pack, base: BaseModel) -> tuple[MetaLearner, MetaTrainCon
         raise PackError(f"card.json of '{pack.name}': its meta_train settings cannot be used: {error}") from error
     learner = new_learner(base, pack.strings("phonemes"), config)
     own = learner.state_dict()
-    tensors = {k: v for k, v in pack.tensors.items() if not k.startswith("head.")}
+    tensors = {k: v for k, v in pack.tensors.items() if not k.startswith(OF_THE_LANGUAGE)}
     strangers = [name for name in tensors if _is_frozen(name)]
     if strangers:
         raise PackError(
@@ -136,5 +161,5 @@ def load_learner(pack: Pack, base: BaseModel) -> tuple[MetaLearner, MetaTrainCon
         )
     not_saved = {name: value for name, value in own.items() if _is_frozen(name) or not value.numel()}
     load_state(learner, {**not_saved, **tensors}, pack)
-    learner.neighbours = nearest(learner, learner.phonemes)
+    learner.guess = guess_weights(learner, learner.phonemes)
     return learner.eval(), config

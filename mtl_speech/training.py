@@ -14,6 +14,7 @@ from mtl_speech.base import base_pack, load_base
 from mtl_speech.config import EncoderConfig, MetaTrainConfig, PretrainConfig
 from mtl_speech.corpora import language_folders, read_corpus
 from mtl_speech.corpus import Corpus, Utterance, split_by
+from mtl_speech.earlier import PACK, earlier_kept
 from mtl_speech.errors import DataError, UsageError
 from mtl_speech.evaluate import benchmark_tasks, train_meta_transfer
 from mtl_speech.features import build_store
@@ -22,11 +23,11 @@ from mtl_speech.languages import canonical
 from mtl_speech.options import MetaTrainOptions, PretrainOptions, part
 from mtl_speech.pack import save_pack
 from mtl_speech.run import Run
+from mtl_speech.segmenter import train_segmenter
 from mtl_speech.strategy import strategy_pack
 
 MIN_LANGUAGES = 5  # from here on whole languages are held out
 VALID_DRAWS = 5  # draws of the support set of each validation language's full inventory
-PACK = "pack"
 
 
 def pretrain(folder: Path, options: PretrainOptions, run: Run) -> Path:
@@ -56,11 +57,14 @@ def pretrain(folder: Path, options: PretrainOptions, run: Run) -> Path:
     held = build_store([valid], phonemes, progress=run.progress)
     run.left_out((*views[0].problems, *held.problems), folder)
     model, history = run_pretraining(views, held, part(options, EncoderConfig), config, progress=not run.quiet)
+    segmenter = train_segmenter(model.encoder, views[0], options.seed, run.progress)
     accuracy, macro_f1 = segment_scores(model, held)
     scores = {"validation": {"accuracy": round(accuracy, 4), "macro_f1": round(macro_f1, 4), "held_out": how}}
     card = {**_card(options, name), "language": canonical(options.lang), "scores": scores}
-    path = save_pack(base_pack(model.encoder, model.segment_head, tuple(phonemes), card), output / PACK)
-    log = atomic_write(output / "history.json", json.dumps({"epochs": history, "scores": scores}, indent=1))
+    with earlier_kept(output, run.say):
+        pack = base_pack(model.encoder, model.segment_head, tuple(phonemes), card, segmenter)
+        path = save_pack(pack, output / PACK)
+        log = atomic_write(output / "history.json", json.dumps({"epochs": history, "scores": scores}, indent=1))
     run.result(f"validation ({how}): phone accuracy {accuracy:.3f}, macro-F1 {macro_f1:.3f}")
     run.wrote(output, [path, log])
     return path
@@ -94,9 +98,10 @@ def meta_train(folder: Path, options: MetaTrainOptions, run: Run) -> Path:
     before, valid_scores = trained.history.validations[0]["score"], {k: round(v, 4) for k, v in trained.valid.items()}
     scores = {"validation": {"held_out": how, "macro_f1": valid_scores, "macro_f1_before": round(before, 4)}}
     card = {**_card(options, name), "languages": list(store.languages), "scores": scores}
-    path = save_pack(strategy_pack(trained.learner, base, config, card), output / PACK)
     history = {"rounds": trained.history.rounds, "validations": trained.history.validations}
-    log = atomic_write(output / "history.json", json.dumps({**history, "scores": scores}, indent=1))
+    with earlier_kept(output, run.say):
+        path = save_pack(strategy_pack(trained.learner, base, config, card), output / PACK)
+        log = atomic_write(output / "history.json", json.dumps({**history, "scores": scores}, indent=1))
     run.result(f"validation ({how}): macro-F1 {before:.3f} before, {trained.valid['mean']:.3f} after meta-training")
     run.wrote(output, [path, log])
     return path

@@ -13,13 +13,21 @@ from mtl_speech.ablate import BASELINE, Ablation
 from mtl_speech.ablate import ablate as run_ablation
 from mtl_speech.adapt import Adaptation, adapt_fold
 from mtl_speech.base import load_base
+from mtl_speech.clips import cut_clips
 from mtl_speech.config import AdaptConfig
 from mtl_speech.corpora import read_corpus
+from mtl_speech.corrections import CHANGES, EXAMPLES, changes_csv, examples_json
 from mtl_speech.demo import CAVEAT, STAMP, is_synthetic
+from mtl_speech.earlier import earlier_kept
 from mtl_speech.errors import DataError, UsageError
 from mtl_speech.features import build_store
-from mtl_speech.language_pack import load_language, true_labels, utterances
+from mtl_speech.files import atomic_write
+from mtl_speech.findings import Details
+from mtl_speech.forgetting import compare_base
+from mtl_speech.language_pack import load_language, times, true_labels, utterances, with_timing
 from mtl_speech.languages import canonical, display_name
+from mtl_speech.learning_curve import learning_curve
+from mtl_speech.meta_train import embed_segments
 from mtl_speech.metrics import NotScored, Scores, score
 from mtl_speech.options import AdaptOptions, DemoOptions, EvaluateOptions, part
 from mtl_speech.pack import load_pack, pack_hash
@@ -27,7 +35,9 @@ from mtl_speech.report import ablation_table, f1_table, write_report
 from mtl_speech.results import write_results
 from mtl_speech.run import Run, problem_list
 from mtl_speech.settings import as_dict
-from mtl_speech.start import Start, Target, describe, load_start, load_target
+from mtl_speech.start import Start, Target, describe, load_start, load_target, recordings_of
+from mtl_speech.tokens import scored_tokens
+from mtl_speech.zero_shot import mapping_lines
 
 
 def adapt(options: AdaptOptions, run: Run) -> Scores:
@@ -51,7 +61,8 @@ def ablate(options: AdaptOptions, run: Run, experiment: str | None = None) -> Ab
 def demo(options: DemoOptions, run: Run) -> Ablation:
     """The ablation on the built-in Punjabi corpus with few examples."""
     names = ("n_words", "shots", "meta_steps", "seed", "base", "strategy", "threads", "output_dir")
-    return ablate(AdaptOptions(lang="pa", **{name: getattr(options, name) for name in names}), run, "demo")
+    chosen = {name: getattr(options, name) for name in names}
+    return ablate(AdaptOptions(lang="pa", clips=True, **chosen), run, "demo")  # a machine's voice is nobody's
 
 
 @dataclass(frozen=True)
@@ -95,22 +106,34 @@ def _finish(job: _Job, run: Run, systems: Mapping[str, Sequence[Adaptation]], ab
     if len(runs) > 1:
         final = adapt_fold(start.learner(target.everything), target.everything, job.config, start.meta, run.progress)
         notes.append("the language pack is learned from all recordings; the scores are those of the folds together")
+    learned_from = target.everything if len(runs) > 1 else target.folds[0]
+    timed = with_timing(final.model, start.base, learned_from.train, job.config.shots is None, job.config.seed)
+    final = replace(final, model=timed)
+    notes += [f"zero-shot, for want of an example: {line}" for line in mapping_lines(final.model.zero_shot)]
     for note in notes:
         run.say(note)
-    scores, paths = write_results(
-        job.folder,
-        runs,
-        start.base,
-        job.config,
-        start.meta,
-        command=run.command,
-        final=final,
-        ablation=ablation,
-        notes=[start.how, *target.notes, *notes, *([CAVEAT] if target.stamp else [])],
-        stamp=target.stamp,
-        extra={**target.extra, "options": as_dict(job.options)},
-        progress=run.progress,
-    )
+    curve = learning_curve(start.learner, target.folds, job.config, run.progress)
+    with earlier_kept(job.folder, run.say):
+        scores, paths = write_results(
+            job.folder,
+            runs,
+            start.base,
+            job.config,
+            start.meta,
+            command=run.command,
+            final=final,
+            ablation=ablation,
+            notes=[start.how, *target.notes, *notes, *([CAVEAT] if target.stamp else [])],
+            left_out=target.left_out,
+            stamp=target.stamp,
+            extra={**target.extra, "options": as_dict(job.options), "zero_shot": final.model.zero_shot},
+            about=_about(job, final),
+            curve=curve,
+            heard=target.everything.train,
+            recordings=target.recordings if job.options.clips else None,
+            progress=run.progress,
+        )
+        paths += _write_examples(job)
     run.table(f1_table(scores, target.stamp))
     if ablation is not None:
         run.table(ablation_table(ablation.rows, target.stamp))
@@ -120,13 +143,37 @@ def _finish(job: _Job, run: Run, systems: Mapping[str, Sequence[Adaptation]], ab
     return scores
 
 
+def _write_examples(job: _Job) -> list[Path]:
+    """Write what was learned from, which the next run compares with, and what changed; an older list of changes goes."""
+    target, paths = job.target, []
+    if target.changes:
+        paths.append(atomic_write(job.folder / CHANGES, changes_csv(target.changes)))
+    else:
+        (job.folder / CHANGES).unlink(missing_ok=True)
+    if target.examples:
+        paths.append(atomic_write(job.folder / EXAMPLES, examples_json(target.examples)))
+    return paths
+
+
+def _about(job: _Job, final: Adaptation) -> dict[str, str]:
+    """What was done, in a few words by heading, for the top of the page."""
+    n, most = sum(final.n_train.values()), job.config.shots
+    return {
+        "Language": f"{display_name(job.config.lang)} ({job.config.lang})",
+        "Starts from": job.start.how.removeprefix("starts from "),
+        "Learned from": f"{n:,} examples of {len(final.n_train)} phonemes{f', at most {most} of each' if most else ''}",
+        "Split": job.target.folds[0].how,
+    }
+
+
 def evaluate(folder: Path, options: EvaluateOptions, run: Run) -> Scores:
     """Score the language pack in `folder` on a folder of labelled recordings."""
     assert options.data is not None
     pack = load_pack(folder, "language")
     lang = pack.value("language", str)
     output = run.begin(options, f"evaluate-{pack.name}")
-    model = load_language(pack, load_base(options.base))
+    base = load_base(options.base)
+    model = load_language(pack, base)
     corpus = read_corpus(options.data, lang, options.phone_set, run.progress)
     run.say(describe(corpus, lang))
     store = build_store([corpus], progress=run.progress)
@@ -147,12 +194,24 @@ def evaluate(folder: Path, options: EvaluateOptions, run: Run) -> Scores:
             "on the others"
         )
     n_train = {p: n for p, n in pack.value("examples", dict).items() if isinstance(n, int)}
-    scores = score(
-        true_labels(test), model.predict(test, run.progress), utterances(test), n_train, not_scored, seed=options.seed
-    )
+    probabilities, best = model.probabilities(embed_segments(model.learner, test, progress=run.progress)).max(1)
+    true, predicted = true_labels(test), [model.classes[int(i)] for i in best]
+    scores = score(true, predicted, utterances(test), n_train, not_scored, seed=options.seed)
     stamp = STAMP if is_synthetic(options.data) else ""
     notes += [CAVEAT] if stamp else []
+    tokens = scored_tokens(utterances(test), times(test), true, predicted, probabilities.tolist())
     extra = {"pack": pack.name, "pack_sha256": pack_hash(pack), "problems": problem_list(problems, options.data)}
+    details = Details(
+        about={
+            "Language": f"{display_name(lang)} ({lang})",
+            "Language pack": f"{pack.name} (SHA-256 {pack_hash(pack)[:12]}…)",
+            "Scored on": describe(corpus, lang),
+        },
+        tokens=tokens,
+        temperature=model.temperature,
+        base=compare_base(base, model.learner, test),
+        clips=cut_clips(scores, tokens, recordings_of(corpus)) if options.clips else None,
+    )
     paths = write_report(
         output,
         scores,
@@ -161,6 +220,7 @@ def evaluate(folder: Path, options: EvaluateOptions, run: Run) -> Scores:
         notes=notes,
         extra=extra,
         stamp=stamp,
+        details=details,
         progress=run.progress,
     )
     run.table(f1_table(scores, stamp))

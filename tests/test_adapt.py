@@ -20,11 +20,13 @@ from mtl_speech.adapt import (
     adapt_fold,
     continue_meta_training,
     divide_for_tasks,
+    logits_on,
     make_folds,
     target_rounds,
     too_few,
 )
 from mtl_speech.base import BaseModel
+from mtl_speech.base_learning import fit_temperature
 from mtl_speech.config import AdaptConfig
 from mtl_speech.corpus import Corpus
 from mtl_speech.errors import DataError
@@ -361,3 +363,15 @@ def test_few_long_recordings_are_adapted_to_without_tasks_of_their_own(
 def test_more_folds_than_recordings_are_not_made(tmp_path: Path) -> None:
     assert adapt.N_FOLDS == 5
     assert len(make_folds(toy_corpus(tmp_path, 3, 3, "ab"), None, AdaptConfig())) == 3
+
+
+def test_what_phi_was_trained_on_does_not_make_the_model_sure_of_itself(strategy: MetaLearner) -> None:
+    fold = roomy_fold()
+    run = adapted(strategy, fold)
+    tasks, valid = divide_for_tasks(fold.train, 0)
+    logits, classes = logits_on(valid, run.model.learner, tasks, run.choice)
+    assert run.model.temperature == pytest.approx(fit_temperature(logits, classes))
+    assert run.model.temperature != pytest.approx(run.choice.temperature)
+    assert adapted(strategy, fold, meta_steps=0).model.temperature > 0
+    plain = adapted(strategy, fold, meta_steps=0)
+    assert plain.model.temperature == plain.choice.temperature

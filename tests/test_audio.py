@@ -21,6 +21,8 @@ from mtl_speech.audio import (
     check_audio,
     load_audio,
     log_mel,
+    stream_audio,
+    stream_log_mel,
 )
 from mtl_speech.errors import DataError
 
@@ -213,3 +215,33 @@ def test_silence_is_at_the_floor_and_batches_are_single_waves() -> None:
     assert both.shape == (2, 1, 101, MEL_BANDS)
     torch.testing.assert_close(both[1, 0], log_mel(waves[1]))
     assert int(both[0, 0, 50].argmax()) < int(both[1, 0, 50].argmax())
+
+
+@pytest.mark.parametrize("n_samples", [50, 400, 5_000, SAMPLE_RATE, 300_000])
+def test_streamed_frames_are_those_of_the_whole(n_samples: int, tmp_path: Path) -> None:
+    wave = np.random.default_rng(1).normal(0, 0.1, n_samples).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", wave, SAMPLE_RATE, subtype="FLOAT")
+    streamed = torch.cat(list(stream_log_mel(stream_audio(tmp_path / "a.wav"))))
+    torch.testing.assert_close(streamed, log_mel(load_audio(tmp_path / "a.wav")), rtol=0, atol=1e-3)
+    for size in (100, 1_700, 40_000):
+        blocks = [wave[i : i + size] for i in range(0, n_samples, size)]
+        torch.testing.assert_close(torch.cat(list(stream_log_mel(blocks))), log_mel(wave), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 48_000])
+def test_streamed_samples_are_those_of_the_whole(rate: int, tmp_path: Path) -> None:
+    wave = 0.3 * np.random.default_rng(2).normal(0, 0.1, (15 * rate, 2)).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", wave, rate, subtype="FLOAT")
+    blocks = list(stream_audio(tmp_path / "a.wav"))
+    whole = load_audio(tmp_path / "a.wav")
+    assert len(blocks) > 1 and sum(map(len, blocks)) == len(whole)
+    np.testing.assert_allclose(np.concatenate(blocks), whole, atol=1e-4)
+
+
+def test_a_stream_of_a_broken_file_says_so(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.array([0.1, np.nan], dtype=np.float32), SAMPLE_RATE, subtype="FLOAT")
+    with pytest.raises(DataError, match="NaN"):
+        list(stream_audio(tmp_path / "a.wav"))
+    soundfile.write(tmp_path / "b.wav", np.zeros(0, dtype=np.float32), SAMPLE_RATE)
+    with pytest.raises(DataError, match="no samples"):
+        list(stream_audio(tmp_path / "b.wav"))

@@ -21,6 +21,9 @@ from mtl_speech.base_learning import (
     choose_steps,
     extended_rates,
     few_shot_index,
+    fit_temperature,
+    folds_of,
+    held_out_logits,
     learn_head,
 )
 from mtl_speech.learner import Head, MetaLearner
@@ -228,3 +231,27 @@ def test_few_shot_index_is_random_by_the_seed_and_none_means_all() -> None:
     drawn = {tuple(few_shot_index(labels, 2, seed).tolist()) for seed in range(10)}
     assert len(drawn) > 5
     assert few_shot_index(labels, None, 0).tolist() == list(range(60))
+
+
+def test_the_temperature_is_that_of_the_draw() -> None:
+    draw = torch.Generator().manual_seed(0)
+    logits = 3.0 * torch.randn(20_000, 5, generator=draw)
+    labels = torch.multinomial(torch.softmax(logits / 2.5, 1), 1, generator=draw).squeeze(1)
+    assert fit_temperature(logits, labels) == pytest.approx(2.5, rel=0.05)
+    logits[torch.arange(10), labels[:10]] = -torch.inf  # not learned: they do not count
+    assert fit_temperature(logits, labels) == pytest.approx(2.5, rel=0.05)
+    assert fit_temperature(torch.full((3, 2), -torch.inf), torch.tensor([0, 1, 0])) == 1.0
+    one_right = fit_temperature(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+    assert 0.8 < one_right < 1.0  # alone it would be 0
+
+
+def test_held_out_logits_know_nothing_of_their_fold() -> None:
+    """Changing the labels of one fold changes the logits of the others alone."""
+    learner, (z, labels, groups) = plain_learner(), examples(6, 1.0)
+    fold = folds_of(groups, 0)
+    assert fold is not None
+    first = held_out_logits(learner, z, labels, fold, ROWS, StepChoice(5))
+    changed = torch.where(fold == 1, (labels + 1) % len(ROWS), labels)
+    second = held_out_logits(learner, z, changed, fold, ROWS, StepChoice(5))
+    assert torch.equal(first[fold == 1], second[fold == 1])
+    assert not torch.equal(first[fold != 1], second[fold != 1])

@@ -29,7 +29,19 @@ from mtl_speech.strategy import new_learner, strategy_pack
 from tests.command_line import labelled_folder, report, run, save_base
 from tests.helpers import meta_config, tiny_base
 
-COMMANDS = ["validate", "pretrain", "meta-train", "adapt", "evaluate", "ablate", "demo", "info"]
+COMMANDS = [
+    "validate",
+    "pretrain",
+    "meta-train",
+    "adapt",
+    "evaluate",
+    "transcribe",
+    "suggest",
+    "compare",
+    "ablate",
+    "demo",
+    "info",
+]
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +200,8 @@ ERRORS: list[tuple[int, str, list[str]]] = [
     (1, "it builds on 'tiny-0'", ["adapt", *ON_FEW[:-1], "{other}", "--strategy", "{strategy}"]),
     (1, "is of the kind 'strategy', and 'encoder' is needed", ["ablate", *ON_FEW[:-1], "{strategy}"]),
     (1, "is of the kind 'encoder', and 'language' is needed", ["evaluate", "{base}", "--data", "{few}"]),
+    (1, "is of the kind 'encoder', and 'language' is needed", ["transcribe", "{base}", "{few}"]),
+    (1, "nowhere: no such file or folder", ["transcribe", "{base}", "nowhere"]),
     (1, "it builds on 'tiny-0'", ["info", "{strategy}", "--base", "{other}"]),
     (1, "is not a pack: it has no card.json", ["info", "{few}"]),
     (1, "no language has enough examples for a task", ["meta-train", "{few}", "--base", "{base}", "--lang", "sw"]),
@@ -209,6 +223,8 @@ ERRORS: list[tuple[int, str, list[str]]] = [
     (2, "No such option '--shoots'", ["adapt", "--shoots", "3"]),
     (2, "No such command 'adpat'", ["adpat"]),
     (2, "Missing argument 'FOLDER'", ["validate"]),
+    (2, "Missing argument 'AUDIO...'", ["transcribe", "{base}"]),
+    (2, "must be one of textgrid, ctm, json, eaf", ["transcribe", "{base}", "{few}", "--format", "textgrid,txt"]),
 ]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from pympi import Elan
 
 from mtl_speech.corpora import ctm, language_folders, read_corpus, timit, validate
 from mtl_speech.corpora.textgrid import write_textgrid
@@ -399,6 +400,69 @@ def test_textgrid_is_preferred_and_that_is_told(tmp_path: Path) -> None:
     corpus = read_corpus(tmp_path)
     assert [segment.phoneme for segment in corpus.utterances[0].segments] == ["p", "a"]
     assert ["a.TextGrid is used" in problem.reason for problem in corpus.problems] == [True]
+
+
+def eaf(path: Path, tier: str = "phones", label: str = "t") -> Path:
+    made = Elan.Eaf()
+    made.add_tier(tier)
+    made.add_annotation(tier, 100, 300, label)
+    made.to_file(str(path))
+    return path
+
+
+def test_labels_of_elan_are_read(tmp_path: Path) -> None:
+    audio(tmp_path / "s1" / "a.wav")
+    eaf(tmp_path / "s1" / "a.eaf")
+    corpus = validate(tmp_path)
+    assert corpus.problems == ()
+    assert corpus.utterances[0].segments == (Segment("t", 0.1, 0.3),)
+
+
+def test_of_a_textgrid_and_an_eaf_it_is_said_which_is_used(tmp_path: Path) -> None:
+    audio(tmp_path / "a.wav")
+    eaf(tmp_path / "a.eaf")
+    raw_textgrid(tmp_path / "a.TextGrid", PLAIN)
+    corpus = read_corpus(tmp_path)
+    assert [segment.phoneme for segment in corpus.utterances[0].segments] == ["p", "a"]
+    (problem,) = corpus.problems
+    assert (problem.file.name, problem.used) == ("a.TextGrid", True)
+    assert "is used; a.eaf, which has a tier 'phones' too, is not" in problem.reason
+
+
+def test_the_one_with_phones_is_used_where_the_other_has_none(tmp_path: Path) -> None:
+    audio(tmp_path / "a.wav")
+    eaf(tmp_path / "a.eaf")
+    raw_textgrid(tmp_path / "a.TextGrid", PLAIN, tier="notes")
+    corpus = read_corpus(tmp_path)
+    assert [segment.phoneme for segment in corpus.utterances[0].segments] == ["t"]
+    assert [(p.file.name, p.used) for p in corpus.problems] == [("a.TextGrid", True)]
+    assert corpus.problems[0].reason.endswith("; a.eaf is used")
+    raw_textgrid(tmp_path / "a.TextGrid", PLAIN)
+    eaf(tmp_path / "a.eaf", "phones-pred")
+    corpus = read_corpus(tmp_path)
+    assert [segment.phoneme for segment in corpus.utterances[0].segments] == ["p", "a"]
+    assert [(p.file.name, p.used) for p in corpus.problems] == [("a.eaf", True)]
+    assert corpus.problems[0].reason.endswith("; a.TextGrid is used")
+
+
+def test_machine_labels_are_never_taken_for_checked_ones(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        audio(tmp_path / f"{name}.wav")
+    raw_textgrid(tmp_path / "a.TextGrid", PLAIN, tier="phones-pred")
+    eaf(tmp_path / "b.eaf", "phones-pred")
+    (tmp_path / "phones-pred.ctm").write_text("c 1 0.1 0.2 p 0.9\n")
+    corpus = read_corpus(tmp_path)
+    assert corpus.utterances == ()
+    told = {problem.file.name: (problem.reason, problem.used) for problem in corpus.problems}
+    for name in ("a.TextGrid", "b.eaf"):
+        assert told[name] == (
+            "the tier 'phones-pred' holds machine labels: check them and rename the tier to 'phones'",
+            False,
+        )
+    assert "machine labels" in told["phones-pred.ctm"][0]
+    assert "no labels" in told["c.wav"][0] and set(told) == {"a.TextGrid", "b.eaf", "c.wav", "phones-pred.ctm"}
+    (tmp_path / "phones-pred.ctm").rename(tmp_path / "phones.ctm")
+    assert [u.id for u in read_corpus(tmp_path).utterances] == ["c"]
 
 
 def test_one_language_of_voxangeles(corpora: Path, tmp_path: Path) -> None:

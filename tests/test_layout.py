@@ -23,10 +23,12 @@ PACKAGE = ROOT / "mtl_speech"
 
 # A module imports only from modules before it. `corpora` stands for the modules in that folder.
 ORDER = """
-    errors files plain logs settings config options languages phone_sets articulation phonemes audio corpus intervals
-    corpora features crops augment views episodes hard_classes encoder scale_shift learner metrics figures pack_files
-    pack base pretrain meta_train strategy base_learning language_pack evaluate adapt ablate report results demo run
-    start workflows training inspection console cli __main__
+    errors files plain logs settings config options languages phone_sets articulation phonemes audio corpus
+    corrections intervals corpora features crops augment views episodes hard_classes encoder scale_shift segmenter
+    segmental learner metrics figures pack_files pack earlier transcription transcript_files transcript_elan
+    sequence_metrics recordings word_list suggest base pretrain meta_train strategy base_learning zero_shot
+    language_pack transcribe evaluate adapt ablate tokens clips forgetting learning_curve findings html_report
+    report results demo run compare start workflows transcribing suggesting training inspection console cli __main__
 """.split()
 
 # Modules that `mtl-speech --help` loads, and packages that take long to load.
@@ -46,7 +48,7 @@ LIGHT = [
 ]
 HEAVY = {
     *("torch", "torchaudio", "speechbrain", "librosa", "panphon", "pandas", "sklearn", "scipy", "matplotlib", "numba"),
-    *("safetensors", "hyperpyyaml", "jiwer", "transformers"),
+    *("safetensors", "hyperpyyaml", "jiwer", "jinja2", "pympi", "transformers"),
 }
 
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from mtl_speech.errors import UsageError
 from mtl_speech.learner import (
+    ROWS_ARE_MEANS,
     THETA_INITS,
     Head,
     MetaLearner,
@@ -243,9 +244,10 @@ def test_theta_init_posterior_weighs_theta_and_examples(learner: MetaLearner) ->
     torch.testing.assert_close(heavier.weight[0, 1], torch.tensor([0.0, (20 * 2 + 2 * 3) / 22]))
 
 
-def test_theta_init_posterior_treats_a_guessed_phoneme_as_never_met(learner: MetaLearner) -> None:
-    learner.theta_init = "posterior"
-    learner.neighbours = torch.tensor([[1, 3], [0, 3], [0, 1], [0, 1]])
+@pytest.mark.parametrize("theta_init", ROWS_ARE_MEANS)
+def test_a_guessed_phoneme_is_treated_as_never_met(learner: MetaLearner, theta_init: str) -> None:
+    learner.theta_init = theta_init
+    learner.guess = 0.5 * torch.tensor([[0.0, 1, 0, 1], [1, 0, 0, 1], [1, 1, 0, 0], [1, 1, 0, 0]])
     guessed = torch.tensor([[False, True]])
     head = learner.initial_head(SUPPORT, SUPPORT_LABELS, torch.tensor([[0, 1]]), guessed=guessed)
     # Phoneme 1 is guessed from 0 and 3: the row ((1, 0) + (4, 4)) / 2 counts half an example beside two of mean (0, 3).

@@ -65,7 +65,7 @@ def double_learner(theta_init: str, granularity: str = "channel") -> tuple[MetaL
     learner = tiny_learner(toy_store(), tiny_encoder(), granularity, theta_init).double()
     shake(learner, size=0.05)
     learner.met[3:5] = False
-    learner.neighbours = torch.stack((torch.arange(12).roll(1), torch.arange(12).roll(-1)), dim=1)
+    learner.guess = 0.5 * (torch.eye(12).roll(1, 1) + torch.eye(12).roll(-1, 1))
     return learner, store
 
 
@@ -355,7 +355,7 @@ def test_the_optimiser_holds_exactly_what_is_trainable_with_the_rates_of_the_set
 def run(seed: int, **settings: object) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
     store = toy_store(noise=1.5)
     learner = tiny_learner(store, theta_init=str(settings.get("theta_init", "previous")))
-    learner.neighbours = torch.stack((torch.arange(12).roll(1), torch.arange(12).roll(-1)), dim=1)
+    learner.guess = 0.5 * (torch.eye(12).roll(1, 1) + torch.eye(12).roll(-1, 1))
     trainer = MetaTrainer(learner, store, meta_config(seed=seed, meta_steps=4, **settings))
     return trainer.train().rounds, {n: t.clone() for n, t in trainable_state(learner).items()}
 

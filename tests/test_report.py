@@ -113,7 +113,7 @@ def test_show_writes_plain_text_where_there_is_no_terminal(scores: Scores) -> No
 def test_the_json_holds_every_number(tmp_path: Path, scores: Scores) -> None:
     options = {"settings": {"rate": NAN}, "notes": ["The voice is synthetic."], "extra": {"curve": np.eye(2)}}
     paths = write(tmp_path / "a" / "b", scores, ablation=ROWS, stamp="synthetic", **options)
-    assert [p.name for p in paths] == ["report.json", "report.csv", "confusion.png", "ablation.png"]
+    assert [p.name for p in paths] == ["report.json", "report.csv", "report.html", "confusion.png", "ablation.png"]
     data = strict(paths[0].read_text(encoding="utf-8"))
     assert data == report_data(scores, ROWS, command="mtl-speech demo", stamp="synthetic", **options)  # type: ignore[arg-type]
     found = data["scores"]
@@ -123,7 +123,7 @@ def test_the_json_holds_every_number(tmp_path: Path, scores: Scores) -> None:
     by_name = {p["phoneme"]: p for p in found["phonemes"]}
     for phoneme in scores.phonemes:
         assert by_name[phoneme.phoneme] == {**vars(phoneme), "f1_ci95": list(phoneme.f1_ci95)}
-    assert found["not_scored"][0] == {"phoneme": "ɽ", "n_examples": 2, "reason": "fewer than K + 1 = 6 examples"}
+    assert found["not_scored"][0] == {**vars(scores.not_scored[0])}
     np.testing.assert_array_equal(found["confusion"]["counts"], scores.confusion)
     assert tuple(found["confusion"]["labels"]) == scores.labels
     assert data["ablation"][1]["difference_to_previous"] == {"mean": 0.159, "ci95": [0.13, 0.19], "n": 9}
@@ -133,7 +133,7 @@ def test_the_json_holds_every_number(tmp_path: Path, scores: Scores) -> None:
 
 
 def test_the_csv_holds_the_numbers_of_the_json(tmp_path: Path, scores: Scores) -> None:
-    json_path, csv_path, _ = write(tmp_path, scores, stamp="synthetic")
+    json_path, csv_path, *_ = write(tmp_path, scores, stamp="synthetic")
     found = strict(json_path.read_text(encoding="utf-8"))["scores"]
     assert csv_path.read_bytes().startswith("\ufeff".encode())  # for spreadsheets
     with csv_path.open(encoding="utf-8-sig", newline="") as file:
@@ -178,7 +178,7 @@ def test_the_pictures_are_there(tmp_path: Path, scores: Scores) -> None:
 def test_a_report_without_ablation_leaves_no_picture_of_an_earlier_one(tmp_path: Path, scores: Scores) -> None:
     write(tmp_path, scores, ablation=ROWS)
     write(tmp_path, scores)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["confusion.png", "report.csv", "report.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["confusion.png", "report.csv", "report.html", "report.json"]
     assert strict((tmp_path / "report.json").read_text(encoding="utf-8"))["ablation"] is None
 
 

@@ -23,6 +23,7 @@ from mtl_speech.scale_shift import distance_from_identity, scale_shift_layers
 from mtl_speech.strategy import (
     N_NEIGHBOURS,
     extend,
+    guess_weights,
     load_learner,
     nearest,
     new_learner,
@@ -103,7 +104,7 @@ def test_preparing_sets_what_the_settings_say(base: BaseModel) -> None:
     assert float(z.square().sum(1).mean()) == pytest.approx(9.0, rel=1e-3)
     assert learner.met.tolist() == [p < 8 for p in range(12)]  # two languages of six phonemes, two apart
     torch.testing.assert_close(learner.theta[0].detach(), z[store.label == 0].mean(0), rtol=1e-4, atol=1e-5)
-    assert torch.equal(learner.neighbours, nearest(learner, learner.phonemes))
+    assert torch.equal(learner.guess, guess_weights(learner, learner.phonemes))
     plain = new_learner(base, store.phonemes, config)
     prepare_learner(plain, store, replace(config, whiten=False))
     diagonal = plain.whitener.diagonal()
@@ -144,7 +145,8 @@ def test_extending_adds_rows_of_the_mean_of_the_neighbours_and_keeps_the_others(
         torch.testing.assert_close(learner.theta_bias[row], bias[rows].mean(0))
     assert learner.met.tolist() == [p < 8 for p in range(14)]
     assert learner.theta.requires_grad and learner.theta_bias.requires_grad
-    assert learner.neighbours.shape == (14, N_NEIGHBOURS) and bool(learner.met[learner.neighbours].all())
+    assert learner.guess.shape == (14, 14) and not bool(learner.guess[:, ~learner.met].any())
+    assert ((learner.guess > 0).sum(1) == N_NEIGHBOURS).all() and torch.allclose(learner.guess.sum(1), torch.ones(14))
     assert extend(learner, ("z", "a")) == {} and len(learner.phonemes) == 14
 
 
@@ -178,7 +180,7 @@ def test_a_strategy_pack_holds_all_but_theta_capital_and_comes_back_to_the_bit(
     loaded, settings = load_learner(pack, base)
     assert settings == config and loaded.phonemes == learner.phonemes
     assert frozen_bytes(loaded) == frozen_bytes(learner)
-    assert torch.equal(loaded.neighbours, learner.neighbours)
+    assert torch.equal(loaded.guess, learner.guess)
     assert loaded.theta_init == "posterior" and not loaded.training
     assert {n for n, p in loaded.named_parameters() if p.requires_grad} == {
         n for n, p in learner.named_parameters() if p.requires_grad
@@ -188,7 +190,7 @@ def test_a_strategy_pack_holds_all_but_theta_capital_and_comes_back_to_the_bit(
 
 
 def test_a_loaded_strategy_goes_on_meta_training(base: BaseModel, tmp_path: Path) -> None:
-    """With phonemes treated as never met, which need the neighbours of every row."""
+    """With phonemes treated as never met, which need the guess of every row."""
     learner, config = prepared(base, theta_init="posterior", guess_share=1.0)
     loaded, _ = load_learner(saved(strategy_pack(learner, base, config, {"name": "s"}), tmp_path), base)
     store = replace(toy_store(), phonemes=loaded.phonemes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 from mtl_speech.base import load_base
 from mtl_speech.corpora.espeak import espeak_available
-from mtl_speech.corpora.textgrid import write_textgrid
+from mtl_speech.corpora.textgrid import read_textgrid, write_textgrid
 from mtl_speech.demo import CAVEAT, is_synthetic
 from mtl_speech.language_pack import load_language
 from mtl_speech.pack import load_pack, pack_hash
@@ -20,7 +21,7 @@ from mtl_speech.strategy import load_learner
 from tests.command_line import INVENTORY, labelled_folder, report, run, save_base
 from tests.helpers import toy_recording
 
-FILES = {"pack", "report.json", "report.csv", "confusion.png", "history.json", "log.txt"}
+FILES = {"pack", "report.html", "report.json", "report.csv", "tokens.csv", "confusion.png", "history.json", "log.txt"}
 TINY = "--channels 8 --blocks 1 --embedding-size 12 --epochs 1 --crop-lengths 40 --batch-frames 400 --threads 1".split()
 
 
@@ -161,7 +162,7 @@ def test_adapt_cross_validates_and_learns_the_pack_from_all(shared: Path) -> Non
     assert "too few" in said  # for meta-training
     assert "synthetic" not in said
     folder = Path("results/adapt-pa/0")
-    assert written(folder) == FILES
+    assert written(folder) == FILES | {"examples.json"}
     found = report(folder)
     assert found["scores"]["n"] == 48 and found["ablation"] is None
     assert found["command"].startswith("mtl-speech adapt --lang pan-Guru --data ")
@@ -219,9 +220,183 @@ def test_no_output_has_a_path_of_the_machine(shared: Path, tmp_path: Path, monke
     monkeypatch.setenv("HOME", str(shared))
     run("adapt", "--lang", "sw", "--data", shared / "few", "--base", shared / "base", "--output-dir", tmp_path / "o")
     texts = [p.read_text(encoding="utf-8-sig") for p in tmp_path.rglob("*") if p.suffix in (".txt", ".json", ".csv")]
-    assert len(texts) == 5  # log, report.json, report.csv, history, card
+    assert len(texts) == 7  # log, report.json, report.csv, tokens, history, examples, card
     assert not any(str(shared) in text or str(tmp_path) in text for text in texts)
     assert any("~/few" in text for text in texts)
+
+
+# --- corrections come back ---------------------------------------------------------------------------------------------
+
+
+def relabel(path: Path, number: int, label: str, pred: bool = False) -> tuple[str, str]:
+    """Give phone `number` of a TextGrid another label, beside the machine's with `pred`; gives the old and the new one."""
+    grid = read_textgrid(path)
+    phones = [(i.start, i.end, i.label) for i in grid.tiers[0].intervals if i.label]
+    start, end, old = phones[number]
+    corrected = [*phones[:number], (start, end, label), *phones[number + 1 :]]
+    write_textgrid(path, grid.duration, {"phones": corrected, **({"phones-pred": phones} if pred else {})})
+    return old, label
+
+
+def changes(folder: Path) -> list[dict[str, str]]:
+    """The lines of changes.csv."""
+    with open(folder / "changes.csv", encoding="utf-8-sig", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.parametrize("command", ["adapt", "ablate"])
+def test_a_corrected_label_is_learned_at_once_and_told(shared: Path, tmp_path: Path, command: str) -> None:
+    data = labelled_folder(tmp_path / "data", 4, 2)
+    arguments = [command, "--lang", "sw", "--data", data, "--base", shared / "base", "--meta-steps", 0]
+    said = run(*arguments).stdout
+    folder = Path(f"results/{command}-sw/0")
+    assert "Labels against" not in said and not (folder / "changes.csv").exists()
+    first = load_pack(folder / "pack")
+    old, new = relabel(data / "s0" / "u00.TextGrid", 2, "b", pred=True)
+    (data / "s1" / "u03.wav").rename(data / "s1" / "new.wav")
+    (data / "s1" / "u03.TextGrid").rename(data / "s1" / "new.TextGrid")
+    said = run(*arguments).stdout
+    assert "phones relabelled" in said and f"{old} → {new} 1" in said and "s1/u03 → s1/new" in said
+    assert "labels of the machine in 1 corrected recordings: 5 of 6 kept (83%); 1 relabelled" in said
+    assert [(row["against"], row["recording"], row["change"]) for row in changes(folder)] == [
+        ("the earlier run", "s1/new", "recording renamed"),
+        ("the earlier run", "s0/u00", "relabelled"),
+        ("the machine's labels", "s0/u00", "relabelled"),
+    ]
+    pack = load_pack(folder / "pack")
+    assert pack.card["examples"] == {**dict.fromkeys(sorted(INVENTORY), 4), old: 3, "b": 5}
+    assert pack_hash(pack) != pack_hash(first)
+    kept = folder / "earlier" / "1"
+    assert f"the earlier pack and report are kept in {kept}" in said
+    assert pack_hash(load_pack(kept / "pack")) == pack_hash(first)
+    assert written(kept) >= {"report.json", "report.html", "examples.json"}
+    found = report(folder)
+    assert any("phones relabelled 1" in note for note in found["notes"])
+    assert ["phones relabelled", 1, f"{old} → b 1"] in found["extra"]["changes"]["the earlier run"]
+    if command == "adapt":
+        assert "labels against the earlier run: nothing changed" in run(*arguments).stdout
+        assert {row["against"] for row in changes(folder)} == {"the machine's labels"}
+
+
+@pytest.mark.slow
+def test_ten_words_of_a_real_language_are_learned_corrected_and_learned_again(corpora: Path, tmp_path: Path) -> None:
+    source = corpora / "voxangeles" / "lad"
+    if not source.is_dir():
+        pytest.skip(f"no voxangeles in {corpora}")
+    data = tmp_path / "rec" / "speaker"
+    data.mkdir(parents=True)
+    for audio in sorted(source.glob("*.flac"))[:10]:
+        for path in (audio, audio.with_suffix(".TextGrid")):
+            shutil.copy(path, data)
+    arguments = ["adapt", "--lang", "lad", "--data", data.parent, "--inventory", "a e i o u ɖ"]
+    run(*arguments, "-q")
+    folder = Path("results/adapt-lad/0")
+    before = load_pack(folder / "pack")
+    grid = sorted(data.glob("*.TextGrid"))[0]
+    tiers = {t.name: [(i.start, i.end, i.label) for i in t.intervals if i.label] for t in read_textgrid(grid).tiers}
+    start, end, old = tiers["phones"][0]
+    tiers["phones"][0] = (start, end, "p")
+    write_textgrid(grid, read_textgrid(grid).duration, tiers)
+    said = run(*arguments).stdout
+    assert f"{old} → p 1" in said and [(row["before"], row["after"]) for row in changes(folder)] == [(old, "p")]
+    examples, earlier = load_pack(folder / "pack").card["examples"], before.card["examples"]
+    assert isinstance(examples, dict) and isinstance(earlier, dict)
+    assert examples.get("p", 0) == earlier.get("p", 0) + 1 and examples[old] == earlier[old] - 1
+    assert pack_hash(load_pack(folder / "earlier" / "1" / "pack")) == pack_hash(before)
+    assert "ɖ ← " in said and "ɖ" in load_pack(folder / "pack").card["zero_shot"]  # type: ignore[operator]
+
+
+def test_labels_are_compared_with_those_of_the_run_given(shared: Path, tmp_path: Path) -> None:
+    data = labelled_folder(tmp_path / "data", 4, 2)
+    arguments = ["adapt", "--lang", "sw", "--data", data, "--base", shared / "base", "--output-dir"]
+    run(*arguments, "one")
+    relabel(data / "s0" / "u00.TextGrid", 0, "b")
+    run(*arguments, "two", "--after", "one")
+    assert [(row["against"], row["change"]) for row in changes(Path("two"))] == [("the earlier run", "relabelled")]
+    assert {path.name for path in Path("one").iterdir()} == FILES | {"examples.json"}, "that run stays as it is"
+    failed = run(*arguments, "three", "--after", shared, code=2)
+    assert "there is no examples.json: give the results folder of an earlier run" in failed.stderr
+    (Path("two") / "examples.json").write_text("{}")
+    assert "not a list of examples" in run(*arguments, "two", code=1).stderr
+
+
+def test_a_pack_names_no_recording(shared: Path, tmp_path: Path) -> None:
+    data = labelled_folder(tmp_path / "secret", 6, 2)
+    faulty_folder(data)
+    arguments = ["adapt", "--lang", "sw", "--data", data, "--base", shared / "base"]
+    run(*arguments)
+    (data / "s1" / "u01.TextGrid").rename(data / "s1" / "moved.TextGrid")
+    (data / "s1" / "u01.wav").rename(data / "s1" / "moved.wav")
+    run(*arguments)
+    folder = Path("results/adapt-sw/0")
+    card = (folder / "pack" / "card.json").read_text(encoding="utf-8")
+    assert not [name for name in ("u0", "moved", "secret", "odd", "bare", ".TextGrid", "s1") if name in card]
+    assert any("odd.TextGrid" in note for note in report(folder)["notes"])
+
+
+def test_pretrain_and_meta_train_keep_the_earlier_pack(shared: Path) -> None:
+    options = ["--base", shared / "base", "--meta-steps", 1, "--n-way", 3, "--n-shot", 1, "--valid-tasks", 2]
+    for arguments, output in (
+        (["pretrain", shared / "few", "--augmented-views", 0, "--valid", shared / "many", *TINY], "p"),
+        (["meta-train", shared / "many", *options], "m"),
+    ):
+        run(*arguments, "--output-dir", output)
+        first = pack_hash(load_pack(f"{output}/pack"))
+        said = run(*arguments, "--output-dir", output, "--seed", 1).stdout
+        assert f"the earlier pack and report are kept in {Path(output, 'earlier', '1')}" in said
+        assert pack_hash(load_pack(f"{output}/earlier/1/pack")) == first != pack_hash(load_pack(f"{output}/pack"))
+        assert written(f"{output}/earlier/1") == {"pack", "history.json"}
+
+
+# --- phonemes never heard ----------------------------------------------------------------------------------------------
+
+
+def test_phonemes_of_the_inventory_without_an_example_are_zero_shot_everywhere(shared: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "inventory.txt"
+    listed.write_text("\ufeff" + " ".join(INVENTORY[:-1]) + "\nɖ, tʃ\n", encoding="utf-8")
+    test = labelled_folder(tmp_path / "test", 3, 1, inventory=[*INVENTORY[:4], "s"], seed=7)
+    for path in test.rglob("*.TextGrid"):
+        grid = read_textgrid(path)
+        phones = [(i.start, i.end, "ɖ" if i.label == "s" else i.label) for i in grid.tiers[0].intervals if i.label]
+        write_textgrid(path, grid.duration, {"phones": phones})
+    options = ["--data", shared / "many", "--test", test, "--base", shared / "base", "--inventory", listed]
+    said = run("adapt", "--lang", "sw", *options).stdout
+    folder = Path("results/adapt-sw/0")
+    assert f"labels outside the inventory given, learned all the same: {INVENTORY[-1]} (12)" in said
+    assert "zero-shot, for want of an example: ɖ ← " in said
+    lines = {line.split()[0]: line for line in said.split("Phoneme F1")[1].splitlines() if line.strip()}
+    assert lines["ɖ"].endswith("zero-shot; unreliable: n < 5") and lines["t͡ʃ"].endswith("zero-shot; not scored")
+    scores = report(folder)["scores"]
+    assert {p["phoneme"]: p["zero_shot"] for p in scores["phonemes"]} == dict.fromkeys(INVENTORY[:4], False) | {
+        "ɖ": True
+    }
+    assert {m["phoneme"]: m["zero_shot"] for m in scores["not_scored"]} == {
+        **dict.fromkeys(INVENTORY[4:], False),
+        "t͡ʃ": True,
+    }
+    assert "zero-shot" in (folder / "report.csv").read_text(encoding="utf-8").split("\nphoneme,ɖ")[1].split("\n")[0]
+    pack = load_pack(folder / "pack", "language")
+    assert set(pack.card["zero_shot"]) == {"ɖ", "t͡ʃ"} and "ɖ" not in pack.card["examples"]  # type: ignore[arg-type, operator]
+    model = load_language(pack, load_base(shared / "base"))
+    assert set(model.classes) == {*INVENTORY, "ɖ", "t͡ʃ"} and set(model.zero_shot) == {"ɖ", "t͡ʃ"}
+    assert "zero-shot:" in run("info", folder / "pack", "--base", shared / "base").stdout
+    run("evaluate", folder / "pack", "--data", test, "--base", shared / "base", "-q")
+    again = report(Path("results/evaluate-sw-0/0"))["scores"]["phonemes"]
+    assert [p["phoneme"] for p in again if p["zero_shot"]] == ["ɖ"]
+
+
+def test_an_inventory_that_cannot_be_used_is_refused_before_any_work(shared: Path) -> None:
+    options = ["--data", shared / "few", "--base", shared / "base", "--inventory"]
+    failed = run("adapt", "--lang", "sw", *options, "a b Q7 xyz", code=2)
+    assert "no phonemes in IPA: Q7 xyz" in failed.stderr
+    assert "my-inventory.txt" in run("adapt", "--lang", "sw", *options, "my-inventory.txt", code=2).stderr
+
+
+def test_the_rows_of_an_ablation_know_the_same_inventory(shared: Path) -> None:
+    options = ["--data", shared / "many", "--base", shared / "base", "--meta-steps", 1, "--inventory", "p t"]
+    run("ablate", "--lang", "sw", *options, "-q")
+    missing = {m["phoneme"]: m["zero_shot"] for m in report(Path("results/ablate-sw/0"))["scores"]["not_scored"]}
+    assert missing == {"p": True, "t": True}
 
 
 # --- ablate, evaluate, info, demo --------------------------------------------------------------------------------------
@@ -231,7 +406,7 @@ def test_ablate_compares_three_systems_on_the_same_tests(shared: Path) -> None:
     options = ["--data", shared / "many", "--base", shared / "base", "--meta-steps", 1]
     said = run("ablate", "--lang", "sw", *options).stdout
     folder = Path("results/ablate-sw/0")
-    assert written(folder) == FILES | {"ablation.png"}
+    assert written(folder) == FILES | {"ablation.png", "examples.json"}
     rows = report(folder)["ablation"]
     assert [row["name"] for row in rows] == ["baseline", "+ meta-transfer", "+ curriculum"]
     assert [row["difference_to_previous"] is None for row in rows] == [True, False, False]
@@ -251,7 +426,9 @@ def test_a_language_pack_is_evaluated_and_described(shared: Path, tmp_path: Path
     scores = report(folder)["scores"]
     assert scores["n"] == 12 and {p["phoneme"] for p in scores["phonemes"]} == set(INVENTORY[:4])
     assert {p["n_train"] for p in scores["phonemes"]} == {10}  # as the card says: 5 of 6 speakers, 2 recordings each
-    assert scores["not_scored"] == [{"phoneme": "t", "n_examples": 3, "reason": "not in the pack's inventory"}]
+    assert scores["not_scored"] == [
+        {"phoneme": "t", "n_examples": 3, "reason": "not in the pack's inventory", "zero_shot": False}
+    ]
     assert "not in the pack's inventory" in said
     told = run("info", pack, "--base", base, "--output-dir", "told").stdout
     assert "sw-0 (language)" in told and "Swahili" in told and f"6: {' '.join('bdkeia')}" not in told

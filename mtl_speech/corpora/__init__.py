@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from mtl_speech.audio import SAMPLE_RATE, audio_duration, check_audio, load_audio
 from mtl_speech.corpora.folder import Contents, Progress, has_audio, scan
-from mtl_speech.corpora.intervals import find_segments, find_words
+from mtl_speech.corpora.intervals import MACHINE_LABELS, find_segments, find_words
 from mtl_speech.corpus import Corpus, Problem, Segment, Utterance
 from mtl_speech.errors import DataError, UsageError
 from mtl_speech.languages import canonical
@@ -15,8 +16,8 @@ from mtl_speech.phonemes import PHONE_SETS, guess_phone_set
 __all__ = ["Progress", "language_folders", "read_corpus", "validate"]
 
 _EXPECTED = (
-    "expected audio files (WAV, FLAC, Opus, Ogg, MP3), each with a .TextGrid (a tier 'phones') or .PHN of the same "
-    "name beside it, or one .ctm file in the folder"
+    "expected audio files (WAV, FLAC, Opus, Ogg, MP3), each with a .TextGrid or .eaf (a tier 'phones') or a .PHN of the "
+    "same name beside it, or one .ctm file in the folder"
 )
 
 
@@ -110,17 +111,19 @@ def _duration(path: Path, in_full: bool, problems: list[Problem]) -> float | Non
 
 def _labelled(
     key: str, contents: Contents, duration: float, phone_set: str
-) -> tuple[tuple[Segment, ...], tuple[tuple[str, float, float], ...]] | None:
-    """The segments and words of a recording; None, with a problem, if there is no segment."""
+) -> tuple[tuple[Segment, ...], tuple[tuple[str, float, float], ...], tuple[Segment, ...]] | None:
+    """The segments and words of a recording, and its machine labels; None, with a problem, if there is no segment."""
     labels = contents.labels.get(key)
     if labels is None:
         return None
     segments, problems = find_segments(labels, duration, phone_set)
     words, word_problems = find_words(labels, duration)
-    contents.problems.extend((*labels.problems, *problems, *word_problems))
+    transcribed = replace(labels, tier=MACHINE_LABELS, phones=labels.machine, duration=None)
+    machine, machine_problems = find_segments(transcribed, duration, "ipa")
+    contents.problems.extend((*labels.problems, *problems, *word_problems, *machine_problems))
     if not segments:
         contents.problems.append(
             Problem(labels.file, "no usable phoneme in it; the recording is left out", labels.tier)
         )
         return None
-    return segments, words
+    return segments, words, machine

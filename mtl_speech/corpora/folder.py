@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mtl_speech.audio import AUDIO_SUFFIXES
-from mtl_speech.corpora import ctm, textgrid, timit
-from mtl_speech.corpora.intervals import Labels
+from mtl_speech.corpora import ctm, elan, textgrid, timit
+from mtl_speech.corpora.intervals import MACHINE_LABELS, Labels, MissingPhones
 from mtl_speech.corpus import Problem
 from mtl_speech.errors import DataError
 
@@ -20,9 +20,11 @@ Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 UNREADABLE_SUFFIXES = (".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr", ".3gp")
 _READERS: tuple[tuple[str, Callable[[Path], Labels]], ...] = (
     (".phn", timit.read_labels),
+    (".eaf", elan.read_labels),
     (".textgrid", textgrid.read_labels),  # the last one found for a recording is used
 )
-_STEM_SUFFIXES = (*AUDIO_SUFFIXES, *UNREADABLE_SUFFIXES, *(suffix for suffix, _ in _READERS))
+LABEL_SUFFIXES = tuple(suffix for suffix, _ in _READERS)
+_STEM_SUFFIXES = (*AUDIO_SUFFIXES, *UNREADABLE_SUFFIXES, *LABEL_SUFFIXES)
 
 
 @dataclass
@@ -36,28 +38,32 @@ class Contents:
 
 def has_audio(folder: Path) -> bool:
     """Whether there is an audio file in the folder or below it."""
-    return any(path.suffix.lower() in AUDIO_SUFFIXES for path in _files(folder))
+    return any(path.suffix.lower() in AUDIO_SUFFIXES for path in files_below(folder))
 
 
 def scan(folder: Path, track: Progress) -> Contents:
     """Find the recordings below a folder and read the labels of each. `track` wraps the long loop."""
-    files = sorted(_files(folder))
+    files = sorted(files_below(folder))
     contents = Contents()
     _find_recordings(folder, files, contents)
     _read_ctm(folder, [path for path in files if path.suffix.lower() == ".ctm"], contents)
-    failed: set[str] = set()
-    for suffix, read in _READERS:
-        paths = [path for path in files if path.suffix.lower() == suffix]
-        for path in track(paths, f"Labels of {folder.resolve().name}") if paths else ():
-            _read_one(_key(folder, path), path, read, contents, failed)
+    labels = [(key_of(folder, path), path) for path in files if path.suffix.lower() in LABEL_SUFFIXES]
+    failed = _read_label_files(labels, contents, track, f"Labels of {folder.resolve().name}")
     for key, path in contents.recordings.items():
         if key not in contents.labels and key not in failed:
-            reason = "no labels: no .TextGrid or .PHN of the same name beside it, and no .ctm names it"
+            reason = "no labels: no .TextGrid, .eaf or .PHN of the same name beside it, and no .ctm names it"
             contents.problems.append(Problem(path, reason))
     return contents
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def labels_beside(recordings: Mapping[str, Path], files: Sequence[tuple[str, Path]], track: Progress) -> Contents:
+    """The labels of recordings by id, from label files, each with the id of its recording; as `scan` reads those of a folder."""
+    contents = Contents(dict(recordings))
+    _read_label_files(files, contents, track, "Labels")
+    return contents
+
+
+def files_below(folder: Path) -> Iterator[Path]:
     """All files below a folder but hidden ones; links to folders are followed, each folder once."""
     seen: set[str] = set()
     for root, folders, names in os.walk(folder, followlinks=True):
@@ -70,7 +76,7 @@ def _files(folder: Path) -> Iterator[Path]:
         yield from (Path(root, name) for name in names if not name.startswith("."))
 
 
-def _key(folder: Path, path: Path) -> str:
+def key_of(folder: Path, path: Path) -> str:
     """The id of the recording that a file belongs to: "a.WAV", "a.WAV.wav" and "a.TextGrid" belong to "a"."""
     relative = path.relative_to(folder)
     while relative.suffix.lower() in _STEM_SUFFIXES:
@@ -80,7 +86,7 @@ def _key(folder: Path, path: Path) -> str:
 
 def _find_recordings(folder: Path, files: list[Path], contents: Contents) -> None:
     for path in files:
-        key, suffix = _key(folder, path), path.suffix.lower()
+        key, suffix = key_of(folder, path), path.suffix.lower()
         if suffix in UNREADABLE_SUFFIXES:
             contents.problems.append(Problem(path, f"{suffix} audio cannot be read: convert it to WAV or FLAC"))
         elif suffix in AUDIO_SUFFIXES:
@@ -91,24 +97,59 @@ def _find_recordings(folder: Path, files: list[Path], contents: Contents) -> Non
                 )
 
 
+def _read_label_files(
+    files: Sequence[tuple[str, Path]], contents: Contents, track: Progress, description: str
+) -> set[str]:
+    """Read label files, each with the id of its recording. Returns the ids of recordings whose labels cannot be used."""
+    failed: set[str] = set()
+    without: list[tuple[str, Path, str]] = []  # id, label file, and what is missing
+    for suffix, read in _READERS:
+        those = [(key, path) for key, path in files if path.suffix.lower() == suffix]
+        for key, path in track(those, description) if those else ():
+            try:
+                _read_one(key, path, read, contents, failed)
+            except MissingPhones as error:
+                without.append((key, path, str(error).removeprefix(f"{path}: ")))
+    for key, path, reason in without:
+        used = contents.labels.get(key)
+        beside = f"; {used.file.name} is used" if used is not None else ""
+        contents.problems.append(Problem(path, reason + beside, used=used is not None))
+    return failed | {key for key, _, _ in without}
+
+
 def _read_one(key: str, path: Path, read: Callable[[Path], Labels], contents: Contents, failed: set[str]) -> None:
-    """Read the label file of one recording."""
+    """Read the label file of one recording. Raises MissingPhones."""
     if key not in contents.recordings:
         contents.problems.append(Problem(path, "labels without a recording of the same name beside them; left out"))
         return
     try:
         labels = read(path)
+    except MissingPhones:
+        raise
     except DataError as error:
         contents.problems.append(Problem(path, str(error).removeprefix(f"{path}: ")))
         failed.add(key)
         return
-    if key in contents.labels:
-        contents.problems.append(Problem(contents.labels[key].file, f"labels of '{key}' left out: {path.name} is used"))
+    other = contents.labels.get(key)
+    if other is not None and other.file.suffix.lower() == ".eaf":
+        reason = (
+            f"is used; {other.file.name}, which has a tier '{other.tier}' too, is not: move away the one not wanted"
+        )
+        contents.problems.append(Problem(path, reason, used=True))
+    elif other is not None:
+        contents.problems.append(Problem(other.file, f"labels of '{key}' left out: {path.name} is used"))
     contents.labels[key] = labels
 
 
 def _read_ctm(folder: Path, paths: list[Path], contents: Contents) -> None:
     """The labels of a CTM file of phones, and the words of one of words, for the recordings that they name."""
+    for path in paths:
+        if path.stem.startswith(MACHINE_LABELS):
+            reason = (
+                "holds machine labels, which are not read: to use them, check them and rename the file to phones.ctm"
+            )
+            contents.problems.append(Problem(path, reason, used=True))
+    paths = [path for path in paths if not path.stem.startswith(MACHINE_LABELS)]
     words = [path for path in paths if "word" in path.stem.lower()]
     phones = [path for path in paths if path not in words]
     for path in phones[1:] + words[1:]:

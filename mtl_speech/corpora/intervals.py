@@ -15,6 +15,13 @@ ROUNDING = 0.001  # seconds: differences up to this are rounding, adjusted witho
 TOLERANCE = 0.020  # seconds: overlaps and overruns up to this are adjusted and reported as used; beyond it left out
 MISMATCH = 0.1  # seconds: label file and recording may differ by so much without a word
 MAX_TEXT_BYTES = 256 << 20  # a CTM file of a thousand hours of speech has about so much
+MACHINE_LABELS = "phones-pred"  # the tier of a transcription: never taken for labels that a person has checked
+_PHONE_TIERS = ("phones", "phone", "phonemes", "phoneme", "segments")
+_WORD_TIERS = ("words", "word")
+
+
+class MissingPhones(DataError):
+    """A label file without a tier of phones."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,56 @@ class Labels:
     words: tuple[Interval, ...] = ()
     problems: tuple[Problem, ...] = ()
     duration: float | None = None  # seconds, where the file states it
+    machine: tuple[Interval, ...] = ()  # the tier of a transcription
+
+
+def labels_of_tiers(
+    path: Path,
+    tiers: Sequence[tuple[str, tuple[Interval, ...]]],
+    kind: str,
+    problems: Sequence[Problem] = (),
+    duration: float | None = None,
+) -> Labels:
+    """The `phones` and `words` tiers of a label file, from its tiers (name, intervals).
+
+    A phone tier under a near name ("Phones", "phone", "speaker - phones", "phones@speaker") is taken, with a problem that says so.
+    `kind` says in messages what the tiers are; `problems` were found before.
+
+    Raises:
+        MissingPhones: no tier or several tiers could be the phone tier.
+    """
+    names = [name for name, _ in tiers]
+    index = _find_tier(names, _PHONE_TIERS)
+    if index is None and MACHINE_LABELS in names:
+        raise MissingPhones(
+            f"{path}: the tier '{MACHINE_LABELS}' holds machine labels: check them and rename the tier to 'phones'"
+        )
+    if index is None:
+        listed = ", ".join(f"'{name}'" for name in names[:8]) or "none"
+        raise MissingPhones(f"{path}: no 'phones' tier ({kind}: {listed}): name the tier of phonemes 'phones'")
+    name = names[index]
+    found = list(problems)
+    if name != "phones":
+        found.append(Problem(path, f"tier '{name}' is taken as the tier 'phones'", name, used=True))
+    if names.count(name) > 1:
+        found.append(Problem(path, f"{names.count(name)} tiers '{name}'; the first is used", name))
+    word_index = _find_tier(names, _WORD_TIERS)
+    words = () if word_index is None else tiers[word_index][1]
+    machine = dict(tiers).get(MACHINE_LABELS, ())
+    return Labels(path, name, tiers[index][1], words, tuple(found), duration, machine)
+
+
+def _find_tier(names: Sequence[str], wanted: Sequence[str]) -> int | None:
+    """The index of the tier with the best name: exact, other case, another wanted name, then with a speaker's name beside it."""
+    lowered = [name.lower() for name in names]
+    if wanted[0] in names:
+        return names.index(wanted[0])
+    for name in wanted:
+        if name in lowered:
+            return lowered.index(name)
+    ends, begins = tuple(f"- {name}" for name in wanted[:2]), tuple(f"{name}@" for name in wanted[:2])
+    near = [index for index, name in enumerate(lowered) if name.endswith(ends) or name.startswith(begins)]
+    return near[0] if len(near) == 1 else None
 
 
 @dataclass

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mtl_speech.corpora.intervals import Interval, Labels
+from mtl_speech.corpora.intervals import Interval, Labels, labels_of_tiers
 from mtl_speech.corpus import Problem
 from mtl_speech.errors import DataError
 
@@ -19,8 +19,6 @@ MAX_BYTES = 64 << 20  # a TextGrid of an hour has under 10 MB
 _TOKEN = re.compile(
     r'"([^"]*(?:""[^"]*)*)"|(?<!\S)([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?!\S)|(<exists>|<absent>)|![^\n]*'
 )
-_PHONE_TIERS = ("phones", "phone", "phonemes", "phoneme", "segments")
-_WORD_TIERS = ("words", "word")
 
 
 @dataclass(frozen=True)
@@ -41,11 +39,11 @@ class TextGrid:
     problems: tuple[Problem, ...] = ()
 
 
-class _Malformed(Exception):
+class Malformed(Exception):
     """The file does not go on as a TextGrid must."""
 
 
-class _Tokens:
+class Tokens:
     """The values of a TextGrid one after the other."""
 
     def __init__(self, text: str) -> None:
@@ -59,25 +57,36 @@ class _Tokens:
                 self._position = match.start()
                 return match
         self._position = len(self._text)
-        raise _Malformed("the file ends")
+        raise Malformed("the file ends")
 
     def string(self) -> str:
         match = self._next()
         if match.group(1) is None:
-            raise _Malformed(f"text in quotes expected, not {match.group()!r}")
+            raise Malformed(f"text in quotes expected, not {match.group()!r}")
         return match.group(1).replace('""', '"')
 
-    def number(self) -> float:
+    def numeral(self) -> str:
+        """A number as it is written."""
         match = self._next()
         if match.group(2) is None:
-            raise _Malformed(f"a number expected, not {match.group()[:40]!r}")
-        return float(match.group(2))
+            raise Malformed(f"a number expected, not {match.group()[:40]!r}")
+        return match.group(2)
+
+    def number(self) -> float:
+        return float(self.numeral())
 
     def flag(self) -> bool:
         match = self._next()
         if match.group(3) is None:
-            raise _Malformed(f"<exists> expected, not {match.group()[:40]!r}")
+            raise Malformed(f"<exists> expected, not {match.group()[:40]!r}")
         return match.group(3) == "<exists>"
+
+    def end(self) -> None:
+        """Nothing follows."""
+        for match in self._matches:
+            if match.lastindex is not None:
+                self._position = match.start()
+                raise Malformed(f"the end is expected, not {match.group()[:40]!r}")
 
     @property
     def line(self) -> int:
@@ -92,10 +101,10 @@ def read_textgrid(path: Path) -> TextGrid:
     Raises:
         DataError: no TextGrid, a binary one, or larger than any real one.
     """
-    tokens = _Tokens(_decoded(path))
+    tokens = Tokens(decoded(path))
     try:
-        duration, n_tiers = _header(tokens)
-    except _Malformed as error:
+        _, end, n_tiers = header(tokens)
+    except Malformed as error:
         raise DataError(
             f"{path}: not a Praat TextGrid (line {tokens.line}: {error}): save it again from Praat"
         ) from None
@@ -106,10 +115,10 @@ def read_textgrid(path: Path) -> TextGrid:
         while count < n_tiers:
             count += 1
             _read_tier(tokens, tiers)
-    except _Malformed as error:
+    except Malformed as error:
         reason = f"line {tokens.line}: {error}, in tier {count} of {n_tiers:.0f}; what follows is left out"
         problems.append(Problem(path, reason))
-    return TextGrid(path, duration, tuple(Tier(name, tuple(items)) for name, items in tiers), tuple(problems))
+    return TextGrid(path, float(end), tuple(Tier(name, tuple(items)) for name, items in tiers), tuple(problems))
 
 
 def read_labels(path: Path) -> Labels:
@@ -118,23 +127,12 @@ def read_labels(path: Path) -> Labels:
     A phone tier under a near name ("Phones", "phone", "speaker - phones") is taken, with a problem that says so.
 
     Raises:
-        DataError: the file cannot be read, or no tier or several tiers could be the phone tier.
+        MissingPhones: no tier or several tiers could be the phone tier.
+        DataError: the file cannot be read.
     """
     grid = read_textgrid(path)
-    names = [tier.name for tier in grid.tiers]
-    index = _find_tier(names, _PHONE_TIERS)
-    if index is None:
-        listed = ", ".join(f"'{name}'" for name in names[:8]) or "none"
-        raise DataError(f"{path}: no 'phones' tier (interval tiers: {listed}): name the tier of phonemes 'phones'")
-    tier = grid.tiers[index]
-    problems = list(grid.problems)
-    if tier.name != "phones":
-        problems.append(Problem(path, f"tier '{tier.name}' is taken as the tier 'phones'", tier.name, used=True))
-    if names.count(tier.name) > 1:
-        problems.append(Problem(path, f"{names.count(tier.name)} tiers '{tier.name}'; the first is used", tier.name))
-    word_index = _find_tier(names, _WORD_TIERS)
-    words = () if word_index is None else grid.tiers[word_index].intervals
-    return Labels(path, tier.name, tier.intervals, words, tuple(problems), grid.duration)
+    tiers = [(tier.name, tier.intervals) for tier in grid.tiers]
+    return labels_of_tiers(path, tiers, "interval tiers", grid.problems, grid.duration)
 
 
 def write_textgrid(path: Path, duration: float, tiers: Mapping[str, Sequence[tuple[float, float, str]]]) -> None:
@@ -168,7 +166,7 @@ def write_textgrid(path: Path, duration: float, tiers: Mapping[str, Sequence[tup
         beside.unlink(missing_ok=True)
 
 
-def _decoded(path: Path) -> str:
+def decoded(path: Path) -> str:
     """The text of a file in one of the encodings that Praat writes."""
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -190,22 +188,21 @@ def _decoded(path: Path) -> str:
         return raw.decode("latin-1" if encoding == "utf-8-sig" else encoding, errors="replace")
 
 
-def _header(tokens: _Tokens) -> tuple[float, float]:
-    """Duration in seconds, and how many tiers the file claims."""
+def header(tokens: Tokens) -> tuple[str, str, float]:
+    """Begin and end in seconds as they are written, and how many tiers the file claims."""
     if not tokens.string().startswith("ooTextFile"):
-        raise _Malformed('it does not begin with File type = "ooTextFile"')
+        raise Malformed('it does not begin with File type = "ooTextFile"')
     if tokens.string() != "TextGrid":
-        raise _Malformed("its object class is not TextGrid")
-    tokens.number()
-    duration = tokens.number()
-    return duration, tokens.number() if tokens.flag() else 0
+        raise Malformed("its object class is not TextGrid")
+    start, end = tokens.numeral(), tokens.numeral()
+    return start, end, tokens.number() if tokens.flag() else 0
 
 
-def _read_tier(tokens: _Tokens, tiers: list[tuple[str, list[Interval]]]) -> None:
+def _read_tier(tokens: Tokens, tiers: list[tuple[str, list[Interval]]]) -> None:
     """Append the next tier; a point tier is read over. Claimed counts reserve no memory."""
     kind, name = tokens.string(), tokens.string()
     if kind not in ("IntervalTier", "TextTier"):
-        raise _Malformed(f"a tier is expected, not {kind[:40]!r}")
+        raise Malformed(f"a tier is expected, not {kind[:40]!r}")
     tokens.number(), tokens.number()
     claimed = tokens.number()
     intervals: list[Interval] = []
@@ -217,15 +214,3 @@ def _read_tier(tokens: _Tokens, tiers: list[tuple[str, list[Interval]]]) -> None
         start = tokens.number()
         end = tokens.number() if kind == "IntervalTier" else start
         intervals.append(Interval(start, end, tokens.string().strip(), number))
-
-
-def _find_tier(names: Sequence[str], wanted: Sequence[str]) -> int | None:
-    """The index of the tier with the best name: exact, other case, another wanted name, "<speaker> - <name>"."""
-    lowered = [name.lower() for name in names]
-    if wanted[0] in names:
-        return names.index(wanted[0])
-    for name in wanted:
-        if name in lowered:
-            return lowered.index(name)
-    ends = [index for index, name in enumerate(lowered) if name.endswith((f"- {wanted[0]}", f"- {wanted[1]}"))]
-    return ends[0] if len(ends) == 1 else None

@@ -1,4 +1,4 @@
-"""Pretrain the English encoder on speechocean762 and write it as a pack with its scores.
+"""Pretrain the English encoder on speechocean762, then a segmenter on its frames, and write both as a pack with its scores.
 
 python recipes/speechocean762/train.py recipes/speechocean762/hparams/train.yaml --data_folder DIR/speechocean762
 """
@@ -24,6 +24,7 @@ from mtl_speech.files import atomic_write
 from mtl_speech.logs import log_to, progress_bar
 from mtl_speech.pack import save_pack
 from mtl_speech.pretrain import pretrain, segment_scores
+from mtl_speech.segmenter import train_segmenter
 from mtl_speech.views import make_views
 
 logger = logging.getLogger("mtl_speech")
@@ -51,6 +52,7 @@ def main(arguments: list[str]) -> None:
     valid = build_store([splits["valid"]], phonemes, progress=progress_bar)
     logger.info("features ready after %.0f s", time.perf_counter() - started)
     model, history = pretrain(views, valid, hparams["encoder"], hparams["pretrain"])
+    segmenter = train_segmenter(model.encoder, views[0], hparams["seed"], progress_bar)
     tests = {"speechocean762 test speakers": splits["test"]}
     if hparams["second_test_folder"]:
         tests[hparams["second_test_name"]] = read_corpus(Path(hparams["second_test_folder"]), "en", "arpabet")
@@ -69,7 +71,7 @@ def main(arguments: list[str]) -> None:
         "scores": scores,
         "validation": {key: round(value, 4) for key, value in history[-1].items() if key.startswith("valid")},
     }
-    save_pack(base_pack(model.encoder, model.segment_head, tuple(phonemes), card), output / "english")
+    save_pack(base_pack(model.encoder, model.segment_head, tuple(phonemes), card, segmenter), output / "english")
     atomic_write(output / "history.json", json.dumps({"epochs": history, "scores": scores}, indent=1))
     logger.info("done in %.0f s: %s", time.perf_counter() - started, output / "english")
 

@@ -34,11 +34,12 @@ def loaded(script: Path) -> Iterator[ModuleType]:
         spec = importlib.util.spec_from_file_location(f"recipe_{script.stem}", script)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # where its dataclasses look
         spec.loader.exec_module(module)
         yield module
     finally:
         sys.path.remove(str(script.parent))
-        for name in beside:
+        for name in (*beside, f"recipe_{script.stem}"):
             sys.modules.pop(name, None)
         sys.modules.update(before)
         close_log()

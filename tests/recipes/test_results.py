@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -64,6 +65,23 @@ def test_readme_of_voxangeles_has_the_table_of_its_log() -> None:
         assert block in readme, "the README has other figures than logs/table.json"
     with loaded(VOXANGELES / "train.py") as module:
         assert table["languages"] == module.read_languages(VOXANGELES / "languages.yaml")
+
+
+def test_readme_of_voxangeles_has_the_tables_of_phonemes_held_back() -> None:
+    found = read_json(VOXANGELES / "logs" / "zero_shot.json")
+    with loaded(VOXANGELES / "zero_shot.py") as module:
+        text: str = module.markdown(found)
+        assert found["held_back"] == {size: read_back(module.summary(rows)) for size, rows in found["phonemes"].items()}
+    readme = (VOXANGELES / "README.md").read_text(encoding="utf-8")
+    for block in text.strip().split("\n\n"):
+        assert block in readme, "the README has other figures than logs/zero_shot.json"
+    with loaded(VOXANGELES / "train.py") as module:
+        assert found["languages"] == module.read_languages(VOXANGELES / "languages.yaml")["valid"]
+
+
+def read_back(data: Any) -> Any:
+    """Values as they come back from JSON."""
+    return json.loads(json.dumps(data))
 
 
 def test_readme_of_the_project_has_figures_of_voxangeles() -> None:

@@ -292,3 +292,24 @@ def test_same_seed_gives_the_same_strategy(data: Path, trained: Trained, strateg
 def test_no_log_stays_open(strategy: Strategy) -> None:
     handlers = logging.getLogger("mtl_speech").handlers
     assert not [handler for handler in handlers if isinstance(handler, logging.FileHandler)]
+
+
+# segmenter.py
+
+
+def test_the_segmenter_is_trained_on_a_base_that_keeps_its_encoder(
+    data: Path, trained: Trained, tmp_path: Path
+) -> None:
+    base = trained.output / "english"
+    watch = Watch()
+    settings = {"data_folder": data, "base": base, "output_folder": tmp_path, "seed": 1}
+    run(RECIPE / "hparams" / "segmenter.yaml", settings, {"build_store": watch.build_store})
+    before, after = load_base(base), load_base(tmp_path / "english")
+    moved = {k for k, v in before.pack.tensors.items() if not torch.equal(v, after.pack.tensors[k])}
+    assert "segmenter.first.weight" in moved and all(name.startswith("segmenter.") for name in moved)
+    assert after.pack.card["scores"] == before.pack.card["scores"]
+    scores = read_json(tmp_path / "segmenter.json")["validation"]
+    assert all(0.0 <= scores[name] <= 1.0 for name in ("speech_accuracy", "boundary_f1"))
+    learned, judged = watch.read
+    tests = expected_test([path.name for path in (data / "test").iterdir()])
+    assert not learned & judged and not (learned | judged) & tests

@@ -1,0 +1,80 @@
+"""Train the segmenter anew on the frames of an encoder that is there already, and write the pack with it.
+
+python recipes/speechocean762/segmenter.py recipes/speechocean762/hparams/segmenter.yaml --data_folder DIR/speechocean762
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from prepare import prepare
+from speechbrain import parse_arguments
+
+from mtl_speech.base import base_pack, load_base
+from mtl_speech.encoder import Encoder
+from mtl_speech.features import MARGIN, SegmentStore, build_store
+from mtl_speech.files import atomic_write
+from mtl_speech.logs import log_to, progress_bar
+from mtl_speech.pack import save_pack
+from mtl_speech.segmenter import Segmenter, frame_targets, train_segmenter
+from mtl_speech.sequence_metrics import matches
+
+logger = logging.getLogger("mtl_speech")
+
+
+PEAK = 0.3  # probability from which on a local maximum counts as a boundary
+
+
+def segmenter_scores(segmenter: Segmenter, encoder: Encoder, store: SegmentStore) -> dict[str, float]:
+    """Share of frames told right as speech or silence, and F1 of boundaries at ±20 ms, of single peaks without any decoding."""
+    targets, weights = frame_targets(store)
+    right, n_matched, n_true, n_found = 0.0, 0, 0, 0
+    for u in store.utterance.unique().tolist():
+        first, length = int(store.first[u]), int(store.length[u]) // segmenter.stride * segmenter.stride
+        features = store.frames[first - MARGIN : first + length + MARGIN].float().unsqueeze(0)
+        with torch.inference_mode():
+            p = torch.sigmoid(segmenter(encoder.frames(features), features))[0, MARGIN:-MARGIN]
+        span = slice(first, first + length)
+        right += float((((p[:, 1] > 0.5) == (targets[span, 1] > 0.5)).float() * weights[span]).sum())
+        boundary = p[:, 0]
+        peak = (boundary[1:-1] > PEAK) & (boundary[1:-1] >= boundary[:-2]) & (boundary[1:-1] > boundary[2:])
+        found = (torch.nonzero(peak).squeeze(1) + 1 + first).tolist()
+        own = store.utterance == u
+        true = torch.cat((store.start[own], store.end[own])).mul(10).round().unique().div(10).tolist()
+        n_matched += matches(true, found, tolerance=2.0)
+        n_true, n_found = n_true + len(true), n_found + len(found)
+    return {"speech_accuracy": right / float(weights.sum()), "boundary_f1": 2 * n_matched / max(n_true + n_found, 1)}
+
+
+def main(arguments: list[str]) -> None:
+    """Train on the training speakers, score on the validation speakers, save."""
+    started = time.perf_counter()
+    hparams_file, _, overrides = parse_arguments(arguments)
+    with open(hparams_file, encoding="utf-8") as file:
+        hparams: dict[str, Any] = load_hyperpyyaml(file, overrides)
+    output = Path(hparams["output_folder"])
+    output.mkdir(parents=True, exist_ok=True)
+    log_to(output / "log.txt")
+    torch.set_num_threads(hparams["n_threads"])
+    base = load_base(Path(hparams["base"]) if hparams["base"] else None)
+    splits = prepare(Path(hparams["data_folder"]), progress_bar)
+    train, valid = (build_store([splits[name]], base.phonemes, progress=progress_bar) for name in ("train", "valid"))
+    segmenter = train_segmenter(base.encoder, train, hparams["seed"], progress_bar)
+    scores = {name: round(value, 4) for name, value in segmenter_scores(segmenter, base.encoder, valid).items()}
+    logger.info("validation speakers: %s", ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    added = {"format_version", "kind", "package_version", "sha256", "weights"}
+    card = {key: value for key, value in base.pack.card.items() if key not in added}
+    save_pack(base_pack(base.encoder, base.head, base.phonemes, card, segmenter), output / "english")
+    atomic_write(output / "segmenter.json", json.dumps({"validation": scores}, indent=1))
+    logger.info("done in %.0f s: %s", time.perf_counter() - started, output / "english")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,218 @@
+"""What the pages for linguists and researchers say is so: their commands and code run, their pictures and options exist."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from praatio import textgrid
+
+from mtl_speech.cli import main
+from mtl_speech.corpora.textgrid import write_textgrid
+from mtl_speech.pack import load_pack
+from tests.command_line import run
+from tests.helpers import PHONEMES, toy_recording
+from tests.test_readme import ROOT, blocks
+
+DOCS = ROOT / "docs"
+LINGUIST, RESEARCHER = ((DOCS / name).read_text(encoding="utf-8") for name in ("linguist.md", "researcher.md"))
+MAX_PICTURE_BYTES = 150_000
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def commands(page: str) -> list[list[str]]:
+    """The words of each command of a page, without the name of the program."""
+    lines = [line for block in blocks("sh", page) for line in block.splitlines()]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("mtl-speech ")]
+
+
+def record(folder: Path, names: str, labelled: bool = True) -> None:
+    """Recordings of buzzes by two speakers, four phonemes each."""
+    for number in range(8):
+        path = folder / ("jaspreet", "balwinder")[number % 2] / f"{names}{number}.wav"
+        segments = toy_recording(path, PHONEMES[number % 3 : number % 3 + 4], seed=number + 100 * len(names))
+        phones = [(s.start, s.end, s.phoneme) for s in segments]
+        if labelled:
+            write_textgrid(path.with_suffix(".TextGrid"), 0.2 + 0.1 * len(phones), {"phones": phones})
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which the pages work."""
+    record(tmp_path / "my-recordings", "word")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# The linguist's page, from top to bottom
+
+
+def test_the_linguists_commands_are_those_that_the_test_below_knows() -> None:
+    assert [words[0] for words in commands(LINGUIST)] == [
+        *("validate", "adapt", "transcribe", "transcribe", "adapt", "suggest", "suggest", "adapt")
+    ]
+    assert [line for block in blocks("sh", LINGUIST) for line in block.splitlines() if "mtl-speech" not in line] == [
+        "make demo",
+        ". .venv/bin/activate",
+    ]
+
+
+def test_a_linguist_can_follow_the_page(desk: Path) -> None:
+    record(desk / "new-recordings", "new", labelled=False)
+    record(desk / "more-recordings", "more", labelled=False)
+    (word_list,) = (block for block in blocks("text", LINGUIST) if "\t" in block)
+    (desk / "words.txt").write_text(word_list, encoding="utf-8")
+    (desk / "inventory.txt").write_text(" ".join((*PHONEMES[:6], "p")), encoding="utf-8")
+    validate, adapt, transcribe, transcribe_otherwise, again, words, pool, inventory = commands(LINGUIST)
+    results = desk / "results" / "adapt-pa" / "0"
+
+    assert "nothing is left out" in run(*validate).output
+    assert "macro" in run(*adapt).output
+    pack = load_pack(results / "pack", "language")
+    assert (results / "report.html").stat().st_size > 10_000
+
+    run(*transcribe)
+    written = sorted((desk / "new-recordings").rglob("*.TextGrid"))
+    assert len(written) == 8
+    for path in written:
+        grid = textgrid.openTextgrid(str(path), includeEmptyIntervals=False)
+        assert grid.tierNames == ("phones-pred", "confidence")
+        assert len(grid.getTier("phones-pred").entries) == len(grid.getTier("confidence").entries)
+    run(*transcribe_otherwise)
+    names = {path.suffix for path in (desk / "transcribed").rglob("*.*")}
+    assert {".eaf", ".ctm", ".json"} <= names and ".TextGrid" not in names
+
+    corrected = next(path for path in written if path.parent.name == "jaspreet")
+    assert run(*validate[:-1], "new-recordings", code=1).output.count("holds machine labels") == 8
+    text = corrected.read_text(encoding="utf-8").replace('"phones-pred"', '"phones"')
+    corrected.write_text(text, encoding="utf-8")
+    run(*transcribe)
+    assert '"phones"' in corrected.read_text(encoding="utf-8"), "a corrected tier is kept"
+    for path in (corrected, corrected.with_suffix(".wav")):
+        shutil.move(path, desk / "my-recordings" / "jaspreet" / path.name)
+    output = run(*again).output
+    assert re.search(r"^recordings added +1 ", output, re.MULTILINE)
+    assert "labels of the machine in 1 corrected recordings" in output
+    assert load_pack(results / "earlier" / "1" / "pack").card == pack.card
+    assert (results / "changes.csv").is_file()
+
+    assert "ਘਰ" in run(*words).output
+    assert "Recordings to label next" in run(*pool).output
+    assert "p ←" in run(*inventory).output
+    assert load_pack(results / "pack", "language").value("zero_shot", dict)
+    assert "zero-shot" in (results / "report.html").read_text(encoding="utf-8")
+
+
+FAULTS = {
+    "no 'phones' tier": {"segmentation": [(0.1, 0.2, "a")]},
+    "is more than one phoneme": {"phones": [(0.1, 0.2, "ab"), (0.2, 0.3, "a")]},
+    "has characters that are not IPA here": {"phones": [(0.1, 0.2, "A2"), (0.2, 0.3, "a")]},
+    "holds machine labels": {"phones-pred": [(0.1, 0.2, "a")]},
+    "is it the right one?": {"phones": [(0.1, 0.2, "a")]},
+    "no labels": {},
+}
+
+
+def test_validate_says_what_the_page_says_that_it_says(desk: Path) -> None:
+    table = re.findall(r"^\| `([^`]+)` \|", LINGUIST.split("## Learn")[0], re.MULTILINE)
+    assert set(table) == {*FAULTS, "overlaps"}  # Praat's tiers cannot overlap: see the tests of CTM and ELAN
+    for number, (said, tiers) in enumerate(FAULTS.items()):
+        path = desk / "broken" / f"speaker{number}" / "word.wav"
+        toy_recording(path, PHONEMES[:4], seed=number)
+        if tiers:
+            write_textgrid(path.with_suffix(".TextGrid"), 2.0 if "right one" in said else 0.6, tiers)
+    output = run("validate", "broken", code=1).output
+    for number, said in enumerate(FAULTS):
+        lines = [line for line in output.splitlines() if f"speaker{number}" in line]
+        assert len(lines) == 1 and said in lines[0]
+        assert lines[0].startswith("changed" if "right one" in said else "left out")
+
+
+# The researcher's page
+
+
+def test_a_researcher_can_follow_the_page(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The blocks of Python one after another, as in one session."""
+    for path in (desk / "my-recordings").rglob("*.TextGrid"):
+        phones = textgrid.openTextgrid(str(path), includeEmptyIntervals=False).getTier("phones").entries
+        track = desk / "audacity" / path.relative_to(desk / "my-recordings").with_suffix(".txt")
+        track.parent.mkdir(parents=True, exist_ok=True)
+        track.write_text("".join(f"{p.start}\t{p.end}\t{p.label}\n" for p in phones), encoding="utf-8")
+        shutil.copy(path.with_suffix(".wav"), track.parent)
+    names: dict[str, object] = {}
+    printed = []
+    for block in blocks("python", RESEARCHER):
+        exec(compile(block, "researcher.md", "exec"), names)
+        printed.append(capsys.readouterr().out)
+    assert len(printed) == 4
+    assert "(" in printed[0] and "nan" not in printed[0]
+    assert len(names["corpus"].utterances) == 8 and not names["corpus"].problems  # type: ignore[attr-defined]
+    assert "5-fold cross-validation over 8 recordings" in printed[2]
+    assert set(json.loads(printed[3].replace("'", '"'))) == {
+        f"{layer}.{name}" for layer in ("blocks.0", "blocks.1", "blocks.2", "embedding") for name in ("scale", "shift")
+    }
+
+
+def test_settings_of_the_page_are_read(desk: Path) -> None:
+    (settings,) = blocks("yaml", RESEARCHER)
+    (desk / "adapt.yaml").write_text(settings, encoding="utf-8")
+    found = commands(RESEARCHER)
+    assert [words[0] for words in found] == ["adapt", "evaluate"]
+    for words in found:
+        run(*words)
+    data = json.loads((desk / "results" / "five-shot" / "report.json").read_text(encoding="utf-8"))
+    assert data["settings"]["adapt"]["shots"] == 5 and data["settings"]["adapt"]["seed"] == 1
+
+
+def test_files_of_a_run_are_those_that_the_page_names(desk: Path) -> None:
+    run("adapt", "--lang", "pa", "--data", "my-recordings", "-o", "out", "--meta-steps", 0)
+    run("adapt", "--lang", "pa", "--data", "my-recordings", "-o", "out", "--meta-steps", 0, "--seed", 1)
+    table = RESEARCHER.split("## What a run leaves behind")[1].split("## The algorithm")[0]
+    named = {name for cell in re.findall(r"^\| (`[^|]+) \|", table, re.MULTILINE) for name in re.findall(r"`([^`]+)`", cell)}
+    found = {path.name for path in (desk / "out").iterdir()}
+    assert named - {"pack/", "earlier/<n>/", "ablation.png"} <= found
+    assert found - {"pack", "earlier"} <= named
+
+
+# Both
+
+
+@pytest.mark.parametrize("page", ["linguist.md", "researcher.md"])
+def test_options_of_the_page_exist(page: str) -> None:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    options = {name: {o for p in command.params for o in p.opts} for name, command in main.commands.items()}
+    for words in commands(text):
+        assert words[0] in options
+        assert {word for word in words[1:] if word.startswith("-")} <= options[words[0]], words
+    everywhere = set().union(*options.values())
+    mentioned = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", " ".join(re.findall(r"`([^`\n]+)`", text))))
+    assert mentioned <= everywhere
+    for name in re.findall(r"`mtl-speech ([a-z-]+)", text):
+        assert name in main.commands
+
+
+def test_pictures_are_there_small_and_described() -> None:
+    shown = re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", LINGUIST + RESEARCHER)
+    assert {DOCS / target for _, target in shown} == set((DOCS / "images").iterdir())
+    for text, target in shown:
+        content = (DOCS / target).read_bytes()
+        assert content.startswith(PNG) and len(content) < MAX_PICTURE_BYTES
+        assert len(text) > 30, f"{target} needs words for those who cannot see it"
+
+
+def test_anchors_of_links_are_headings() -> None:
+    for page in (DOCS / "linguist.md", DOCS / "researcher.md"):
+        for target, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            text = ((page.parent / target) if target else page).read_text(encoding="utf-8")
+            headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+            slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in slugs, f"{page.name}: {target}#{anchor}"
+
+
+def test_both_pages_can_be_found_from_the_first() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "](docs/linguist.md)" in readme and "](docs/researcher.md)" in readme
