@@ -10,19 +10,15 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
-from hyperpyyaml import load_hyperpyyaml
-from speechbrain import parse_arguments
 
 from mtl_speech.ablate import Ablation, ablate
 from mtl_speech.base import load_base, shipped
 from mtl_speech.config import AdaptConfig
 from mtl_speech.demo import CAVEAT, STAMP, punjabi_fold
 from mtl_speech.files import atomic_write
-from mtl_speech.logs import log_to, progress_bar
+from mtl_speech.logs import progress_bar
 from mtl_speech.pack import load_pack
+from mtl_speech.recipe import begin_recipe
 from mtl_speech.results import write_results
 from mtl_speech.start import few_shots
 from mtl_speech.strategy import load_learner, settings_on_target
@@ -53,13 +49,8 @@ def markdown(tables: Mapping[int, Ablation]) -> str:
 def main(arguments: list[str]) -> None:
     """Make the corpus, run the ablation for each number of examples, write the table."""
     started = time.perf_counter()
-    hparams_file, _, overrides = parse_arguments(arguments)
-    with open(hparams_file, encoding="utf-8") as file:
-        hparams: dict[str, Any] = load_hyperpyyaml(file, overrides)
-    output, seed, meta = Path(hparams["output_folder"]), hparams["seed"], hparams["meta"]
-    output.mkdir(parents=True, exist_ok=True)
-    log_to(output / "log.txt")
-    torch.set_num_threads(hparams["n_threads"])
+    hparams, output = begin_recipe(arguments)
+    seed, meta = hparams["seed"], hparams["meta"]
     base = load_base(Path(hparams["base"]) if hparams["base"] else None)
     folder = Path(hparams["strategy"]) if hparams["strategy"] else shipped("english-strategy")
     strategy, start = load_learner(load_pack(folder, "strategy"), base)

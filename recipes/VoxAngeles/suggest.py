@@ -16,9 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from hyperpyyaml import load_hyperpyyaml
 from prepare import prepare
-from speechbrain import parse_arguments
 from torch import Tensor
 
 from mtl_speech.base import BaseModel, load_base, shipped
@@ -28,11 +26,12 @@ from mtl_speech.features import SegmentStore, build_store
 from mtl_speech.files import atomic_write
 from mtl_speech.language_pack import LanguageModel
 from mtl_speech.learner import MetaLearner
-from mtl_speech.logs import log_to, progress_bar
+from mtl_speech.logs import progress_bar
 from mtl_speech.meta_train import embed_segments
 from mtl_speech.metrics import episode_class_f1, episode_macro_f1, paired_difference
 from mtl_speech.pack import load_pack
 from mtl_speech.plain import json_text, plain
+from mtl_speech.recipe import begin_recipe
 from mtl_speech.segmenter import learn_timing
 from mtl_speech.start import SHIPPED_STRATEGY
 from mtl_speech.strategy import extend, load_learner, row_of
@@ -340,13 +339,7 @@ def markdown(data: Mapping[str, Any]) -> str:
 def main(arguments: list[str]) -> None:
     """Simulate on the validation languages."""
     started = time.perf_counter()
-    hparams_file, _, overrides = parse_arguments(arguments)
-    with open(hparams_file, encoding="utf-8") as file:
-        hparams: dict[str, Any] = load_hyperpyyaml(file, overrides)
-    output = Path(hparams["output_folder"])
-    output.mkdir(parents=True, exist_ok=True)
-    log_to(output / "log.txt")
-    torch.set_num_threads(hparams["n_threads"])
+    hparams, output = begin_recipe(arguments)
     base = load_base(Path(hparams["base"]) if hparams["base"] else None)
     pack = load_pack(Path(hparams["strategy"]) if hparams["strategy"] else shipped(SHIPPED_STRATEGY), "strategy")
     strategy, _ = load_learner(pack, base)

@@ -10,21 +10,18 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import torch
 import yaml
-from hyperpyyaml import load_hyperpyyaml
 from prepare import prepare
-from speechbrain import parse_arguments
 from table import as_json, markdown, results
 
 from mtl_speech.base import load_base
 from mtl_speech.evaluate import Trained, benchmark_tasks, meta_test, train_baseline, train_meta_transfer
 from mtl_speech.features import SegmentStore, build_store
 from mtl_speech.files import atomic_write
-from mtl_speech.logs import log_to, progress_bar
+from mtl_speech.logs import progress_bar
 from mtl_speech.pack import save_pack
+from mtl_speech.recipe import begin_recipe
 from mtl_speech.strategy import strategy_pack
 
 logger = logging.getLogger("mtl_speech.recipes")
@@ -42,13 +39,8 @@ def read_languages(path: Path) -> dict[str, list[str]]:
 def main(arguments: list[str]) -> None:
     """Train the rows of the ablation, then read the test languages and score."""
     started = time.perf_counter()
-    hparams_file, _, overrides = parse_arguments(arguments)
-    with open(hparams_file, encoding="utf-8") as file:
-        hparams: dict[str, Any] = load_hyperpyyaml(file, overrides)
-    output, folder = Path(hparams["output_folder"]), Path(hparams["data_folder"])
-    output.mkdir(parents=True, exist_ok=True)
-    log_to(output / "log.txt")
-    torch.set_num_threads(hparams["n_threads"])
+    hparams, output = begin_recipe(arguments)
+    folder = Path(hparams["data_folder"])
     languages = read_languages(Path(hparams["languages_file"]))
     base = load_base(Path(hparams["base"]) if hparams["base"] else None)
     meta, seed = hparams["meta"], hparams["seed"]

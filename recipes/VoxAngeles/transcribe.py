@@ -15,11 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from hyperpyyaml import load_hyperpyyaml
 from prepare import prepare
-from speechbrain import parse_arguments
 
 from mtl_speech.adapt import adapt_fold, fold_of
 from mtl_speech.config import AdaptConfig
@@ -27,8 +24,9 @@ from mtl_speech.corpus import Corpus, Segment, split_by
 from mtl_speech.features import build_store
 from mtl_speech.files import atomic_write
 from mtl_speech.language_pack import with_timing
-from mtl_speech.logs import log_to, progress_bar
+from mtl_speech.logs import progress_bar
 from mtl_speech.plain import json_text, plain
+from mtl_speech.recipe import begin_recipe
 from mtl_speech.sequence_metrics import score_transcriptions
 from mtl_speech.start import Start, load_start
 from mtl_speech.transcribe import Transcriber
@@ -117,13 +115,7 @@ def _short(value: float) -> str:
 def main(arguments: list[str]) -> None:
     """Learn, transcribe, compare."""
     started = time.perf_counter()
-    hparams_file, _, overrides = parse_arguments(arguments)
-    with open(hparams_file, encoding="utf-8") as file:
-        hparams: dict[str, Any] = load_hyperpyyaml(file, overrides)
-    output = Path(hparams["output_folder"])
-    output.mkdir(parents=True, exist_ok=True)
-    log_to(output / "log.txt")
-    torch.set_num_threads(hparams["n_threads"])
+    hparams, output = begin_recipe(arguments)
     languages = yaml.safe_load(Path(hparams["languages_file"]).read_text(encoding="utf-8"))[hparams["part"]]
     start = load_start(Path(hparams["base"]) if hparams["base"] else None, None)
     start = replace(start, meta=replace(start.meta, hard_ratio=0.0))

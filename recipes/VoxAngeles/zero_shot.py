@@ -17,9 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from hyperpyyaml import load_hyperpyyaml
 from prepare import prepare
-from speechbrain import parse_arguments
 from torch import Tensor
 
 from mtl_speech.adapt import make_folds
@@ -31,11 +29,12 @@ from mtl_speech.corpus import Corpus
 from mtl_speech.features import build_store
 from mtl_speech.files import atomic_write
 from mtl_speech.learner import MetaLearner
-from mtl_speech.logs import log_to, progress_bar
+from mtl_speech.logs import progress_bar
 from mtl_speech.meta_train import embed_segments
 from mtl_speech.metrics import episode_class_f1, paired_difference
 from mtl_speech.pack import load_pack
 from mtl_speech.plain import json_text, plain
+from mtl_speech.recipe import begin_recipe
 from mtl_speech.start import SHIPPED_STRATEGY
 from mtl_speech.strategy import extend, load_learner, row_of
 from mtl_speech.zero_shot import Weigh, add_unheard
@@ -219,13 +218,8 @@ def _cell(value: Mapping[str, Any] | None, signed: bool) -> str:
 def main(arguments: list[str]) -> None:
     """Measure on the validation languages."""
     started = time.perf_counter()
-    hparams_file, _, overrides = parse_arguments(arguments)
-    with open(hparams_file, encoding="utf-8") as file:
-        hparams: dict[str, Any] = load_hyperpyyaml(file, overrides)
-    output, seed = Path(hparams["output_folder"]), hparams["seed"]
-    output.mkdir(parents=True, exist_ok=True)
-    log_to(output / "log.txt")
-    torch.set_num_threads(hparams["n_threads"])
+    hparams, output = begin_recipe(arguments)
+    seed = hparams["seed"]
     names = yaml.safe_load(Path(hparams["languages_file"]).read_text(encoding="utf-8"))["valid"]
     base = load_base(Path(hparams["base"]) if hparams["base"] else None)
     pack = load_pack(Path(hparams["strategy"]) if hparams["strategy"] else shipped(SHIPPED_STRATEGY), "strategy")

@@ -10,21 +10,19 @@ import logging
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from hyperpyyaml import load_hyperpyyaml
 from prepare import prepare
-from speechbrain import parse_arguments
 
 from mtl_speech.base import load_base
 from mtl_speech.evaluate import benchmark_tasks, score_tasks, summary
 from mtl_speech.features import build_store
 from mtl_speech.files import atomic_write
-from mtl_speech.logs import log_to, progress_bar
+from mtl_speech.logs import progress_bar
 from mtl_speech.meta_train import MetaTrainer
 from mtl_speech.pack import save_pack
+from mtl_speech.recipe import begin_recipe
 from mtl_speech.strategy import new_learner, prepare_learner, strategy_pack
 
 logger = logging.getLogger("mtl_speech.recipes")
@@ -33,13 +31,7 @@ logger = logging.getLogger("mtl_speech.recipes")
 def main(arguments: list[str]) -> None:
     """Prepare, meta-train, score on the validation speakers, save."""
     started = time.perf_counter()
-    hparams_file, _, overrides = parse_arguments(arguments)
-    with open(hparams_file, encoding="utf-8") as file:
-        hparams: dict[str, Any] = load_hyperpyyaml(file, overrides)
-    output = Path(hparams["output_folder"])
-    output.mkdir(parents=True, exist_ok=True)
-    log_to(output / "log.txt")
-    torch.set_num_threads(hparams["n_threads"])
+    hparams, output = begin_recipe(arguments)
     base = load_base(Path(hparams["base"]) if hparams["base"] else None)
     splits = prepare(Path(hparams["data_folder"]), progress_bar)
     train = build_store([splits["train"]], base.phonemes, progress=progress_bar)

@@ -10,19 +10,17 @@ import logging
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
-from hyperpyyaml import load_hyperpyyaml
 from prepare import prepare
-from speechbrain import parse_arguments
 
 from mtl_speech.base import base_pack, load_base
 from mtl_speech.encoder import Encoder
 from mtl_speech.features import MARGIN, SegmentStore, build_store
 from mtl_speech.files import atomic_write
-from mtl_speech.logs import log_to, progress_bar
+from mtl_speech.logs import progress_bar
 from mtl_speech.pack import save_pack
+from mtl_speech.recipe import begin_recipe
 from mtl_speech.segmenter import Segmenter, frame_targets, train_segmenter
 from mtl_speech.sequence_metrics import matches
 
@@ -56,13 +54,7 @@ def segmenter_scores(segmenter: Segmenter, encoder: Encoder, store: SegmentStore
 def main(arguments: list[str]) -> None:
     """Train on the training speakers, score on the validation speakers, save."""
     started = time.perf_counter()
-    hparams_file, _, overrides = parse_arguments(arguments)
-    with open(hparams_file, encoding="utf-8") as file:
-        hparams: dict[str, Any] = load_hyperpyyaml(file, overrides)
-    output = Path(hparams["output_folder"])
-    output.mkdir(parents=True, exist_ok=True)
-    log_to(output / "log.txt")
-    torch.set_num_threads(hparams["n_threads"])
+    hparams, output = begin_recipe(arguments)
     base = load_base(Path(hparams["base"]) if hparams["base"] else None)
     splits = prepare(Path(hparams["data_folder"]), progress_bar)
     train, valid = (build_store([splits[name]], base.phonemes, progress=progress_bar) for name in ("train", "valid"))

@@ -10,20 +10,17 @@ import logging
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-import torch
-from hyperpyyaml import load_hyperpyyaml
 from prepare import prepare
-from speechbrain import parse_arguments
 
 from mtl_speech.base import base_pack
 from mtl_speech.corpora import read_corpus
 from mtl_speech.features import build_store
 from mtl_speech.files import atomic_write
-from mtl_speech.logs import log_to, progress_bar
+from mtl_speech.logs import progress_bar
 from mtl_speech.pack import save_pack
 from mtl_speech.pretrain import pretrain, segment_scores
+from mtl_speech.recipe import begin_recipe
 from mtl_speech.segmenter import train_segmenter
 from mtl_speech.views import make_views
 
@@ -38,13 +35,7 @@ ATTRIBUTION = (
 def main(arguments: list[str]) -> None:
     """Prepare, train, score, save."""
     started = time.perf_counter()
-    hparams_file, _, overrides = parse_arguments(arguments)
-    with open(hparams_file, encoding="utf-8") as file:
-        hparams: dict[str, Any] = load_hyperpyyaml(file, overrides)
-    output = Path(hparams["output_folder"])
-    output.mkdir(parents=True, exist_ok=True)
-    log_to(output / "log.txt")
-    torch.set_num_threads(hparams["n_threads"])
+    hparams, output = begin_recipe(arguments)
     splits = prepare(Path(hparams["data_folder"]), progress_bar)
     phonemes = sorted(splits["train"].phoneme_counts())
     n_views, n_threads = 1 + hparams["n_augmented_views"], hparams["n_threads"]
