@@ -166,6 +166,12 @@ def test_silence_is_no_problem(tmp_path: Path) -> None:
     assert corpus.problems == ()
 
 
+def test_silence_past_the_end_is_no_problem_either(tmp_path: Path) -> None:
+    corpus = one(tmp_path, [(0.1, 0.5, "a"), (0.5, 1.05, ""), (0.05, 0.04, "sil")])
+    assert not corpus.problems
+    assert [s.phoneme for s in corpus.utterances[0].segments] == ["a"]
+
+
 def test_a_detached_modifier_joins_its_phoneme(tmp_path: Path) -> None:
     corpus = one(tmp_path, [(0.1, 0.2, "kː"), (0.2, 0.25, "ʰ"), (0.25, 0.4, "a"), (0.5, 0.6, "ʰ")])
     assert corpus.utterances[0].segments == (Segment("kʰː", 0.1, 0.25), Segment("a", 0.25, 0.4))

@@ -15,7 +15,7 @@ from mtl_speech.adapt import MIN_RECORDINGS, MIN_SPEAKERS
 from mtl_speech.base import SHIPPED_ENCODER, load_base, shipped
 from mtl_speech.cli import main
 from mtl_speech.config import AdaptConfig
-from mtl_speech.corpora.textgrid import write_textgrid
+from mtl_speech.corpora.textgrid import read_textgrid, write_textgrid
 from mtl_speech.pack import load_pack
 from mtl_speech.start import SHIPPED_STRATEGY
 from mtl_speech.strategy import load_learner
@@ -38,7 +38,9 @@ PYTHON = blocks("python")
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with a few recordings of two speakers."""
+    """A folder to work in, with a few recordings of two speakers, and others without labels."""
+    for number in range(3):
+        toy_recording(tmp_path / "new-recordings" / f"new{number}.wav", PHONEMES[number : number + 3], seed=100 + number)
     for number in range(8):
         path = tmp_path / "my-recordings" / f"speaker{number % 2}" / f"sentence{number}.wav"
         segments = toy_recording(path, PHONEMES[number % 3 : number % 3 + 4], seed=number)
@@ -76,6 +78,8 @@ def test_readme_has_blocks_of_each_kind() -> None:
     assert [line.split()[:2] for block in SHELL for line in block.splitlines() if line.startswith("mtl-speech ")] == [
         ["mtl-speech", "validate"],
         ["mtl-speech", "adapt"],
+        ["mtl-speech", "transcribe"],
+        ["mtl-speech", "suggest"],
     ]
     assert len(PYTHON) == 1
 
@@ -114,8 +118,11 @@ def test_commands_run(folder: Path, block: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 speakers" in done.stdout and "macro" in done.stdout
     load_pack(folder / "results" / "adapt-pa" / "0" / "pack", "language")
-    for name in ("report.json", "report.csv", "confusion.png", "log.txt"):
+    for name in ("report.html", "report.json", "report.csv", "confusion.png", "log.txt"):
         assert (folder / "results" / "adapt-pa" / "0" / name).stat().st_size > 0
+    written = [read_textgrid(path) for path in sorted((folder / "transcribed").glob("*.TextGrid"))]
+    assert [[tier.name for tier in grid.tiers] for grid in written] == [["phones-pred", "confidence"]] * 3
+    assert list((folder / "results").glob("suggest-*/0/suggestions.csv"))
 
 
 @pytest.mark.parametrize("block", PYTHON)

@@ -122,7 +122,9 @@ def find_segments(labels: Labels, duration: float, phone_set: str) -> tuple[tupl
             f"made for {labels.duration:.2f} s of audio, but the recording has {duration:.2f} s: is it the right one?"
         )
         findings.problems.append(Problem(labels.file, reason, used=True))
-    inside = [kept for each in labels.phones if (kept := _within(each, duration, findings)) is not None]
+    unsaid = _Findings(labels.file, labels.tier)  # what is wrong with a silence loses nothing
+    tried = [(each, unsaid if is_silence(each.label) else findings) for each in labels.phones]
+    inside = [kept for each, found in tried if (kept := _within(each, duration, found)) is not None]
     result: list[Segment] = []
     for interval in _disjoint(inside, findings):
         if is_modifier(interval.label) and result and interval.start - result[-1].end <= ROUNDING:

@@ -126,7 +126,7 @@ def main(arguments: list[str]) -> None:
     everything = sum(found.values(), Found([], [], []))
     rows = {name: each.row(hparams["seed"]) for name, each in {**found, "all": everything}.items()}
     facts = {"command": "python " + " ".join(sys.argv), "part": hparams["part"], "n_folds": hparams["n_folds"]}
-    atomic_write(output / "table.json", json_text({**facts, "rows": rows}))
+    atomic_write(output / "table.json", json_text(plain({**facts, "rows": rows})))
     atomic_write(output / "table.md", markdown(rows))
     print(markdown(rows))
     logger.info("done in %.0f s", time.perf_counter() - started)
