@@ -40,7 +40,9 @@ PYTHON = blocks("python")
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in, with a few recordings of two speakers, and others without labels."""
     for number in range(3):
-        toy_recording(tmp_path / "new-recordings" / f"new{number}.wav", PHONEMES[number : number + 3], seed=100 + number)
+        toy_recording(
+            tmp_path / "new-recordings" / f"new{number}.wav", PHONEMES[number : number + 3], seed=100 + number
+        )
     for number in range(8):
         path = tmp_path / "my-recordings" / f"speaker{number % 2}" / f"sentence{number}.wav"
         segments = toy_recording(path, PHONEMES[number % 3 : number % 3 + 4], seed=number)

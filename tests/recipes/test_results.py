@@ -101,3 +101,35 @@ def test_results_stand_where_they_belong(page: Any) -> None:
     """No README says 'Results' and shows none."""
     results = page.read_text(encoding="utf-8").split("## Results")[1]
     assert markdown_tables(results), f"{page.parent.name}: no table under its results"
+
+
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_readme_of_voxangeles_has_the_transcription_tables_of_their_logs(part: str) -> None:
+    table = read_json(VOXANGELES / "logs" / f"transcribe_{part}.json")
+    with loaded(VOXANGELES / "transcribe.py") as module:
+        assert module.markdown(table["rows"]).strip() in (VOXANGELES / "README.md").read_text(encoding="utf-8")
+    with loaded(VOXANGELES / "train.py") as module:
+        languages = module.read_languages(VOXANGELES / "languages.yaml")[part]
+    assert table["part"] == part and set(table["rows"]) == {*languages, "all"}
+
+
+def test_readme_of_speechocean762_has_the_scores_of_the_segmenter() -> None:
+    scores = log("segmenter.json")["validation"]
+    text = " ".join((SPEECHOCEAN / "README.md").read_text(encoding="utf-8").split())
+    found = re.search(r"(\.\d{3}) of the frames are told right .* F1 (\.\d{3})\.", text)
+    assert found is not None and list(found.groups()) == [
+        rounded(scores["speech_accuracy"]),
+        rounded(scores["boundary_f1"]),
+    ]
+
+
+def test_pages_quote_the_transcription_of_the_test_languages() -> None:
+    row = read_json(VOXANGELES / "logs" / "transcribe_test.json")["rows"]["all"]
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"phone error rate {rounded(row['phone_error_rate']['value'])} [" in readme
+    assert f"F1 {rounded(row['boundary_f1']['value'])} [" in readme
+    assert f"confidences {rounded(row['calibration_error']['value'])}" in readme
+    assert f"features {rounded(row['feature_error_rate']['value'])}," in readme
+    page = " ".join((ROOT / "docs" / "linguist.md").read_text(encoding="utf-8").split())
+    assert f"there were {100 * row['phone_error_rate']['value']:.0f} errors" in page
+    assert f"had an F1 of {row['boundary_f1']['value']:.2f}".replace(" 0.", " .") in page
