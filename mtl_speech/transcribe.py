@@ -26,6 +26,7 @@ from mtl_speech.transcription import SILENCE, Phone, Transcription
 
 CHUNK = 2_000  # frames (20 s) that are held at once
 LAST_PART = CHUNK // 2  # frames at the end of a chunk in which it may be cut
+SPANS_AT_ONCE = 512  # embedded together
 PAUSE = 15  # frames of silence in whose middle a chunk is cut
 
 
@@ -146,7 +147,7 @@ class Transcriber:
         encoder = self.model.learner.encoder
         frames = encoder.frames(features)  # type: ignore[operator]
         rows = torch.from_numpy(spans.frames + MARGIN).float()
-        found = [self._embed(encoder, frames, part) for part in rows.split(4096)]  # type: ignore[arg-type]
+        found = [self._embed(encoder, frames, part) for part in rows.split(SPANS_AT_ONCE)]  # type: ignore[arg-type]
         embeddings = torch.cat(found) if found else torch.zeros(0, self.model.head.weight.shape[2])
         logits = self.model.head.logits(embeddings.unsqueeze(0))[0] / self.model.temperature
         return torch.log_softmax(logits, dim=1), embeddings

@@ -198,7 +198,7 @@ def test_table_has_every_system_and_kind_of_task(finished: Finished) -> None:
             means = [scores[kind] for scores in entry["per_language"].values()]
             assert found["macro_f1"] == pytest.approx(np.mean(means)), f"{name}: both languages have as many tasks"
         assert entry["validation"]["mean"] == pytest.approx(np.mean([entry["validation"][kind] for kind in KINDS]))
-        assert entry["seconds"] > 0 and entry["trainable_parameters"] > 0
+        assert entry["seconds"] >= 0 and entry["trainable_parameters"] > 0
 
 
 def test_buzzes_that_differ_are_told_apart(finished: Finished) -> None:
