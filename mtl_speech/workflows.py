@@ -60,7 +60,18 @@ def ablate(options: AdaptOptions, run: Run, experiment: str | None = None) -> Ab
 
 def demo(options: DemoOptions, run: Run) -> Ablation:
     """The ablation on the built-in Punjabi corpus with few examples."""
-    names = ("n_words", "shots", "meta_steps", "seed", "base", "strategy", "threads", "output_dir")
+    names = (
+        "n_words",
+        "shots",
+        "meta_steps",
+        "seed",
+        "base",
+        "strategy",
+        "threads",
+        "output_dir",
+        "cache_dir",
+        "cache_gib",
+    )
     chosen = {name: getattr(options, name) for name in names}
     return ablate(AdaptOptions(lang="pa", clips=True, **chosen), run, "demo")  # a machine's voice is nobody's
 

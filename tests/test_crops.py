@@ -30,6 +30,11 @@ def numbered(store: SegmentStore) -> SegmentStore:
     return replace(store, frames=frames)
 
 
+def all_labels(store: SegmentStore) -> torch.Tensor:
+    """The label of every row of a store."""
+    return frame_labels(store, torch.arange(store.n_rows))
+
+
 def row_numbers(crops: Crops) -> torch.Tensor:
     """The rows of the store that a batch of crops holds: (n_crops, n_frames)."""
     return (crops.features[:, :, 0] * 1000 + crops.features[:, :, 1]).long()
@@ -39,7 +44,7 @@ def test_frame_labels_by_hand() -> None:
     store = make_store([[0, 1], [2]])
     start = torch.tensor([50.0, 53.4, 180.6], dtype=torch.float64)
     end = torch.tensor([53.4, 55.0, 182.4], dtype=torch.float64)
-    labels = frame_labels(replace(store, start=start, end=end))
+    labels = all_labels(replace(store, start=start, end=end))
     expected = torch.full((len(store.frames),), SILENCE)
     expected[50:53], expected[53:55], expected[181:182] = 0, 1, 2
     assert torch.equal(labels, expected)
@@ -48,7 +53,7 @@ def test_frame_labels_by_hand() -> None:
 def test_crops_hold_the_frames_and_labels_of_their_stretch_and_every_segment_within() -> None:
     store = numbered(long_store())
     batches = CropBatches([store], (64, 96), 300, seed=0)
-    labels = frame_labels(store)
+    labels = all_labels(store)
     n_segments = 0
     for crops in (batches[i] for i in range(len(batches))):
         rows = row_numbers(crops)
@@ -135,7 +140,7 @@ def test_crops_with_little_speech_are_left_out() -> None:
     store = long_store(n=2)
     quiet = store.select(torch.nonzero(store.utterance == 1).squeeze(1))  # recording 0 has no labels at all
     batches = CropBatches([quiet], (64,), 300, seed=0)
-    labels = frame_labels(quiet)
+    labels = all_labels(quiet)
     firsts = torch.cat([first for _, _, first in batches.plan])
     assert len(firsts) > 0
     for first in firsts.tolist():
