@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from mtl_speech.audio import MEL_BANDS
-from mtl_speech.crops import CropBatches, Crops, frame_labels
+from mtl_speech.crops import CropBatches, Crops, frame_labels, mostly_speech, tile
 from mtl_speech.features import MARGIN, SegmentStore
 from tests.helpers import PHONEMES, make_store
 
@@ -146,3 +146,36 @@ def test_crops_with_little_speech_are_left_out() -> None:
     for first in firsts.tolist():
         assert int((labels[first : first + 64] < SILENCE).sum()) >= 16
     assert sorted(visits(batches, [quiet])) == [1]
+
+
+def test_every_frame_of_every_recording_is_visited_in_every_epoch_in_its_own_margins() -> None:
+    store = long_store(n=5, tokens=23)
+    begin, end = store.first - MARGIN, store.first + store.length + MARGIN
+    for length in (64, 96, 150):
+        counts = np.zeros((20, store.n_rows))
+        for epoch in range(20):
+            starts = tile(store, np.arange(5), length, np.random.default_rng(epoch))
+            owner = torch.searchsorted(begin, torch.from_numpy(starts), right=True) - 1
+            assert bool((torch.from_numpy(starts) >= begin[owner]).all())
+            assert bool((torch.from_numpy(starts) + length <= end[owner]).all()), "a crop is of one recording"
+            for start in starts:
+                counts[epoch, start : start + length] += 1
+        for first, n_frames in zip(store.first.tolist(), store.length.tolist(), strict=True):
+            assert counts[:, first : first + n_frames].min() >= 1
+            assert counts[:, first : first + n_frames].max() <= 2
+
+
+def test_a_recording_shorter_than_the_crop_is_one_crop_within_the_store() -> None:
+    store = make_store([[0, 1], [2, 3], [4, 1]])
+    starts = tile(store, np.arange(3), 200, np.random.default_rng(0))
+    assert len(starts) == 3 and starts.min() >= 0 and starts.max() + 200 <= store.n_rows
+    assert all(s <= f and f + n <= s + 200 for s, f, n in zip(starts, store.first, store.length, strict=True))
+    assert len(tile(store, np.arange(3), store.n_rows + 1, np.random.default_rng(0))) == 0
+
+
+def test_speech_is_counted_as_the_labels_have_it() -> None:
+    store = long_store(3)
+    starts = np.arange(store.n_rows - 64)
+    labels = all_labels(store)
+    expected = [int((labels[s : s + 64] < SILENCE).sum()) >= 16 for s in starts.tolist()]
+    assert mostly_speech(store, starts, 64).tolist() == expected and len(set(expected)) == 2
