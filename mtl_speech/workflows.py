@@ -123,7 +123,7 @@ def _finish(job: _Job, run: Run, systems: Mapping[str, Sequence[Adaptation]], ab
     notes += [f"zero-shot, for want of an example: {line}" for line in mapping_lines(final.model.zero_shot)]
     for note in notes:
         run.say(note)
-    curve = learning_curve(start.learner, target.folds, job.config, run.progress)
+    curve = learning_curve(start.learner, target.folds, job.config, run.progress, adapted=runs)
     with earlier_kept(job.folder, run.say):
         scores, paths = write_results(
             job.folder,
