@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -62,7 +62,11 @@ class Fold:
 
 @dataclass(frozen=True)
 class Adaptation:
-    """A recogniser and how it was learned. `true`, `predicted`, `confidences` and `groups` are of the scored test segments."""
+    """A recogniser and how it was learned. `true`, `predicted`, `confidences` and `groups` are of the scored test segments.
+
+    `embedded` are the embeddings of the training and of the scored test segments as `embed_segments` gives them, where Φ is still
+    that of the strategy and all scored phonemes have examples.
+    """
 
     model: LanguageModel
     scores: Scores
@@ -77,6 +81,7 @@ class Adaptation:
     n_train: dict[str, int]  # examples of each phoneme that it was learned from
     trainable_parameters: int
     seconds: float
+    embedded: tuple[Tensor, Tensor] | None = field(default=None, compare=False, repr=False)
 
 
 def make_folds(
@@ -235,7 +240,8 @@ def adapt_fold(
             "no phoneme has enough examples to be learned and tested; add labelled recordings or lower --shots"
         )
     test = fold.test.select(torch.nonzero(scored).squeeze(1))
-    probabilities, classes = model.probabilities(embed_segments(learner, test, progress=progress)).max(1)
+    raw_test = embed_segments(learner, test, progress=progress)
+    probabilities, classes = model.probabilities(raw_test).max(1)
     true, predicted, groups = true_labels(test), [model.classes[int(i)] for i in classes], utterances(test)
     scores = score(true, predicted, groups, n_train, not_scored, seed=config.seed)
     n_trainable = sum(p.numel() for p in learner.parameters() if p.requires_grad) if rounds else 0
@@ -255,6 +261,7 @@ def adapt_fold(
         dict(sorted(n_train.items())),
         n_parameters,
         seconds,
+        None if rounds or fold.unheard else (raw, raw_test),
     )
 
 

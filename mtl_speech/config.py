@@ -45,6 +45,7 @@ class PretrainConfig(Config):
         0.995, "share that the running average of the weights keeps per step", low=0, below=1
     )
     device: str = setting("cpu", "where to compute: cpu, cuda or cuda:N")
+    workers: int = setting(1, "processes that read, augment and cut recordings beside the training", low=0, high=1024)
     seed: int = setting(0, "seed of everything random", low=0)
 
 

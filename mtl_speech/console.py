@@ -140,7 +140,7 @@ def _fail(error: BaseException, code: int, message: str, trace: bool = False) ->
 
 @contextmanager
 def _messages(verbose: bool) -> Iterator[None]:
-    """No warning of another package reaches the user; with `verbose` the log goes to standard error too."""
+    """No warning of another package reaches the user; those in the log go to standard error, with `verbose` all of it."""
     from mtl_speech.logs import LOGGER, close_log
 
     root, level = logging.getLogger(), LOGGER.level
@@ -148,8 +148,9 @@ def _messages(verbose: bool) -> Iterator[None]:
     stream.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
     stream.addFilter(lambda record: not hasattr(record, "said"))  # those lines stand on the terminal already
     root.addHandler(silent)
+    stream.setLevel(logging.NOTSET if verbose else logging.WARNING)
+    LOGGER.addHandler(stream)
     if verbose:
-        LOGGER.addHandler(stream)
         LOGGER.setLevel(logging.INFO)
     try:
         with warnings.catch_warnings():

@@ -30,29 +30,31 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_synced(path: Path, data: bytes) -> None:
-    """Write a new file and wait until it is on the disk. Raises FileExistsError when `path` exists, else OSError."""
+def write_synced(path: Path, data: bytes, sync: bool = True) -> None:
+    """Write a new file and, with `sync`, wait until it is on the disk. Raises FileExistsError when `path` exists, else OSError."""
     with open(path, "xb") as stream:
         stream.write(data)
         stream.flush()
-        os.fsync(stream.fileno())
+        if sync:
+            os.fsync(stream.fileno())
 
 
-def atomic_write(path: Path, data: bytes | str) -> Path:
+def atomic_write(path: Path, data: bytes | str, sync: bool = True) -> Path:
     """Write `data` (a str as UTF-8) to `path`, or leave what was there untouched.
 
     The data goes to a temporary sibling, is synced, and takes the name by one rename, so a reader sees the old file
-    or the new one, never a part. Missing parent folders are made. Raises OSError (disk full, no permission ...) after
-    removing the temporary file. Returns `path`.
+    or the new one, never a part. Without `sync`, for what can be made again, a power cut can undo it. Missing parent
+    folders are made. Raises OSError (disk full, no permission ...) after removing the temporary file. Returns `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_sibling(path)
     try:
-        write_synced(temporary, data.encode("utf-8") if isinstance(data, str) else data)
+        write_synced(temporary, data.encode("utf-8") if isinstance(data, str) else data, sync)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if sync:
+        sync_folder(path.parent)
     return path

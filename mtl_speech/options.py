@@ -20,6 +20,10 @@ class RunOptions(Config):
     output_dir: Path | None = setting(None, "folder to write to; by default results/<experiment>/<seed>")
     threads: int | None = setting(None, "processor threads; by default one a core", low=1, high=1024)
     seed: int = setting(0, "seed of everything random", low=0)
+    cache_dir: Path | None = setting(None, "folder to keep features in; by default in the user's cache folder")
+    cache_gib: float | None = setting(
+        None, "how large that folder may become, in GiB; by default 10, and 0 keeps nothing", low=0
+    )
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,9 @@ def pretrain(
     model = PretrainModel(encoder_config, views[0].phonemes)
     batches = CropBatches(views, config.crop_lengths, config.batch_frames, config.seed)
     brain = PretrainBrain(config, model, batches, valid)
-    loader: DataLoader[Crops] = DataLoader(batches, batch_size=None)
+    loader: DataLoader[Crops] = DataLoader(
+        batches, batch_size=None, num_workers=config.workers, generator=torch.Generator()
+    )
     brain.fit(range(1, config.epochs + 1), loader, progressbar=progress)
     model = brain.average
     model.encoder = model.encoder.fold_batch_norm()

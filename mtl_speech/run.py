@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -32,14 +33,19 @@ class Run:
     quiet: bool = False
 
     def begin(self, options: RunOptions, experiment: str | None) -> Path:
-        """Make the folder to write to, start the log there, and set the number of threads.
+        """Make the folder to write to, start the log there, and set the number of threads and the place of the cache.
 
         The folder is `options.output_dir`, else results/<experiment>/<seed>. Raises OSError where it cannot be written.
         """
         import torch
 
+        from mtl_speech.cache import FOLDER, LIMIT
+
         if options.threads is not None:
             torch.set_num_threads(options.threads)
+        for variable, value in ((FOLDER, options.cache_dir), (LIMIT, options.cache_gib)):
+            if value is not None:
+                os.environ[variable] = str(value)
         folder = options.output_dir or Path("results") / re.sub(r"[^\w.-]+", "_", experiment or "run") / str(
             options.seed
         )

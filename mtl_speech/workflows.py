@@ -60,7 +60,18 @@ def ablate(options: AdaptOptions, run: Run, experiment: str | None = None) -> Ab
 
 def demo(options: DemoOptions, run: Run) -> Ablation:
     """The ablation on the built-in Punjabi corpus with few examples."""
-    names = ("n_words", "shots", "meta_steps", "seed", "base", "strategy", "threads", "output_dir")
+    names = (
+        "n_words",
+        "shots",
+        "meta_steps",
+        "seed",
+        "base",
+        "strategy",
+        "threads",
+        "output_dir",
+        "cache_dir",
+        "cache_gib",
+    )
     chosen = {name: getattr(options, name) for name in names}
     return ablate(AdaptOptions(lang="pa", clips=True, **chosen), run, "demo")  # a machine's voice is nobody's
 
@@ -112,7 +123,7 @@ def _finish(job: _Job, run: Run, systems: Mapping[str, Sequence[Adaptation]], ab
     notes += [f"zero-shot, for want of an example: {line}" for line in mapping_lines(final.model.zero_shot)]
     for note in notes:
         run.say(note)
-    curve = learning_curve(start.learner, target.folds, job.config, run.progress)
+    curve = learning_curve(start.learner, target.folds, job.config, run.progress, adapted=runs)
     with earlier_kept(job.folder, run.say):
         scores, paths = write_results(
             job.folder,

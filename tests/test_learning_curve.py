@@ -63,6 +63,19 @@ def test_it_ends_where_the_experiment_is_when_phi_stays(fold: Fold, curve: Learn
     assert curve.n == run.scores.n
 
 
+def test_what_the_experiment_embedded_and_chose_is_not_done_again(
+    fold: Fold, curve: LearningCurve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = adapt_fold(strategy(fold), fold, CONFIG, meta_config())
+    known = replace(run, choice=replace(run.choice, steps=0, rate=1.0))
+    monkeypatch.setattr("mtl_speech.learning_curve.embed_segments", lambda *_: pytest.fail("embedded again"))
+    assert learning_curve(strategy, [fold], CONFIG, adapted=[run]) == curve
+    other = learning_curve(strategy, [fold], CONFIG, adapted=[known])
+    assert other is not None and other.points[:-1] == curve.points[:-1]
+    moved = adapt_fold(strategy(fold), fold, replace(CONFIG, meta_steps=1), meta_config())
+    assert run.embedded is not None and moved.embedded is None
+
+
 def test_the_test_tokens_choose_nothing(fold: Fold, curve: LearningCurve) -> None:
     """With other labels in the test the same heads are learned: their accuracy changes as the labels do."""
     labels = fold.test.label
