@@ -57,9 +57,10 @@ def most_confused(labels: Sequence[str], counts: NDArray[np.int64], n: int = MAX
 def confusion_figure(scores: Scores, stamp: str = "") -> Figure:
     """The confusion matrix, (n_classes, n_classes): consonants by place and manner, then vowels by height and backness.
 
-    Of many phonemes the MAX_SHOWN with the most errors are drawn, and the caption says so. Rows are true phonemes, columns predicted ones. The colour is the share of the row: blue where the prediction is
-    right, orange where it is not; numbers are tokens. To the right of each row stand its number of test tokens and its
-    F1, grey where the tokens are too few. `stamp` is a short warning for the title, such as "synthetic speech".
+    Rows are true phonemes, columns predicted ones; of many phonemes the MAX_SHOWN with the most errors are drawn. The colour is the
+    share of the row: blue where the prediction is right, orange where it is not; numbers are tokens. To the right of each row stand
+    its number of test tokens and its F1, grey where the tokens are too few. `stamp` is a short warning for the title, such as
+    "synthetic speech".
     """
     from matplotlib.figure import Figure
 
