@@ -1,6 +1,6 @@
 """Load: validate, meta-train, adapt and evaluate on a large made-up corpus, by the command line: time and peak memory.
 
-    nice -n 19 python benchmarks/load.py --output load.json
+    nice -n 19 python benchmarks/load.py --output results/benchmarks
 
 The whole size is 50,000 recordings with 200,000 segments of 500 phonemes; each command is measured at several fractions of it, so
 that growth can be seen. The audio is buzzes of 0.6 s, one chord a phoneme: what is learned means nothing. Each command runs in a
@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+from measuring import machine, number, table, write_results
 
 from mtl_speech.audio import SAMPLE_RATE
 from mtl_speech.phonemes import to_ipa
@@ -57,8 +58,8 @@ def make_corpus(folder: Path, n_files: int) -> None:
     phones = rng.choice(N_PHONEMES, size=(n_files, PER_FILE), p=share / share.sum())
     phones[: -(-N_PHONEMES // PER_FILE)].flat[:N_PHONEMES] = np.arange(N_PHONEMES)  # none is missing
     silence = np.zeros(STEP, dtype=np.float32)
-    for number, row in enumerate(phones):
-        path = folder / f"s{number // FILES_PER_SPEAKER:03}" / f"u{number:05}.wav"
+    for place, row in enumerate(phones):
+        path = folder / f"s{place // FILES_PER_SPEAKER:03}" / f"u{place:05}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
         samples = np.concatenate([silence, *sounds[row], silence])
         soundfile.write(path, samples + 0.02 * rng.standard_normal(len(samples)), SAMPLE_RATE, subtype="PCM_16")
@@ -112,24 +113,21 @@ def measure(arguments: list[str], log_file: Path) -> dict[str, float]:
     }
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The measurements as a table in Markdown, the exponents beside them."""
-    lines = [
-        "| command | recordings | segments | processor s | grows as n^ | peak MB | grows as n^ |",
-        "|---|" + "---:|" * 6,
-    ]
+def growth_table(rows: list[dict[str, Any]]) -> str:
+    """The measurements by command, with the exponents from one size to the next."""
+    lines = []
     for name in dict.fromkeys(row["command"] for row in rows):
         before: dict[str, Any] | None = None
         for row in (row for row in rows if row["command"] == name):
-            growth = ["", ""]
+            exponents = ["", ""]
             if before is not None:
                 size = log(row["files"] / before["files"])
-                growth = [f"{log(row[key] / before[key]) / size:.2f}" for key in ("cpu_seconds", "peak_mb")]
-            counts = f"{row['files']:,} | {row['files'] * PER_FILE:,}"
-            figures = f"{row['cpu_seconds']:,.0f} | {growth[0]} | {row['peak_mb']:,} | {growth[1]}"
-            lines.append(f"| {name} | {counts} | {figures} |")
+                exponents = [number(log(row[key] / before[key]) / size) for key in ("cpu_seconds", "peak_mb")]
+            figures = (number(row["cpu_seconds"], 0), exponents[0], number(row["peak_mb"], 0), exponents[1])
+            lines.append((name, f"{row['files']:,}", f"{row['files'] * PER_FILE:,}", *figures))
             before = row
-    return "\n".join(lines)
+    header = ("command", "recordings", "segments", "processor s", "grows as n^", "peak MB", "grows as n^")
+    return table(header, lines)
 
 
 def main() -> None:
@@ -137,7 +135,9 @@ def main() -> None:
     parser.add_argument("--fractions", nargs="+", type=Fraction, default=[Fraction(1, 16), Fraction(1, 4), Fraction(1)])
     parser.add_argument("--commands", nargs="+", help="such as 'validate' 'adapt --shots 20'; by default all")
     parser.add_argument("--work", type=Path, default=Path("/tmp/mtl-speech-load"), help="where the recordings are made")
-    parser.add_argument("--output", type=Path, default=Path("load.json"))
+    parser.add_argument(
+        "--output", type=Path, default=Path("results/benchmarks"), help="folder for load.json and load.md"
+    )
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for fraction in options.fractions:
@@ -149,11 +149,10 @@ def main() -> None:
             if options.commands is None or name in options.commands:
                 rows.append({"command": name, "files": n_files, **measure(arguments, work / f"{name.split()[0]}.log")})
                 print(json.dumps(rows[-1]), flush=True)
-                options.output.write_text(json.dumps({"rows": rows}, indent=1))
-        pages = {path.parent.name: path.stat().st_size for path in work.glob("results/*/report.html")}
-        print(f"report.html, bytes: {pages}", flush=True)
+        page_bytes = {path.parent.name: path.stat().st_size for path in work.glob("results/*/report.html")}
         shutil.rmtree(work)
-    print(table(rows))
+        data = {"machine": machine(1), "rows": rows, "page_bytes": page_bytes}
+        write_results(options.output, "load", data, growth_table(rows))
 
 
 if __name__ == "__main__":
