@@ -27,9 +27,8 @@ from mtl_speech.strategy import extend, row_of
 
 SHOTS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 N_DRAWS = 5  # of the K examples of each phoneme
-CHOOSE_UP_TO = (
-    50  # examples of a phoneme: beyond, steps, rate and prior stay those of the last K, for choosing is the cost
-)
+# Examples in all. Beyond, steps, rate and prior stay those of the last K, for choosing is the cost; and one draw is like another.
+CHOOSE_UP_TO, DRAW_UP_TO = 3_000, 10_000
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,8 @@ def learning_curve(
     """The curve over K = 1, 2, 5 ... up to all training examples; None where no phoneme has more than one.
 
     The test tokens are those that the folds' scores count, without those of zero-shot phonemes. Steps, rate and prior are chosen
-    for each K up to CHOOSE_UP_TO on the first draw, by cross-validation within the training examples drawn. What `adapted`, from
-    the same strategy on the same folds, embedded and chose is not done again.
+    for each K that makes up to CHOOSE_UP_TO examples, on the first draw, by cross-validation within the training examples drawn.
+    What `adapted`, from the same strategy on the same folds, embedded and chose is not done again.
     """
     known: Sequence[Adaptation | None] = adapted or [None] * len(folds)
     prepared = [_prepare(strategy(fold), fold, config, run) for fold, run in zip(folds, known, strict=True)]
@@ -97,17 +96,19 @@ def learning_curve(
     points: list[CurvePoint] = []
     choices: list[StepChoice] = []
     for k in progress([*shots, None], "learning curve") if progress else [*shots, None]:
-        draws = range(1 if k is None else N_DRAWS)
-        drawn = [[few_shot_index(part.labels, k, config.seed * 1000 + draw) for part in parts] for draw in draws]
-        if not choices or (k or most) <= CHOOSE_UP_TO:
+        first = [few_shot_index(part.labels, k, config.seed * 1000) for part in parts]
+        n = sum(map(len, first)) / len(parts)
+        draws = range(1, N_DRAWS if k is not None and n <= DRAW_UP_TO else 1)
+        drawn = [first]
+        drawn += [[few_shot_index(part.labels, k, config.seed * 1000 + draw) for part in parts] for draw in draws]
+        if not choices or n <= CHOOSE_UP_TO:
             choices = [
                 part.choice if k is None and part.choice is not None else _choose(part, index, config.seed)
-                for part, index in zip(parts, drawn[0], strict=True)
+                for part, index in zip(parts, first, strict=True)
             ]
         predicted = [_predict(parts, each, choices, config.seed) for each in drawn]
         mean, ci95 = mean_macro_f1(true, predicted, groups, n_bootstrap, config.seed)
-        examples = sum(len(index) for each in drawn for index in each) / len(draws) / len(parts)
-        points.append(CurvePoint(k, examples, mean, ci95, len(draws)))
+        points.append(CurvePoint(k, n, mean, ci95, len(drawn)))  # every draw has as many examples as the first
     return LearningCurve(tuple(points), len(true), most)
 
 

@@ -127,7 +127,8 @@ def meta_forward(
         unique, inverse = index.flatten().unique(return_inverse=True)
         windows, spans = store.windows(unique)
         embeddings = learner.embed(windows if augment is None else augment(windows), spans)
-        return embeddings[inverse].view(*index.shape, -1)
+        # The gradient of `embeddings[inverse]` is summed by all threads at once, in an order that differs from run to run.
+        return embeddings.index_select(0, inverse).view(*index.shape, -1)
 
     if first_order:
         with torch.no_grad():

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from mtl_speech.figures import MAX_SHOWN
 from mtl_speech.findings import Details
 from mtl_speech.html_report import confusion_matrix, curve_ticks, log_scale, phoneme_rows, render, shade
 from mtl_speech.metrics import score
@@ -150,6 +151,22 @@ def test_rows_and_matrix_are_ordered_and_grouped_by_articulation(data: dict[str,
         expected = counts[labels.index(row["phoneme"])]
         assert [cell["n"] for cell in row["cells"]] == [expected[labels.index(other)] for other in matrix["labels"]]
         assert [cell["right"] for cell in row["cells"]] == [other == row["phoneme"] for other in matrix["labels"]]
+
+
+def test_a_page_of_very_many_phonemes_stays_small() -> None:
+    names = [c + mark for c in "pbtdkɡmnszfvljw" for mark in ("", "ː", "ʰ", "ʷ", "ʲ", "ˠ", "ˤ", "ʷː", "ʲː", "ʰː")]
+    names += [v + mark for v in "iyɨʉɯueøɘɵɤoəɛœɜʌɔæaɑ" for mark in ("", "ː", "\u0303", "\u0330", "\u0324", "\u0303ː")]
+    true = [name for name in names for _ in range(4)]
+    predicted = [names[(i + 7 * (k % 2)) % len(names)] for i in range(len(names)) for k in range(4)]
+    scores = score(true, predicted, n_bootstrap=5)
+    found = report_data(scores, settings={}, command="mtl-speech evaluate")
+    text = render(found)
+    Page(text)
+    assert len(names) > 2 * MAX_SHOWN and len(text) < 500_000
+    assert f"The {MAX_SHOWN} of {len(names)} phonemes with the most errors" in text
+    for row in confusion_matrix(found)["rows"]:
+        assert row["n"] == 4, "tokens of the whole row"
+    assert len(phoneme_rows(found)) == len(names)
 
 
 def test_tables_and_pictures_can_be_read_aloud(text: str, page: Page) -> None:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from mtl_speech import learning_curve as module
 from mtl_speech.adapt import Fold, adapt_fold
+from mtl_speech.base_learning import StepChoice
 from mtl_speech.config import AdaptConfig
 from mtl_speech.features import SegmentStore
 from mtl_speech.learner import MetaLearner
@@ -83,6 +85,26 @@ def test_the_test_tokens_choose_nothing(fold: Fold, curve: LearningCurve) -> Non
     again, other_curve = (learning_curve(strategy, [each], CONFIG) for each in (fold, other))
     assert again == curve
     assert other_curve is not None and other_curve.points[-1].macro_f1 < curve.points[-1].macro_f1
+
+
+def test_many_examples_are_drawn_once_and_choose_nothing(
+    fold: Fold, curve: LearningCurve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time is what choosing and drawing cost: from many examples on both end, and the points stay."""
+    chosen: list[int] = []
+
+    def choose(part: object, index: torch.Tensor, seed: int) -> StepChoice:
+        chosen.append(len(index))
+        return StepChoice(2)
+
+    monkeypatch.setattr(module, "_choose", choose)
+    monkeypatch.setattr(module, "CHOOSE_UP_TO", curve.points[1].examples)
+    monkeypatch.setattr(module, "DRAW_UP_TO", curve.points[0].examples)
+    found = learning_curve(strategy, [fold], CONFIG, n_bootstrap=20)
+    assert found is not None
+    assert chosen == [point.examples for point in curve.points[:2]]
+    assert [p.n_draws for p in found.points] == [N_DRAWS] + [1] * (len(curve.points) - 1)
+    assert [(p.shots, p.examples) for p in found.points] == [(p.shots, p.examples) for p in curve.points]
 
 
 def test_folds_are_counted_together(fold: Fold) -> None:
