@@ -106,7 +106,7 @@ def describe_pack(pack: Pack) -> dict[str, str]:
     ):
         if card.get(key):
             facts[key.replace("_", " ")] = _text(card[key])
-    phonemes = pack.strings("inventory" if pack.kind == "language" else "phonemes")
+    phonemes = pack.phonemes("inventory" if pack.kind == "language" else "phonemes")
     facts["phonemes"] = f"{len(phonemes)}: {' '.join(articulation_order(phonemes))}"
     if pack.kind == "language" and (zero_shot := zero_shot_of(pack)):
         facts["zero-shot"] = f"{len(zero_shot)} without an example: {'; '.join(mapping_lines(zero_shot))}"
