@@ -188,7 +188,10 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
                 raise DataError(f"{path}: its header claims {claim}, which is absurd: {_HELP}")
             yield file
     except (soundfile.LibsndfileError, OSError, RuntimeError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as audio ({error}): {_HELP}") from error
+        reason = (
+            "no frame of audio is found" if "possibly a pipe" in str(error) else error
+        )  # the library's words for it
+        raise DataError(f"{path}: cannot be read as audio ({reason}): {_HELP}") from error
 
 
 def _blocks(file: soundfile.SoundFile, path: Path) -> Iterator[np.ndarray]:

@@ -34,5 +34,5 @@ def read_labels(path: Path) -> tuple[dict[str, Labels], tuple[Problem, ...]]:
             reason = f"'{line[:60]}' is not 'recording channel start duration label'; left out"
             problems.append(Problem(path, reason, interval=number))
     if not phones:
-        raise DataError(f"{path}: no line of the form 'recording channel start duration label'")
+        raise DataError(f"{path}: no line of the form 'recording channel start duration label' (seconds, with a point)")
     return {name: Labels(path, name, tuple(lines)) for name, lines in phones.items()}, tuple(problems)

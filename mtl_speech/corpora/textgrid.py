@@ -22,6 +22,7 @@ _TOKEN = re.compile(
 )
 
 
+_COMMA = re.compile(r"(?<!\S)\d+,\d+(?!\S)")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
@@ -93,6 +94,11 @@ class Tokens:
                 raise Malformed(f"the end is expected, not {match.group()[:40]!r}")
 
     @property
+    def hint(self) -> str:
+        """What to do besides where numbers are written with a comma; else nothing."""
+        return ", with a point in its numbers, not a comma" if _COMMA.search(self._text) else ""
+
+    @property
     def line(self) -> int:
         return len(_LINE_END.findall(self._text, 0, self._position)) + 1
 
@@ -110,7 +116,7 @@ def read_textgrid(path: Path) -> TextGrid:
         _, end, n_tiers = header(tokens)
     except Malformed as error:
         raise DataError(
-            f"{path}: not a Praat TextGrid (line {tokens.line}: {error}): save it again from Praat"
+            f"{path}: not a Praat TextGrid (line {tokens.line}: {error}): save it again from Praat{tokens.hint}"
         ) from None
     tiers: list[tuple[str, list[Interval]]] = []
     problems: list[Problem] = []
