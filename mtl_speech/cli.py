@@ -23,6 +23,7 @@ from mtl_speech.options import (
     SuggestOptions,
     TranscribeOptions,
     ValidateOptions,
+    VerifyOptions,
 )
 
 if TYPE_CHECKING:
@@ -153,3 +154,15 @@ def info(pack: Path, options: InfoOptions, run: Run) -> None:
     from mtl_speech import inspection
 
     inspection.info(pack, options, run)
+
+
+@main.of(VerifyOptions, "packs...")
+def verify(packs: tuple[Path, ...], options: VerifyOptions, run: Run) -> None:
+    """Check PACKS: each is data only, whole, and fits its base.
+
+    Names every check. The exit code is 1 when a pack is damaged or foreign, or builds on another base than the one given by --base,
+    or else the one that ships; both hashes are shown.
+    """
+    from mtl_speech import inspection
+
+    inspection.verify(packs, options, run)

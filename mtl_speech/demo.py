@@ -59,6 +59,6 @@ def _manifest(folder: Path) -> dict[str, Any]:
     """What manifest.json in the folder says; nothing where there is none of ours."""
     try:
         found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -7,6 +7,8 @@ import os
 import secrets
 from pathlib import Path
 
+from mtl_speech.errors import DataError
+
 
 def temporary_sibling(path: Path) -> Path:
     """A free hidden name in the same folder (so on the same disk) as `path`; nothing is created."""
@@ -17,6 +19,22 @@ def content_hash(path: Path) -> str:
     """SHA-256 of what is in a file. Raises OSError."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_limited(path: Path, max_bytes: int, what: str) -> bytes:
+    """What is in a file that a person gives. A pipe or a device, which may never end, is not opened.
+
+    Raises DataError: it cannot be read, is no file, or is larger than `max_bytes`, which is too large for `what`.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path}: cannot be read: it is no file: put {what} in its place")
+        size = path.stat().st_size
+        if size > max_bytes:
+            raise DataError(f"{path}: {size >> 20} MB is too large for {what}")
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def sync_folder(folder: Path) -> None:

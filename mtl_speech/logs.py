@@ -24,7 +24,7 @@ class _Formatter(logging.Formatter):
 
 def log_to(path: Path, level: int = logging.INFO) -> None:
     """Write the package's log to the file `path`, from its start. Raises OSError."""
-    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    handler = logging.FileHandler(path, mode="w", encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     close_log()
     LOGGER.addHandler(handler)

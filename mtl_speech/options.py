@@ -171,6 +171,15 @@ class InfoOptions(RunOptions, _Base):
     seed: int = setting(0, "for uniformity with the other commands: nothing here is random", low=0)
 
 
+@dataclass(frozen=True)
+class VerifyOptions(RunOptions, _Base):
+    """Options of `verify`."""
+
+    output_dir: Path | None = setting(None, "folder to write log.txt to; by default nothing is written")
+    base: Path | None = setting(None, "encoder pack that the packs must build on; by default the one that ships")
+    seed: int = setting(0, "for uniformity with the other commands: nothing here is random", low=0)
+
+
 def part(options: Config, cls: type[C]) -> C:
     """The settings of the class `cls` in `options`, which has them among others."""
     return cls(**{field.name: getattr(options, field.name) for field in settings(cls)})

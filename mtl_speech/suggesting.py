@@ -83,7 +83,7 @@ def suggest(folder: Path, options: SuggestOptions, run: Run) -> list[Suggestion]
 
 def inventory_of(pack: Pack, others: Sequence[str] = ()) -> Inventory:
     """What the card of a language pack says of its phonemes, and after them `others`, which have no example."""
-    phonemes = (*pack.strings("inventory"), *others)
+    phonemes = (*pack.phonemes("inventory"), *others)
     examples = _numbers(pack.value("examples", dict))
     f1 = _numbers(pack.value("phoneme_f1", dict)) if "phoneme_f1" in pack.card else {}
     return Inventory(
@@ -105,7 +105,7 @@ def zero_shot_of(pack: Pack) -> Collection[str]:
 
 def word_choice(pack: Pack, path: Path, run: Run) -> Choice:
     """The words of a list, by their pronunciations; phonemes that the pack does not know count as without an example."""
-    known = pack.strings("inventory")
+    known = pack.phonemes("inventory")
     words, problems = read_words(path, known)
     run.left_out(problems, path.parent)
     if not words:

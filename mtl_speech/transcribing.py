@@ -177,7 +177,7 @@ def _score(
         run.say(f"not scored: {problem}")
     if not references:
         raise DataError("--score: beside no recording lies a TextGrid or .eaf with a tier 'phones' that can be used")
-    inventory = pack.strings("inventory")
+    inventory = pack.phonemes("inventory")
     outside = Counter(s.phoneme for each in references.values() for s in each if s.phoneme not in inventory)
     scores = score_transcriptions(list(references.values()), [found[name] for name in references], seed=options.seed)
     run.table(scores_table(scores))
