@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
-import functools
 import math
 import operator
 import re
@@ -136,7 +135,6 @@ class Config:
         return ()
 
 
-@functools.cache
 def settings(cls: type[Config]) -> tuple[Setting, ...]:
     """The fields of a `Config` dataclass, in order. Raises TypeError for an annotation that `setting` does not know."""
     hints = typing.get_type_hints(cls)
