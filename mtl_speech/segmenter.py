@@ -21,6 +21,7 @@ from mtl_speech.encoder import Encoder, FrameConv
 from mtl_speech.features import MARGIN, SegmentStore
 
 HIDDEN = 128  # channels
+SEES = 3  # frames of Θ that its two convolutions see to either side
 KNOWN_FRAMES = 30  # frames (300 ms) around a labelled phone in which everything that is not labelled is silence
 
 # Chosen on validation languages of VoxAngeles: see docs/decisions.md.
@@ -165,14 +166,19 @@ def tune_segmenter(
     before = [parameter.detach().clone() for parameter in tuned.parameters()]
     targets, weights = frame_targets(store, gaps_known)
     spans = _labelled(store, weights, segmenter.stride, generator)
-    features = [store.frames[start - MARGIN : end + MARGIN].float().unsqueeze(0) for start, end in spans]
-    frames = [_frames(encoder, each) for each in features]
+    edge = SEES * segmenter.stride  # all that the segmenter needs of the margins that Θ needs
+    cut = MARGIN - edge
+    features, frames = [], []
+    for start, end in spans:
+        whole = store.frames[start - MARGIN : end + MARGIN].float().unsqueeze(0)
+        frames.append(_frames(encoder, whole)[:, cut // segmenter.stride : -cut // segmenter.stride])
+        features.append(whole[:, cut:-cut])
     total = sum(float(weights[start:end].sum()) for start, end in spans)
     optimiser = torch.optim.Adam(tuned.parameters(), TUNE_RATE)
     for _ in range(TUNE_STEPS):
         optimiser.zero_grad()
         for (start, end), each, below in zip(spans, frames, features, strict=True):
-            logits = tuned(_noisy(each, generator), below)[0, MARGIN:-MARGIN]
+            logits = tuned(_noisy(each, generator), below)[0, edge:-edge]
             share = float(weights[start:end].sum()) / total
             (share * frame_loss(logits, targets[start:end], weights[start:end])).backward()
         moved = zip(tuned.parameters(), before, strict=True)
