@@ -46,8 +46,9 @@ def paired_difference(
     """Mean of a - b, both (n,) and of the same tasks in the same order: positive where `a` is better.
 
     With `groups` (say, the language of each task) the bootstrap is hierarchical: groups are drawn with replacement,
-    then values within each drawn group, so that the interval holds for new groups too. Without, values are drawn. A
-    single value has no interval: (nan, nan).
+    then values within each drawn group, so that the interval holds for new groups too: of few groups it is too narrow (in
+    simulations with 5, 8 and 20 groups it held the true value in 85, 86 and 91 %). Without, values are drawn. A single value
+    has no interval: (nan, nan).
 
     Raises ValueError when lengths differ, there is no value, one is not finite, or `n_bootstrap` is below 1.
     """
