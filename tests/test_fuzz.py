@@ -242,7 +242,7 @@ def test_an_encoder_that_claims_more_than_it_holds(tmp_path: Path, claim: dict[s
     save_pack(Pack("encoder", pack.tensors, {**pack.card, **claim}), tmp_path / "pack")
     with (
         bounded(),
-        pytest.raises(PackError, match="does not fit the settings|is missing|not a list of 1 to 1,000 different"),
+        pytest.raises(PackError, match="does not fit the settings|is missing|not a list of 1 to 2,000 different"),
     ):
         load_base(tmp_path / "pack")
 
