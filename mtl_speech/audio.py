@@ -188,9 +188,8 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
                 raise DataError(f"{path}: its header claims {claim}, which is absurd: {_HELP}")
             yield file
     except (soundfile.LibsndfileError, OSError, RuntimeError, ValueError) as error:
-        reason = (
-            "no frame of audio is found" if "possibly a pipe" in str(error) else error
-        )  # the library's words for it
+        # The library's words for an MP3 without a frame speak of a pipe.
+        reason = "no frame of audio is found" if "possibly a pipe" in str(error) else error
         raise DataError(f"{path}: cannot be read as audio ({reason}): {_HELP}") from error
 
 

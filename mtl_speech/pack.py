@@ -45,7 +45,7 @@ CARD = "card.json"
 WEIGHTS = "weights.safetensors"
 MAX_CARD_BYTES = 1 << 20
 MAX_WEIGHTS_BYTES = 256 << 20
-MAX_PHONEMES = 1_000
+MAX_PHONEMES = 2_000
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 

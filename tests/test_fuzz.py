@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import resource
+import subprocess
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -38,6 +40,8 @@ from tests.helpers import meta_config, tiny_base
 
 MAX_SECONDS = 10  # of processor time, for files that took minutes or for ever; each takes well under one
 MAX_KILOBYTES = 400_000
+ROOT = Path(__file__).resolve().parent.parent
+READERS = {"a.TextGrid": "textgrid", "kept.TextGrid": "kept_textgrid", "a.PHN": "phn", "a.ctm": "ctm"}
 
 ODD_TEXT = (
     "\0",
@@ -156,6 +160,35 @@ def test_an_elan_file_of_a_million_elements_is_refused(tmp_path: Path) -> None:
         elan.read_labels(path)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a.TextGrid", "kept.TextGrid", "a.PHN", "a.ctm"])
+def test_the_largest_label_files_are_read_so_far_or_refused(tmp_path: Path, name: str) -> None:
+    """A file of as many intervals as its size allows: 2 GB of memory are enough for it, and two minutes."""
+    lines = {"PHN": b"0 1 a\n", "ctm": b"a 1 0 1 a\n", "TextGrid": b'0 1 "a"\n'}[name.split(".")[1]]
+    head = GRID.format(10**9, "").encode() + b"\n" if "TextGrid" in name else b""
+    size = (63 if "TextGrid" in name else 255) << 20
+    path = written(tmp_path, name, head + lines * (size // len(lines)))
+    code = f"""
+import resource, sys
+from pathlib import Path
+from tests.fuzz.targets import TARGETS
+from mtl_speech.errors import MtlSpeechError
+path = Path({str(path)!r})
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    TARGETS[{READERS[name]!r}].read(path)
+except MtlSpeechError as error:
+    print(str(error)[-120:])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_utime)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=600
+    )
+    *_, kilobytes, seconds = done.stdout.split()
+    assert int(kilobytes) < 2_000_000 and float(seconds) < 120, done.stdout
+
+
 @pytest.mark.parametrize("read", [read_examples, lambda path: is_synthetic(path.parent)])
 def test_json_that_is_nested_deeply(tmp_path: Path, read: Callable[[Path], object]) -> None:
     path = written(tmp_path, "manifest.json", "[" * 200_000)
@@ -209,7 +242,7 @@ def test_an_encoder_that_claims_more_than_it_holds(tmp_path: Path, claim: dict[s
     save_pack(Pack("encoder", pack.tensors, {**pack.card, **claim}), tmp_path / "pack")
     with (
         bounded(),
-        pytest.raises(PackError, match="does not fit the settings|is missing|not a list of 1 to 1,000 different"),
+        pytest.raises(PackError, match="does not fit the settings|is missing|not a list of 1 to 2,000 different"),
     ):
         load_base(tmp_path / "pack")
 

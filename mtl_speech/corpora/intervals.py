@@ -16,7 +16,8 @@ from mtl_speech.phonemes import MAX_LABEL, UnmappableLabel, is_modifier, is_sile
 ROUNDING = 0.001  # seconds: differences up to this are rounding, adjusted without a word
 TOLERANCE = 0.020  # seconds: overlaps and overruns up to this are adjusted and reported as used; beyond it left out
 MISMATCH = 0.1  # seconds: label file and recording may differ by so much without a word
-MAX_TEXT_BYTES = 256 << 20  # a CTM file of a thousand hours of speech has about so much
+MAX_TEXT_BYTES = 256 << 20  # more than MAX_LINES lines of a CTM file have
+MAX_LINES = 5_000_000  # the phones of 140 hours
 MACHINE_LABELS = "phones-pred"  # the tier of a transcription: never taken for labels that a person has checked
 _PHONE_TIERS = ("phones", "phone", "phonemes", "phoneme", "segments")
 _WORD_TIERS = ("words", "word")
@@ -212,7 +213,10 @@ def lines_of(path: Path) -> list[str]:
     Raises:
         DataError: unreadable, or larger than any label file.
     """
-    return re.split(r"\r\n|\r|\n", decoded(read_limited(path, MAX_TEXT_BYTES, "a label file")))
+    raw = read_limited(path, MAX_TEXT_BYTES, "a label file")
+    if max(raw.count(b"\n"), raw.count(b"\r")) > MAX_LINES:
+        raise DataError(f"{path}: more than {MAX_LINES:,} lines are too many for a label file: divide it")
+    return re.split(r"\r\n|\r|\n", decoded(raw))
 
 
 def decoded(raw: bytes) -> str:

@@ -14,6 +14,7 @@ from mtl_speech.errors import DataError
 from mtl_speech.files import read_limited
 
 MAX_BYTES = 64 << 20  # a TextGrid of an hour has under 10 MB
+MAX_VALUES = 4_000_000  # numbers and strings: the phones and words of ten hours have under 2 million
 
 # Praat reads numbers and quoted strings that stand free, and <flags>; all else is decoration. So long and short files
 # are one format.
@@ -53,13 +54,16 @@ class Tokens:
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._position = 0
+        self._position = self._count = 0
         self._matches: Iterator[re.Match[str]] = _TOKEN.finditer(text)
 
     def _next(self) -> re.Match[str]:
         for match in self._matches:
             if match.lastindex is not None:  # not a comment
                 self._position = match.start()
+                self._count += 1
+                if self._count > MAX_VALUES:
+                    raise Malformed(f"it has more than {MAX_VALUES:,} numbers and strings")
                 return match
         self._position = len(self._text)
         raise Malformed("the file ends")
