@@ -73,11 +73,14 @@ def read_tokens(folder: Path) -> list[Token]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.reader(file))
-        if not rows or tuple(rows[0]) not in (COLUMNS, COLUMNS[:-1]):  # reports of earlier versions have no remarks
+        without_remarks = bool(rows) and tuple(rows[0]) == COLUMNS[:-1]  # as reports of earlier versions
+        if not rows or tuple(rows[0]) != COLUMNS and not without_remarks:
             raise ValueError(f"its columns must be {', '.join(COLUMNS)}")
         tokens = [
-            Token(recording, float(start), float(end), true, predicted, float(sure) if sure else math.nan, *remark)
-            for recording, start, end, true, predicted, sure, *remark in rows[1:]
+            Token(recording, float(start), float(end), true, predicted, float(sure) if sure else math.nan, remark)
+            for recording, start, end, true, predicted, sure, remark in (
+                [*row, *[""] * without_remarks] for row in rows[1:]
+            )
         ]
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read ({error}): run the command that wrote it again") from error

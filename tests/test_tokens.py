@@ -50,6 +50,7 @@ def test_a_confidence_may_be_unknown(tmp_path: Path) -> None:
         ("a,b\n1,2\n", "its columns must be"),
         ("recording,start,end,true,predicted,confidence\nu,0,x,p,b,\n", "could not convert"),
         ("recording,start,end,true,predicted,confidence\nu,0\n", "not enough values"),
+        ("recording,start,end,true,predicted,confidence\nu,0,1,p,b,1,,\n", "too many values"),
         ("recording,start,end,true,predicted,confidence\n", "holds no token"),
         (b"\xff\xfe\x00", "cannot be read"),
     ],
