@@ -74,7 +74,7 @@ def read_tokens(folder: Path) -> list[Token]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.reader(file))
         without_remarks = bool(rows) and tuple(rows[0]) == COLUMNS[:-1]  # as reports of earlier versions
-        if not rows or tuple(rows[0]) != COLUMNS and not without_remarks:
+        if not rows or (tuple(rows[0]) != COLUMNS and not without_remarks):
             raise ValueError(f"its columns must be {', '.join(COLUMNS)}")
         tokens = [
             Token(recording, float(start), float(end), true, predicted, float(sure) if sure else math.nan, remark)
