@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 MIN_SPEAKERS = 5  # from here on whole speakers are held out
 MIN_RECORDINGS = 100  # below, cross-validation over recordings
 N_FOLDS = 5
+NONE_TO_TEST_ON = "no example left to test on"  # why a phoneme is not scored
 
 
 @dataclass(frozen=True)
@@ -295,16 +296,17 @@ def too_few(fold: Fold, n_train: Mapping[str, int], shots: int | None) -> list[N
     Those of the inventory without a training example are scored all the same, as zero-shot, where they have a test example.
     """
     wanted = shots or 1
-    n_test = Counter(true_labels(fold.test))
+    few = "no example" if wanted == 1 else f"fewer than {wanted} examples"
+    n_all, n_test = Counter(true_labels(fold.train)), Counter(true_labels(fold.test))
     found = []
     unheard = set(fold.unheard)
-    for phoneme in sorted({*n_test, *true_labels(fold.train), *unheard}):
-        n = n_train.get(phoneme, 0) + n_test[phoneme]
+    for phoneme in sorted({*n_test, *n_all, *unheard}):
+        n = n_all[phoneme] + n_test[phoneme]  # `n_train` has at most `shots` of them
         if phoneme in unheard:
             reason = "zero-shot: no example to learn from or to test on"
             found += [] if n else [NotScored(phoneme, 0, reason, zero_shot=True)]
         elif n_train.get(phoneme, 0) < wanted:
-            found.append(NotScored(phoneme, n, f"fewer than {wanted} example(s) to learn from"))
+            found.append(NotScored(phoneme, n, f"{few} left to learn from"))
         elif n_test[phoneme] == 0:
-            found.append(NotScored(phoneme, n, "no example left to test on"))
+            found.append(NotScored(phoneme, n, NONE_TO_TEST_ON))
     return found

@@ -210,7 +210,7 @@ def evaluate(folder: Path, options: EvaluateOptions, run: Run) -> Scores:
     scores = score(true, predicted, utterances(test), n_train, not_scored, seed=options.seed)
     stamp = STAMP if is_synthetic(options.data) else ""
     notes += [CAVEAT] if stamp else []
-    tokens = scored_tokens(utterances(test), times(test), true, predicted, probabilities.tolist())
+    tokens = scored_tokens(utterances(test), times(test), true, predicted, probabilities.tolist(), n_train)
     extra = {"pack": pack.name, "pack_sha256": pack_hash(pack), "problems": problem_list(problems, options.data)}
     details = Details(
         about={

@@ -221,6 +221,16 @@ def test_the_curriculum_and_a_changed_base_are_told_as_they_are(text: str) -> No
     assert "The curriculum was off" in other and "this is a fault" in other and "bit for bit" not in other
 
 
+def test_the_curve_says_when_the_experiment_was_scored_on_more_tokens(text: str) -> None:
+    assert "it had no example of among them" not in text
+    tokens = example_tokens()
+    details = example_details(tokens)
+    assert details.curve is not None
+    fewer = replace(details, curve=replace(details.curve, n=len(tokens) - 5))
+    other = render(report_data(scores_of(tokens), settings={}, command="", details=fewer))
+    assert f", over all {len(tokens)} test tokens, those of phonemes that it had no example of among them" in other
+
+
 def test_the_same_report_gives_the_same_page(tmp_path: Path, text: str) -> None:
     assert write_example(tmp_path).read_text(encoding="utf-8") == text
     assert EVIL not in text
