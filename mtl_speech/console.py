@@ -66,7 +66,8 @@ def _callback(function: Callable[..., None], cls: type[RunOptions], folders: tup
             options = load_config(cls, config, given)
             from mtl_speech.run import Run
 
-            function(*places, options, Run(click.get_current_context().obj, quiet))
+            with Run(click.get_current_context().obj, quiet) as run:
+                function(*places, options, run)
 
     return callback
 

@@ -40,6 +40,17 @@ class _Card(Config):
 
 
 @dataclass(frozen=True)
+class _Checkpoints(Config):
+    checkpoint_minutes: float = setting(
+        10.0,
+        "minutes between checkpoints; with 0 they are written by --checkpoint-steps, and when the run is stopped",
+        low=0,
+    )
+    checkpoint_steps: int | None = setting(None, "steps between checkpoints, beside the minutes", low=1)
+    fresh: bool = setting(False, "start anew where a run was stopped, in place of going on with it")
+
+
+@dataclass(frozen=True)
 class ValidateOptions(RunOptions, _Labels):
     """Options of `validate`."""
 
@@ -51,7 +62,7 @@ class ValidateOptions(RunOptions, _Labels):
 
 
 @dataclass(frozen=True)
-class PretrainOptions(RunOptions, _Labels, _Card, PretrainConfig, EncoderConfig):
+class PretrainOptions(RunOptions, _Labels, _Card, _Checkpoints, PretrainConfig, EncoderConfig):
     """Options of `pretrain`."""
 
     lang: str = setting("und", "language of the recordings: a tag or an English name")
@@ -61,7 +72,7 @@ class PretrainOptions(RunOptions, _Labels, _Card, PretrainConfig, EncoderConfig)
 
 
 @dataclass(frozen=True)
-class MetaTrainOptions(RunOptions, _Labels, _Card, _Base, MetaTrainConfig):
+class MetaTrainOptions(RunOptions, _Labels, _Card, _Base, _Checkpoints, MetaTrainConfig):
     """Options of `meta-train`."""
 
     lang: str | None = setting(
