@@ -118,11 +118,7 @@ class Checkpoints:
         by_time = 0 < self.minutes <= (time.monotonic() - self._saved_at) / 60
         if last or by_steps or by_time or self._stop is not None:
             self.save(training.state())
-        if self._stop is not None:
-            number, self._stop = self._stop, None
-            self.say("stopped, and saved: the same command goes on from here")
-            self._restore_signals()
-            signal.raise_signal(number)
+        self._stop_if_asked()
 
     def save(self, state: State) -> Path:
         """Write a checkpoint; the last good one before is kept, older ones go. Raises DataError, OSError."""
@@ -153,7 +149,7 @@ class Checkpoints:
 
     @contextmanager
     def stoppable(self) -> Iterator[None]:
-        """Inside, an interrupt or SIGTERM waits for the next `tick`; a second one does not."""
+        """Inside, an interrupt or SIGTERM waits for the next `tick`, or for the end; a second one does not."""
         if threading.current_thread() is threading.main_thread():
             heard = [number for number in STOPS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
             self._before = {number: signal.signal(number, self._note) for number in heard}
@@ -161,6 +157,14 @@ class Checkpoints:
             yield
         finally:
             self._restore_signals()
+        self._stop_if_asked()  # after the last step, which was saved
+
+    def _stop_if_asked(self) -> None:
+        if self._stop is not None:
+            number, self._stop = self._stop, None
+            self.say("stopped, and saved: the same command goes on from here")
+            self._restore_signals()
+            signal.raise_signal(number)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._stop is None:

@@ -142,7 +142,8 @@ def _resources(error: BaseException, cls: type[RunOptions]) -> str | None:
         hint = f"lower {lower}" if lower else "give it fewer or shorter recordings at a time"
         return f"out of memory ({said}): {hint}, or close other programs"
     if isinstance(error, BrokenExecutor) or (isinstance(error, RuntimeError) and DEAD_WORKER.search(said)):
-        remedy = "close other programs or lower --threads, and start again"
+        lower = " or ".join(s.option for s in settings(cls) if s.name in ("workers", "threads"))
+        remedy = f"close other programs or lower {lower}, and start again"
         return f"a worker process died before it was done, most often because memory ran out ({said}): {remedy}"
     return None
 

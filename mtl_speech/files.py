@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -90,8 +91,24 @@ def atomic_write(path: Path, data: bytes | str) -> Path:
     try:
         write_synced(temporary, data.encode("utf-8") if isinstance(data, str) else data)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # the temporary name tells nobody anything
         raise
     sync_folder(path.parent)
     return path
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file, whole or not at all. Raises OSError."""
+    data, before = f"{line}\n".encode(), path.stat().st_size if path.exists() else 0
+    try:
+        with open(path, "ab", buffering=0) as stream:
+            if stream.write(data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    except OSError as error:
+        if path.exists():
+            os.truncate(path, before)
+        error.filename = str(path)
+        raise

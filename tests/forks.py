@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Reads a command a line; answers with the number of its process, and with its status once that has ended.
 SERVER = """
 import json, os, resource, signal, sys, traceback
-import torch
+import soundfile, soxr, torch, torch._dynamo
 from mtl_speech import adapt, checkpoint, evaluate, html_report, pretrain, report, training, transcribing, views, workflows
 from mtl_speech.cli import main
 
@@ -32,10 +32,6 @@ for line in sys.stdin:
                 os.dup2(os.open(job["log"] + "." + stream, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), number)
             for name, limit in job["limits"].items():
                 resource.setrlimit(getattr(resource, name), (limit, limit))
-            if job["user"]:
-                os.setgroups([])
-                os.setgid(job["user"])
-                os.setuid(job["user"])
             if job["before"]:
                 exec(job["before"])
             main(job["arguments"])
@@ -78,20 +74,18 @@ class Forks:
         *arguments: object,
         meanwhile: Callable[[int], None] | None = None,
         limits: dict[str, int] | None = None,
-        user: int | None = None,
         before: str = "",
     ) -> int:
         """Run a command in `folder`; gives its exit code, or minus the number of the signal that ended it.
 
-        `meanwhile` is called with the number of the process. `limits` are of `resource.setrlimit`, `user` the number of the user
-        that it runs as, `before` is code that runs first.
+        `meanwhile` is called with the number of the process. `limits` are of `resource.setrlimit`, `before` is code
+        that runs first.
         """
         job = {
             "folder": str(folder),
             "log": str(self.log),
             "arguments": [str(argument) for argument in arguments],
             "limits": limits or {},
-            "user": user,
             "before": before,
         }
         assert self.server.stdin is not None and self.server.stdout is not None
