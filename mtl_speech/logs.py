@@ -40,7 +40,7 @@ def log_to(path: Path, level: int = logging.INFO, append: bool = False) -> None:
 
     So does every line that is logged then and cannot be written.
     """
-    handler = _LogFile(path, mode="a" if append else "w", encoding="utf-8")
+    handler = _LogFile(path, mode="a" if append else "w", encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     close_log()
     LOGGER.addHandler(handler)
