@@ -166,7 +166,8 @@ def _failures(verbose: bool, cls: type[RunOptions]) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.EPIPE:  # who read the output has gone: click ends without a word
             raise
-        place = f"{error.filename}: " if error.filename is not None else ""
+        full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+        place = f"{error.filename}: " if error.filename is not None else "a temporary file: " if full else ""
         _fail(error, 1, place + (error.strerror or str(error)), verbose)
     except Exception as error:
         known = _resources(error, cls)
