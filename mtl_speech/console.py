@@ -26,7 +26,7 @@ from mtl_speech.settings import Setting, load_config, settings
 
 PROGRAM = "mtl-speech"
 NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory", re.IGNORECASE)  # as torch says it
-DEAD_WORKER = re.compile(r"DataLoader worker .*(exited unexpectedly|is killed by signal)")
+DEAD_WORKER = re.compile(r"DataLoader (worker .*(exited unexpectedly|is killed by signal)|timed out)")
 _SHORT = {"output_dir": "-o", "number": "-n"}
 _METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
@@ -144,7 +144,7 @@ def _resources(error: BaseException, cls: type[RunOptions]) -> str | None:
     if isinstance(error, BrokenExecutor) or (isinstance(error, RuntimeError) and DEAD_WORKER.search(said)):
         lower = " or ".join(s.option for s in settings(cls) if s.name in ("workers", "threads"))
         remedy = f"close other programs or lower {lower}, and start again"
-        return f"a worker process died before it was done, most often because memory ran out ({said}): {remedy}"
+        return f"a worker process died or hung, most often because memory ran out ({said}): {remedy}"
     return None
 
 

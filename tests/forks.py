@@ -52,7 +52,8 @@ class Forks:
 
     def __init__(self, log: Path) -> None:
         self.log = log
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MTL_SPEECH_CACHE_GIB": "0"}
+        no_cache = {"MTL_SPEECH_CACHE": f"{log}.cache", "MTL_SPEECH_CACHE_GIB": "0"}  # recordings are read every time
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **no_cache}
         self.server = subprocess.Popen(
             [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
