@@ -27,10 +27,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from mtl_speech import __version__
 from mtl_speech.corpora import Progress
 from mtl_speech.corpus import Corpus
 from mtl_speech.errors import DataError, PackError
-from mtl_speech.files import atomic_write, content_hash
+from mtl_speech.files import TEMPORARY, atomic_write, content_hash
 from mtl_speech.pack_files import decode, encode, header_entries, parse_json, read_bounded, refuse
 
 logger = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ class Checkpoints:
         self._saved_at, self._ticks = time.monotonic(), 0
         self._before: dict[int, Any] = {}
         self._stop: int | None = None
+        self._process = os.getpid()
 
     def resume(self, training: Resumable) -> None:
         """Put `training` where the last good checkpoint was taken; nothing happens where there is none.
@@ -109,6 +111,10 @@ class Checkpoints:
             )
             raise DataError(f"{self.folder}: the run that was stopped here differs from this one: {named}: {ANEW}")
         self._good, self._saved_at = path, time.monotonic()
+        if state.values.get("computed_by") != computed_by():
+            logger.warning(
+                "it began with other versions or threads: numbers can differ in their last digits from here on"
+            )
         self.say(f"goes on from checkpoint {int(path.name[:8])} of the run that was stopped ({state.values['saved']})")
 
     def tick(self, training: Resumable, last: bool = False) -> None:
@@ -123,7 +129,8 @@ class Checkpoints:
     def save(self, state: State) -> Path:
         """Write a checkpoint; the last good one before is kept, older ones go. Raises DataError, OSError."""
         began = time.monotonic()
-        values = {**state.values, "about": self.about, "saved": time.strftime("%Y-%m-%d %H:%M:%S")}
+        saved = time.strftime("%Y-%m-%d %H:%M:%S")
+        values = {**state.values, "about": self.about, "saved": saved, "computed_by": computed_by()}
         text = json.dumps(values, allow_nan=False, separators=(",", ":")).encode()
         plain = {STATE: torch.frombuffer(bytearray(text), dtype=torch.uint8), TORCH: torch.get_rng_state()}
         for name, tensor in state.tensors.items():
@@ -134,7 +141,8 @@ class Checkpoints:
         number = 1 + max((int(path.name[:8]) for path in self._all()), default=0)
         path = atomic_write(self.folder / f"{number:08}-{hashlib.sha256(data).hexdigest()}.safetensors", data)
         for other in self.folder.iterdir():
-            if other not in (path, self._good):
+            ours = NAME.fullmatch(other.name) or TEMPORARY.fullmatch(other.name)
+            if ours and other not in (path, self._good):
                 other.unlink()
         self._good, self._saved_at, self._ticks = path, time.monotonic(), 0
         self.n_saved, self.seconds = self.n_saved + 1, self.seconds + time.monotonic() - began
@@ -167,6 +175,8 @@ class Checkpoints:
             signal.raise_signal(number)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a worker process that has this handler too: it ends with the run
+            return
         if self._stop is None:
             self._stop = number
             os.write(2, b"\nstops after this step, and saves; once more to stop at once\n")  # `print` may be at work
@@ -193,6 +203,11 @@ class Checkpoints:
         if paths:
             raise DataError(f"{self.folder}: no checkpoint in it can be used, all are damaged: {ANEW}")
         return None
+
+
+def computed_by() -> dict[str, object]:
+    """What makes numbers differ in their last digits only."""
+    return {"mtl_speech": __version__, "torch": torch.__version__, "threads": torch.get_num_threads()}
 
 
 def read_checkpoint(path: Path) -> State:
@@ -229,9 +244,8 @@ def hashes_of(parts: Mapping[str, Sequence[Corpus]], progress: Progress | None =
     for part, name, u in progress(each, "checking") if progress is not None else each:
         labels = [(s.phoneme, s.start, s.end) for s in u.segments]
         text = json.dumps([u.language, u.speaker, labels, content_hash(u.audio)])
-        key = f"{part}/{name}/{u.id}".encode(
-            "unicode_escape"
-        ).decode()  # no character that JSON or a terminal could mind
+        # Names without characters that JSON or a terminal could mind.
+        key = f"{part}/{name}/{u.id}".encode("unicode_escape").decode()
         found[key] = hashlib.sha256(text.encode()).hexdigest()[:16]
     return found
 
@@ -259,10 +273,16 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def put_optimiser(optimiser: torch.optim.Optimizer, state: State) -> None:
-    """Give an optimiser back what `optimiser_tensors` took. Its groups and their rates stay as they are."""
+    """Give an optimiser back what `optimiser_tensors` took. Its groups and their rates stay as they are.
+
+    Raises KeyError, ValueError, IndexError where it does not fit.
+    """
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     rows: defaultdict[int, dict[str, Tensor]] = defaultdict(dict)
     for name, tensor in state.tensors.items():
         if name.startswith("optimiser."):
             _, i, key = name.split(".")
+            if tensor.shape not in ((), parameters[int(i)].shape):
+                raise ValueError(f"'{name}' has the shape {tuple(tensor.shape)}")
             rows[int(i)][key] = tensor.clone()
     optimiser.load_state_dict({"state": dict(rows), "param_groups": optimiser.state_dict()["param_groups"]})

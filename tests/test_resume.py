@@ -205,7 +205,7 @@ def same(one: State, other: State) -> None:
     assert one.tensors.keys() == other.tensors.keys()
     for name in one.tensors:
         assert torch.equal(one.tensors[name], other.tensors[name]), name
-    volatile, plain = {"seconds", "about", "saved"}, []
+    volatile, plain = {"seconds", "about", "saved", "computed_by"}, []
     for each in (one, other):
         values = json.loads(json.dumps({key: value for key, value in each.values.items() if key not in volatile}))
         for row in values.get("history", []):
@@ -300,13 +300,15 @@ def test_where_none_is_good_nothing_begins_anew_unasked(tmp_path: Path, damage: 
     assert path.exists() and f"{path}: has the SHA-256 " in caplog.text
 
 
-@pytest.mark.parametrize("kind", ["pretraining", "no json", "shape"])
+@pytest.mark.parametrize("kind", ["pretraining", "no json", "shape", "optimiser"])
 def test_what_is_well_made_but_of_something_else_is_refused(tmp_path: Path, kind: str) -> None:
     state = meta_trainer("posterior").state()
     if kind == "pretraining":
         state = brain().state()
     elif kind == "shape":
         state = replace(state, tensors={**state.tensors, "learner.theta": torch.zeros(1, 1)})
+    elif kind == "optimiser":
+        state = replace(state, tensors={**state.tensors, "optimiser.0.exp_avg": torch.zeros(1, 1, 1)})
     path = Checkpoints(tmp_path, {}).save(state)
     if kind == "no json":
         path.unlink()
@@ -314,6 +316,16 @@ def test_what_is_well_made_but_of_something_else_is_refused(tmp_path: Path, kind
         (tmp_path / f"00000001-{hashlib.sha256(data).hexdigest()}.safetensors").write_bytes(data)
     with pytest.raises(DataError, match="does not hold what this run needs|all are damaged"):
         Checkpoints(tmp_path, {}).resume(meta_trainer("posterior"))
+
+
+def test_other_threads_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    trainer = meta_trainer("posterior")
+    Checkpoints(tmp_path, {}).save(trainer.state())
+    Checkpoints(tmp_path, {}).resume(trainer)
+    assert "other versions or threads" not in caplog.text
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    Checkpoints(tmp_path, {}).resume(trainer)
+    assert "other versions or threads" in caplog.text
 
 
 def test_weights_that_are_not_finite_are_no_checkpoint(tmp_path: Path) -> None:
