@@ -52,6 +52,9 @@ def keep_earlier(folder: Path) -> Path | None:
             if path.is_file() and path.name not in _NOT_KEPT and not path.name.startswith("."):
                 shutil.copy2(path, temporary)
         os.rename(temporary, place)
+    except shutil.Error as error:  # of several files at once
+        reasons = "; ".join(sorted({why for *_, why in error.args[0]}))
+        raise OSError(f"{place}: the earlier pack could not be kept, so nothing was replaced: {reasons}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     sync_folder(place.parent)

@@ -2,17 +2,55 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
 import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mtl_speech.errors import DataError
+
+TEMPORARY = re.compile(r"\..+\.[0-9]+-[0-9a-f]{8}\.tmp")
 
 
 def temporary_sibling(path: Path) -> Path:
     """A free hidden name in the same folder (so on the same disk) as `path`; nothing is created."""
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed left half-written in `folder`. Nothing may be writing there. Raises OSError."""
+    for path in [path for path in folder.iterdir() if TEMPORARY.fullmatch(path.name)]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def unchanged(paths: Iterable[Path]) -> Iterator[None]:
+    """Inside, files are read that must stay as they are. Raises DataError at its end where one has changed or gone since."""
+
+    def stamp(path: Path) -> tuple[int, int] | None:
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        return status.st_size, status.st_mtime_ns
+
+    before = {path: stamp(path) for path in paths}
+    yield
+    for path, then in before.items():
+        now = stamp(path)
+        if now is None or now != then:
+            raise DataError(
+                f"{path}: {'has gone' if now is None else 'has changed'} while it was used: start again when the recordings "
+                "stay as they are; nothing was written"
+            )
 
 
 def content_hash(path: Path) -> str:
@@ -70,9 +108,25 @@ def atomic_write(path: Path, data: bytes | str, sync: bool = True) -> Path:
     try:
         write_synced(temporary, data.encode("utf-8") if isinstance(data, str) else data, sync)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # the temporary name tells nobody anything
         raise
     if sync:
         sync_folder(path.parent)
     return path
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file, whole or not at all. Raises OSError."""
+    data, before = f"{line}\n".encode(), path.stat().st_size if path.exists() else 0
+    try:
+        with open(path, "ab", buffering=0) as stream:
+            if stream.write(data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    except OSError as error:
+        if path.exists():
+            os.truncate(path, before)
+        error.filename = str(path)
+        raise

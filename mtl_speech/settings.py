@@ -146,11 +146,6 @@ class Config:
 
 def settings(cls: type[Config]) -> tuple[Setting, ...]:
     """The fields of a `Config` dataclass, in order. Raises TypeError for an annotation that `setting` does not know."""
-    return _settings(cls)  # type: ignore[arg-type]  # a class can be hashed; mypy looks at its instances
-
-
-@functools.cache
-def _settings(cls: type[Config]) -> tuple[Setting, ...]:
     hints = typing.get_type_hints(cls)
     found = []
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # subclasses are dataclasses, the base is not

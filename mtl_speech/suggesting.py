@@ -18,7 +18,7 @@ from torch import Tensor
 from mtl_speech.corpora.folder import labels_beside
 from mtl_speech.corpus import Problem
 from mtl_speech.errors import DataError
-from mtl_speech.files import atomic_write
+from mtl_speech.files import atomic_write, unchanged
 from mtl_speech.intervals import as_array
 from mtl_speech.language_pack import LanguageModel
 from mtl_speech.learner import ROWS_ARE_MEANS, Head, centroid_head
@@ -132,18 +132,20 @@ def pool_choice(folder: Path, pack: Pack, pool: Path, base: Path | None, run: Ru
     model = transcriber.model
     head, others = with_stand_ins(model)
     candidates: list[Candidate] = []
-    for recording in run.progress([r for r in recordings if r.name not in labelled], "Listening"):
-        try:
-            examined = transcriber.examine(recording.audio)
-        except DataError as error:
-            problems.append(Problem(recording.audio, str(error).removeprefix(f"{recording.audio}: ")))
-            continue
-        z = as_array(examined.embeddings)
-        if len(z):
-            posteriors = probabilities(head, torch.from_numpy(z).float(), model.temperature)
-            candidates.append(Candidate(recording.name, posteriors, z, examined.transcription.duration))
-        else:
-            problems.append(Problem(recording.audio, "no speech is found in it"))
+    unlabelled = [recording for recording in recordings if recording.name not in labelled]
+    with unchanged(recording.audio for recording in unlabelled):
+        for recording in run.progress(unlabelled, "Listening"):
+            try:
+                examined = transcriber.examine(recording.audio)
+            except DataError as error:
+                problems.append(Problem(recording.audio, str(error).removeprefix(f"{recording.audio}: ")))
+                continue
+            z = as_array(examined.embeddings)
+            if len(z):
+                posteriors = probabilities(head, torch.from_numpy(z).float(), model.temperature)
+                candidates.append(Candidate(recording.name, posteriors, z, examined.transcription.duration))
+            else:
+                problems.append(Problem(recording.audio, "no speech is found in it"))
     run.left_out(problems, pool)
     if not candidates:
         raise DataError(f"{pool}: holds no recording to choose; give a folder with audio files that are not labelled")

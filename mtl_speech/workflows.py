@@ -21,7 +21,7 @@ from mtl_speech.demo import CAVEAT, STAMP, is_synthetic
 from mtl_speech.earlier import earlier_kept
 from mtl_speech.errors import DataError, UsageError
 from mtl_speech.features import build_store
-from mtl_speech.files import atomic_write
+from mtl_speech.files import atomic_write, unchanged
 from mtl_speech.findings import Details
 from mtl_speech.forgetting import compare_base
 from mtl_speech.language_pack import load_language, times, true_labels, utterances, with_timing
@@ -187,7 +187,8 @@ def evaluate(folder: Path, options: EvaluateOptions, run: Run) -> Scores:
     model = load_language(pack, base)
     corpus = read_corpus(options.data, lang, options.phone_set, run.progress)
     run.say(describe(corpus, lang))
-    store = build_store([corpus], progress=run.progress)
+    with unchanged(u.audio for u in corpus.utterances):
+        store = build_store([corpus], progress=run.progress)
     problems = [*corpus.problems, *store.problems]
     notes = [f"language pack '{pack.name}'", *run.left_out(problems, options.data)]
     known = torch.tensor([phoneme in model.classes for phoneme in store.phonemes])[store.label]
