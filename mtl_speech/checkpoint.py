@@ -84,38 +84,49 @@ class Checkpoints:
         self.about: About = json.loads(json.dumps({"checkpoint": {"format": FORMAT}, **about}))
         self.n_saved, self.seconds = 0, 0.0  # what it has cost
         self._good: Path | None = None
+        self._found: tuple[Path, State] | None = None
         self._saved_at, self._ticks = time.monotonic(), 0
         self._before: dict[int, Any] = {}
         self._stop: int | None = None
         self._process = os.getpid()
 
+    def check(self) -> None:
+        """See whether there is a checkpoint to go on from, before the work that a training needs.
+
+        Raises DataError: the run that was stopped had other settings or other data, or no checkpoint can be used.
+        """
+        self._found = self._latest()
+        if self._found is not None:
+            path, state = self._found
+            with fitting(path):
+                differing = differences(state.values["about"], self.about)
+            if differing:
+                more = [f"and {len(differing) - N_NAMED} more"] if differing[N_NAMED:] else []
+                named = "; ".join([*differing[:N_NAMED], *more])
+                raise DataError(f"{self.folder}: the run that was stopped here differs from this one: {named}: {ANEW}")
+
     def resume(self, training: Resumable) -> None:
         """Put `training` where the last good checkpoint was taken; nothing happens where there is none.
 
-        Raises DataError: the run was one with other settings or other data, or no checkpoint can be used.
+        Raises DataError as `check` does, and where the checkpoint is not one of such a training.
         """
-        found = self._latest()
+        if self._found is None:
+            self.check()
+        found, self._found = self._found, None
         if found is None:
             return
         path, state = found
-        try:
-            differing = differences(state.values["about"], self.about)
-            if not differing:
-                training.restore(state)
-                torch.set_rng_state(state.tensors[TORCH])
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-            raise DataError(f"{path}: does not hold what this run needs ({error!r}): {ANEW}") from error
-        if differing:
-            named = "; ".join(
-                [*differing[:N_NAMED], *([f"and {len(differing) - N_NAMED} more"] if differing[N_NAMED:] else [])]
-            )
-            raise DataError(f"{self.folder}: the run that was stopped here differs from this one: {named}: {ANEW}")
+        with fitting(path):
+            training.restore(state)
+            torch.set_rng_state(state.tensors[TORCH])
         self._good, self._saved_at = path, time.monotonic()
         if state.values.get("computed_by") != computed_by():
             logger.warning(
                 "it began with other versions or threads: numbers can differ in their last digits from here on"
             )
-        self.say(f"goes on from checkpoint {int(path.name[:8])} of the run that was stopped ({state.values['saved']})")
+        self.say(
+            f"goes on from checkpoint {int(path.name[:8])} of the run that was stopped ({state.values.get('saved')})"
+        )
 
     def tick(self, training: Resumable, last: bool = False) -> None:
         """Between two steps: save where it is time to. A run that was asked to stop is saved, and stops."""
@@ -203,6 +214,15 @@ class Checkpoints:
         if paths:
             raise DataError(f"{self.folder}: no checkpoint in it can be used, all are damaged: {ANEW}")
         return None
+
+
+@contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """Inside, what the checkpoint `path` holds is used: DataError where it is of something else."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        raise DataError(f"{path}: does not hold what this run needs ({error!r}): {ANEW}") from error
 
 
 def computed_by() -> dict[str, object]:

@@ -52,7 +52,10 @@ def recipe_checkpoints(
     base: Pack | None = None,
     name: str = "",
 ) -> Checkpoints:
-    """The checkpoints of a recipe's training, or of the one that is called `name`; none with `fresh: True`."""
+    """The checkpoints of a recipe's training, or of the one that is called `name`; none with `fresh: True`.
+
+    Raises DataError where they are those of another run.
+    """
     settings = {
         key: as_dict(value) if isinstance(value, Config) else value
         for key, value in hparams.items()
@@ -66,4 +69,5 @@ def recipe_checkpoints(
     found = Checkpoints(output / CHECKPOINTS / name, about, hparams["checkpoint_minutes"])
     if hparams["fresh"]:
         found.clear()
+    found.check()
     return found

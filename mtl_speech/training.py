@@ -134,7 +134,7 @@ def checkpoints_of(
 ) -> Checkpoints:
     """The checkpoints in the folder `output`, of a run with these settings on the recordings `parts`; none with --fresh.
 
-    `needed` are hashes of what else the run depends on.
+    `needed` are hashes of what else the run depends on. Raises DataError where they are those of another run.
     """
     settings = {name: value for name, value in as_dict(options).items() if name not in NO_MATTER}
     about: dict[str, Mapping[str, object]] = {
@@ -145,6 +145,7 @@ def checkpoints_of(
     found = Checkpoints(output / CHECKPOINTS, about, options.checkpoint_minutes, options.checkpoint_steps, run.say)
     if options.fresh:
         found.clear()
+    found.check()
     return found
 
 
