@@ -110,7 +110,7 @@ def atomic_write(path: Path, data: bytes | str, sync: bool = True) -> Path:
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno is not None:  # without a number, the name would hide the message
             error.filename = str(path)  # the temporary name tells nobody anything
         raise
     if sync:
