@@ -12,13 +12,12 @@ import json
 import logging
 import os
 import re
-import shutil
 import signal
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -53,6 +52,10 @@ class State:
 
     tensors: Mapping[str, Tensor]
     values: Mapping[str, Any]
+
+
+class Diverged(DataError):
+    """A state with numbers that are not finite, from which nothing can go on."""
 
 
 class Resumable(Protocol):
@@ -134,27 +137,31 @@ class Checkpoints:
         by_steps = self.steps is not None and self._ticks >= self.steps
         by_time = 0 < self.minutes <= (time.monotonic() - self._saved_at) / 60
         if last or by_steps or by_time or self._stop is not None:
-            self.save(training.state())
+            try:
+                self.save(training.state())
+            except Diverged as error:  # the run itself goes on: with checkpoints it does what it does without
+                logger.warning("no checkpoint was written, the last good one stays: %s", error)
+                self._saved_at, self._ticks = time.monotonic(), 0
         self._stop_if_asked()
 
     def save(self, state: State) -> Path:
-        """Write a checkpoint; the last good one before is kept, older ones go. Raises DataError, OSError."""
+        """Write a checkpoint; the last good one before is kept, older ones go. Raises Diverged, OSError."""
         began = time.monotonic()
         saved = time.strftime("%Y-%m-%d %H:%M:%S")
         values = {**state.values, "about": self.about, "saved": saved, "computed_by": computed_by()}
-        text = json.dumps(values, allow_nan=False, separators=(",", ":")).encode()
+        try:
+            text = json.dumps(values, allow_nan=False, separators=(",", ":")).encode()
+        except ValueError as error:
+            raise Diverged("training has diverged: a score or a loss is not finite any more") from error
         plain = {STATE: torch.frombuffer(bytearray(text), dtype=torch.uint8), TORCH: torch.get_rng_state()}
         for name, tensor in state.tensors.items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise DataError(f"training has diverged: '{name}' is not finite any more: lower the learning rate")
+                raise Diverged(f"training has diverged: '{name}' is not finite any more: lower the learning rate")
             plain[name] = tensor.byte() if tensor.dtype == torch.bool else tensor
         data = encode(plain, self.folder, MAX_BYTES)
         number = 1 + max((int(path.name[:8]) for path in self._all()), default=0)
         path = atomic_write(self.folder / f"{number:08}-{hashlib.sha256(data).hexdigest()}.safetensors", data)
-        for other in self.folder.iterdir():
-            ours = NAME.fullmatch(other.name) or TEMPORARY.fullmatch(other.name)
-            if ours and other not in (path, self._good):
-                other.unlink()
+        self._remove(keep=(path, self._good))
         self._good, self._saved_at, self._ticks = path, time.monotonic(), 0
         self.n_saved, self.seconds = self.n_saved + 1, self.seconds + time.monotonic() - began
         return path
@@ -163,8 +170,16 @@ class Checkpoints:
         """The run is done, or begins anew: its checkpoints go. Raises OSError."""
         if self.n_saved:
             logger.info("%d checkpoints took %.2f s", self.n_saved, self.seconds)
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
+        if self.folder.is_dir():
+            self._remove()
+            with suppress(OSError):  # what else lies in it is not ours
+                self.folder.rmdir()
+
+    def _remove(self, keep: Sequence[Path | None] = ()) -> None:
+        """Remove checkpoints, whole and half-written ones, but those in `keep`; nothing else."""
+        for path in list(self.folder.iterdir()):
+            if (NAME.fullmatch(path.name) or TEMPORARY.fullmatch(path.name)) and path not in keep:
+                path.unlink()
 
     @contextmanager
     def stoppable(self) -> Iterator[None]:

@@ -314,7 +314,7 @@ class MetaTrainer:
     def _validate(self, number: int, score: float) -> None:
         self.history.validations.append({"round": float(number), "score": score})
         logger.info("meta-training round %d: validation score %.4f", number, score)
-        if self.best is None or score > self.best[0]:
+        if not np.isnan(score) and (self.best is None or score > self.best[0]):
             self.best = score, copy.deepcopy(trainable_state(self.learner))
 
     def state(self) -> State:

@@ -21,6 +21,7 @@ from mtl_speech.checkpoint import Checkpoints, Resumable, State
 from mtl_speech.config import EncoderConfig, PretrainConfig
 from mtl_speech.crops import CropBatches
 from mtl_speech.errors import DataError
+from mtl_speech.learner import MetaLearner
 from mtl_speech.meta_train import MetaTrainer
 from mtl_speech.pack_files import encode
 from mtl_speech.pretrain import PretrainBrain, PretrainModel, Remaining
@@ -335,6 +336,39 @@ def test_weights_that_are_not_finite_are_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"training has diverged: 'learner.theta' is not finite any more: lower"):
         Checkpoints(tmp_path, {}).save(trainer.state())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_training_that_diverges_ends_as_without_checkpoints(tmp_path: Path, caplog: Any) -> None:
+    """The best state seen is kept, and the last good checkpoint; a score that is no number is never the best."""
+    scores = [0.5, 0.6, float("nan"), float("nan"), float("nan")]
+    ends = []
+    for checkpoints in (None, Checkpoints(tmp_path, {}, steps=1)):
+        trainer = meta_trainer("posterior", outer_lr=0.9)
+        each = iter(scores)
+
+        def validate(learner: MetaLearner, each: Iterator[float] = each) -> float:
+            score = next(each)
+            if score != score:
+                with torch.no_grad():
+                    learner.theta.fill_(torch.nan)
+            return score
+
+        trainer.train(validate, checkpoints=checkpoints)
+        assert trainer.best is not None and trainer.best[0] == 0.6
+        ends.append(trainer.learner.theta.detach().clone())
+    assert torch.equal(*ends) and bool(torch.isfinite(ends[0]).all())
+    assert "no checkpoint was written, the last good one stays" in caplog.text
+    assert [path for path in tmp_path.iterdir() if path.suffix == ".safetensors"]
+
+
+def test_other_files_in_the_folder_of_checkpoints_stay(tmp_path: Path) -> None:
+    mine = tmp_path / "checkpoints" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine", encoding="utf-8")
+    checkpoints = Checkpoints(mine.parent, {})
+    checkpoints.save(meta_trainer("posterior").state())
+    checkpoints.clear()
+    assert list(mine.parent.iterdir()) == [mine]
 
 
 def test_a_checkpoint_is_due_by_minutes_or_by_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
