@@ -9,6 +9,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,8 @@ def stopped_at(trainings: Trainings, command: str, how: str, folder: Path, rng: 
         while newest(folder) < number and time.monotonic() < until and Path(f"/proc/{child}").exists():
             time.sleep(0.0005)
         time.sleep(delay)
-        os.kill(child, SIGNALS.get(how, signal.SIGKILL))
+        with suppress(ProcessLookupError):  # it was done before
+            os.kill(child, SIGNALS.get(how, signal.SIGKILL))
 
     code = trainings.run(command, folder, meanwhile=stop)
     if code == 0:
