@@ -10,7 +10,7 @@ from mtl_speech.config import AdaptConfig, DemoConfig, EncoderConfig, MetaTrainC
 from mtl_speech.settings import Config, setting, settings
 
 C = TypeVar("C", bound=Config)
-_PHONE_SETS = ("auto", "ipa", "arpabet", "timit")
+_PHONE_SETS = ("auto", "ipa", "arpabet", "timit", "mfa", "voxcommunis", "xsampa", "espeak")
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ class AdaptOptions(RunOptions, _Labels, _Base, _Clips, AdaptConfig):
     )
     inventory: str = setting(
         "",
-        "phonemes of the language, or a file of them, in IPA apart by blanks: those without an example are learned from their "
-        "articulatory neighbours (zero-shot); by default only phonemes with examples",
+        "phonemes of the language, or a file of them, in IPA apart by blanks; or epitran:CODE, or phoible:FILE:LANGUAGE: those "
+        "without an example are learned from their articulatory neighbours (zero-shot); by default only phonemes with examples",
     )
 
     def conflicts(self) -> list[str]:

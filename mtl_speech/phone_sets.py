@@ -1,38 +1,34 @@
-"""The phone sets and IPA conventions that `phonemes` works with: tables only."""
+"""The phone sets and IPA conventions that `phonemes` works with: the tables, some of them read from data/phone_sets.tsv."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-# The 39 phones of the CMU dictionary. Stress is dropped before the look-up, so AH is one phoneme with and without it.
-CMU_TO_IPA: dict[str, str] = {
-    "AA": "ɑ", "AE": "æ", "AH": "ʌ", "AO": "ɔ", "AW": "aʊ", "AY": "aɪ", "B": "b", "CH": "t͡ʃ", "D": "d", "DH": "ð",
-    "EH": "ɛ", "ER": "ɝ", "EY": "eɪ", "F": "f", "G": "ɡ", "HH": "h", "IH": "ɪ", "IY": "i", "JH": "d͡ʒ", "K": "k",
-    "L": "l", "M": "m", "N": "n", "NG": "ŋ", "OW": "oʊ", "OY": "ɔɪ", "P": "p", "R": "ɹ", "S": "s", "SH": "ʃ",
-    "T": "t", "TH": "θ", "UH": "ʊ", "UW": "u", "V": "v", "W": "w", "Y": "j", "Z": "z", "ZH": "ʒ",
-}  # fmt: skip
+def _read_table() -> dict[str, dict[str, str]]:
+    """The IPA of each label by phone set. The file says where each set is from."""
+    text = (Path(__file__).parent / "data" / "phone_sets.tsv").read_text(encoding="utf-8")
+    tables: dict[str, dict[str, str]] = {}
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            name, label, ipa = line.split("\t")
+            tables.setdefault(name, {})[label] = ipa
+    return tables
 
-# What some ARPAbet corpora have beyond the 39.
-ARPABET_EXTRA: dict[str, str] = {
-    "AX": "ə", "AXR": "ɚ", "IX": "ɨ", "UX": "ʉ", "EL": "l̩", "EM": "m̩", "EN": "n̩", "NX": "ɾ̃", "DX": "ɾ", "Q": "ʔ",
-    "WH": "ʍ", "HV": "ɦ",
-}  # fmt: skip
 
-ARPABET_TO_IPA: dict[str, str] = CMU_TO_IPA | ARPABET_EXTRA
+TABLES = _read_table()
+CMU_TO_IPA = TABLES["cmu"]  # stress is dropped before the look-up, so AH is one phoneme with and without it
+ARPABET_TO_IPA: dict[str, str] = CMU_TO_IPA | TABLES["arpabet"]
+TIMIT_TO_IPA: dict[str, str] = {label: ipa for label, ipa in TABLES["timit"].items() if ipa}
 
-# TIMIT's 61 labels without its three silences (h#, pau, epi). A closure is the beginning of its stop: the reader of
-# TIMIT joins it with the release that follows; alone it is an unreleased stop.
+# A closure of TIMIT is the beginning of its stop: the reader joins it with the release that follows.
 TIMIT_CLOSURES: dict[str, tuple[str, ...]] = {
     "bcl": ("b",), "dcl": ("d", "jh"), "gcl": ("g",), "pcl": ("p",), "tcl": ("t", "ch"), "kcl": ("k",),
 }  # fmt: skip
-TIMIT_TO_IPA: dict[str, str] = (
-    {label.lower(): ipa for label, ipa in ARPABET_TO_IPA.items() if label != "WH"}
-    | {"ax-h": "ə̥", "eng": "ŋ̩"}
-    | {"bcl": "b", "dcl": "d", "gcl": "ɡ", "pcl": "p", "tcl": "t", "kcl": "k"}
-)
 
 # Labels of what is not a phoneme: silence, pauses, breath and noise (compared in lower case, without brackets).
 # "spn" is the Montreal Forced Aligner's "spoken noise": speech whose phones are not known.

@@ -15,6 +15,7 @@ from mtl_speech.phone_sets import (
     LOOK_ALIKES,
     MODIFIER_ORDER,
     SILENCE_LABELS,
+    TABLES,
     TIE,
     TIMIT_TO_IPA,
     VOWEL_ORDER,
@@ -33,21 +34,29 @@ __all__ = [
     "guess_phone_set",
     "is_modifier",
     "is_silence",
+    "named",
     "normalise_ipa",
     "to_ipa",
 ]
 
-PHONE_SETS = ("auto", "ipa", "arpabet", "timit")
+PHONE_SETS = ("auto", "ipa", "arpabet", "timit", "mfa", "voxcommunis", "xsampa", "espeak")
 MAX_LABEL = 64  # characters: no phoneme has so many, and to bring marks in order takes quadratic time
 
 _BRACKETS = re.compile(r"^[<\[{(](.*)[>\]})]$")
 _ARPABET = re.compile(r"([A-Za-z]+)[0-3]?(?:_[BIES])?")  # stress digit; Kaldi's position in the word
+_XSAMPA = re.compile("|".join([*map(re.escape, sorted(TABLES["xsampa"], key=len, reverse=True)), "."]), re.DOTALL)
 _COMBINING = "\u0300-\u036f\u1dc0-\u1dff"
 _MARKS = f"[{_COMBINING}{MODIFIER_ORDER}]"
 
 
 class UnmappableLabel(DataError):
     """A label that is no phoneme of its phone set."""
+
+
+def named(characters: Iterable[str]) -> str:
+    """Characters with their code points and names in Unicode, for a person who cannot tell them apart by sight."""
+    names = {c: f"{c} (U+{ord(c):04X} {unicodedata.name(c, 'without a name')})" for c in characters}
+    return ", ".join(names.values())
 
 
 def is_silence(label: str) -> bool:
@@ -113,7 +122,8 @@ def to_ipa(label: str, phone_set: str = "auto") -> str | None:
     Args:
         label: as it stands in the label file.
         phone_set: "ipa", "arpabet" (any case, with or without stress digits, which are dropped), "timit" (the 61
-            labels), or "auto", which guesses from this one label; guess over a whole corpus with `guess_phone_set`.
+            labels), "mfa", "voxcommunis", "espeak" (IPA with labels of their own), "xsampa", or "auto", which guesses "ipa",
+            "arpabet" or "timit" from this one label; guess over a whole corpus with `guess_phone_set`.
 
     Raises:
         UnmappableLabel: the label is no phoneme of the phone set.
@@ -129,11 +139,30 @@ def to_ipa(label: str, phone_set: str = "auto") -> str | None:
         phone_set = guess_phone_set([label])
     if phone_set == "ipa":
         return _checked_ipa(label)
+    if phone_set == "xsampa":
+        return _checked_ipa(_from_xsampa(label))
+    if phone_set not in ("arpabet", "timit"):
+        return _checked_ipa(_own_labels(phone_set).get(normalise_ipa(label), label))
     name = "ARPAbet" if phone_set == "arpabet" else "TIMIT"
     found = _arpabet(label) if phone_set == "arpabet" else TIMIT_TO_IPA.get(label.strip().lower())
     if found is None:
         raise UnmappableLabel(f"label '{label}' is not in the {name} phone set")
     return normalise_ipa(found)
+
+
+@lru_cache
+def _own_labels(phone_set: str) -> dict[str, str]:
+    """The table of a phone set that writes IPA in its own way, by label in one spelling."""
+    return {normalise_ipa(label): ipa for label, ipa in TABLES[phone_set].items()}
+
+
+def _from_xsampa(label: str) -> str:
+    """The IPA of an X-SAMPA label. Raises UnmappableLabel that names the characters that are no symbol."""
+    parts = _XSAMPA.findall(label.strip())
+    unknown = [part for part in parts if part not in TABLES["xsampa"]]
+    if unknown:
+        raise UnmappableLabel(f"label '{label}' has characters that are not X-SAMPA: {named(unknown)}")
+    return "".join(TABLES["xsampa"][part] for part in parts)
 
 
 def _arpabet(label: str) -> str | None:
@@ -167,7 +196,7 @@ def _checked_ipa(label: str) -> str:
     text = normalise_ipa(label)
     kinds, unknown = analyse(text)
     if unknown:
-        raise UnmappableLabel(f"label '{label}' has characters that are not IPA here: {' '.join(unknown)}")
+        raise UnmappableLabel(f"label '{label}' has characters that are not IPA here: {named(unknown)}")
     if not re.fullmatch(r"[OSNG]|NO|G?V{1,3}[SNG]?", kinds):
         raise UnmappableLabel(f"label '{label}' is more than one phoneme")
     return text

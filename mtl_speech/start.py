@@ -33,6 +33,7 @@ from mtl_speech.demo import STAMP, is_synthetic, punjabi_fold
 from mtl_speech.errors import UsageError
 from mtl_speech.features import PER_SEGMENT
 from mtl_speech.files import unchanged
+from mtl_speech.inventories import Phonemes, find_inventory
 from mtl_speech.language_pack import true_labels
 from mtl_speech.languages import display_name
 from mtl_speech.learner import MetaLearner
@@ -40,7 +41,6 @@ from mtl_speech.options import AdaptOptions, part
 from mtl_speech.pack import load_pack, pack_hash
 from mtl_speech.run import Run, problem_list
 from mtl_speech.strategy import load_learner, new_learner, prepare_learner, settings_on_target
-from mtl_speech.zero_shot import read_inventory
 
 SHIPPED_STRATEGY = "english-strategy"
 EARLIER_RUN, MACHINE = "the earlier run", "the machine's labels"
@@ -104,9 +104,10 @@ def load_target(options: AdaptOptions, folder: Path, run: Run) -> Target:
     Says what was left out and how the examples were divided.
     """
     config = part(options, AdaptConfig)
-    inventory = read_inventory(options.inventory) if options.inventory else ()
+    given = find_inventory(options.inventory) if options.inventory else Phonemes(())
+    inventory = given.phonemes
     problems: list[Problem] = []
-    notes: list[str] = []
+    notes = list(given.notes)
     left_out: list[str] = []
     examples: dict[str, Recording] = {}
     changes: dict[str, Changes] = {}
@@ -129,6 +130,8 @@ def load_target(options: AdaptOptions, folder: Path, run: Run) -> Target:
         examples = examples_of(read)
         changes = changes_of(read, examples, options.after, folder)
         notes += tell_changes(changes, run)
+    for note in given.notes:
+        run.say(note)
     how = [f"split: {folds[0].how}", *([f"at most {config.shots} examples per phoneme"] if config.shots else [])]
     for line in how:
         run.say(line)

@@ -9,6 +9,7 @@ from pathlib import Path
 from mtl_speech.corpus import Problem
 from mtl_speech.errors import DataError
 from mtl_speech.files import read_limited
+from mtl_speech.ipa_text import segment
 from mtl_speech.phone_sets import TIE
 from mtl_speech.phonemes import MAX_LABEL, UnmappableLabel, is_modifier, normalise_ipa, to_ipa
 
@@ -71,7 +72,8 @@ def read_phones(text: str, inventory: Collection[str]) -> tuple[str, ...]:
 
 
 def split_phones(text: str, inventory: Collection[str]) -> list[str]:
-    """The phones of IPA written together: a letter with its marks each; two that are one phoneme of `inventory` are joined.
+    """The phones of IPA written together: those of `inventory` if all are, the longest first; else a letter with its
+    marks each, and two that are one phoneme of `inventory` are joined.
 
     Raises DataError for a text that is longer than any word.
     """
@@ -82,6 +84,9 @@ def split_phones(text: str, inventory: Collection[str]) -> list[str]:
         pass
     if len(text) > MAX_LABEL:
         raise DataError(f"'{text[:MAX_LABEL]}…' is too long to be taken apart: put blanks between its phones")
+    known, unmatched = segment(text, inventory)
+    if not unmatched:
+        return list(known)
     parts: list[str] = []
     for character in normalise_ipa(text.replace(".", "")):
         last = parts[-1] if parts else ""

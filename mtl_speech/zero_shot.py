@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,17 +17,11 @@ from torch import Tensor
 
 from mtl_speech.articulation import articulatory_regression
 from mtl_speech.base_learning import N_FOLDS, StepChoice, folds_of, learn_head
-from mtl_speech.errors import DataError, UsageError
-from mtl_speech.files import read_limited
 from mtl_speech.learner import ROWS_ARE_MEANS, Head, MetaLearner, centroid_head, prototypes
-from mtl_speech.phonemes import UnmappableLabel, to_ipa
 
 BIASES = np.arange(-8, 17) / 4  # logits added to the rows of phonemes never heard
 DEFAULT_BIAS = 0.75  # where there is nothing to choose by; about what is chosen on most languages
 N_SHOWN = 3  # neighbours that are told of a phoneme
-MAX_NAME = 250  # characters: text of an inventory that is longer is no name of a file
-MAX_BYTES = 1 << 20  # of a file of phonemes
-MAX_NAMED = 500  # characters of labels that are no phoneme
 
 Neighbours = Mapping[str, Mapping[str, float]]
 Weigh = Callable[[Sequence[str], Sequence[float], Sequence[str]], np.ndarray]  # as `articulatory_regression`
@@ -163,38 +156,6 @@ def best_bias(margins: Tensor, labels: Tensor) -> float:
         right, n_taken = (taken & true).sum(0), taken.sum(0)
         scores.append(float((2 * right / (n_taken + true.sum(0)).clamp_min(1)).mean()))
     return float(BIASES[int(np.argmax(scores))]) if max(scores) > 0 else DEFAULT_BIAS
-
-
-def read_inventory(text: str) -> tuple[str, ...]:
-    """The phonemes of a language, normalised, each once: from a file (UTF-8) or the text itself, apart by blanks or commas.
-
-    Raises UsageError that names all labels that are no phoneme, or the file that is not there.
-    """
-    path = Path(text)
-    try:
-        there = len(text) < MAX_NAME and path.is_file()
-        content = read_limited(path, MAX_BYTES, "an inventory").decode("utf-8-sig") if there else text
-    except (OSError, DataError, UnicodeDecodeError) as error:
-        raise UsageError(f"inventory: {text[:80]} cannot be read as UTF-8 text ({error})") from error
-    found: dict[str, None] = {}
-    unknown = []
-    for label in content.replace(",", " ").split():
-        try:
-            phoneme = to_ipa(label, "ipa")
-        except UnmappableLabel:
-            phoneme = None
-        if phoneme is None:
-            unknown.append(label)
-        else:
-            found[phoneme] = None
-    if unknown:
-        place = f"the file {text}" if content is not text else "a file of that name is not there either"
-        raise UsageError(
-            f"inventory: no phonemes in IPA: {' '.join(unknown)[:MAX_NAMED]} ({place}); correct or remove them"
-        )
-    if not found:
-        raise UsageError(f"inventory: {text or 'the text'} names no phoneme; give phonemes in IPA, apart by blanks")
-    return tuple(found)
 
 
 def mapping_lines(neighbours: Neighbours) -> list[str]:

@@ -16,7 +16,7 @@ from mtl_speech.adapt import Fold, adapt_fold, learn_inventory
 from mtl_speech.articulation import articulatory_features, articulatory_regression
 from mtl_speech.base_learning import StepChoice, choose_steps, learn_head
 from mtl_speech.config import AdaptConfig
-from mtl_speech.errors import PackError, UsageError
+from mtl_speech.errors import PackError
 from mtl_speech.language_pack import language_pack, load_language
 from mtl_speech.learner import MetaLearner
 from mtl_speech.meta_train import embed_segments
@@ -31,7 +31,6 @@ from mtl_speech.zero_shot import (
     class_means,
     known_means,
     mapping_lines,
-    read_inventory,
 )
 from tests.helpers import make_store, meta_config, seeded, tiny_base, tiny_learner, toy_store
 
@@ -205,30 +204,6 @@ def test_heads_do_not_learn_from_rows_never_heard() -> None:
 
 
 # The inventory
-
-
-def test_an_inventory_is_read_from_text_or_a_file_and_normalised(tmp_path: Path) -> None:
-    wanted = ("a", "t͡ʃ", "ɡ", "kʷʼ")
-    assert read_inventory("a tʃ, g kʼʷ ʧ a") == wanted
-    path = tmp_path / "my inventory.txt"
-    path.write_bytes("\ufeffa\ntʃ\r\ng\tkʼʷ\n".encode())
-    assert read_inventory(str(path)) == wanted
-    assert read_inventory("a " * 5000) == ("a",), "longer than a file name can be"
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [("a Q7 ɖ sil xyz", "Q7 sil xyz"), ("inventory.txt", "inventory.txt"), (" , ", "names no phoneme")],
-)
-def test_what_is_no_phoneme_is_an_error_that_names_it(text: str, told: str) -> None:
-    with pytest.raises(UsageError, match=told):
-        read_inventory(text)
-
-
-def test_a_file_that_is_no_text_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00\xd8")
-    with pytest.raises(UsageError, match="cannot be read as UTF-8 text"):
-        read_inventory(str(tmp_path / "a.txt"))
 
 
 def test_the_mapping_is_told_in_lines() -> None:

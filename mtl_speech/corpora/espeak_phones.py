@@ -14,16 +14,13 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mtl_speech.phone_sets import VOWEL_ORDER
+from mtl_speech.phone_sets import TABLES, VOWEL_ORDER
 from mtl_speech.phonemes import normalise_ipa
 
 if TYPE_CHECKING:
     import numpy as np
 
 Phones = Sequence[tuple[tuple[str, ...], int]]  # labels of an event (none: a pause) and its first sample
-
-# What espeak-ng writes half in its own mnemonics although IPA was asked for.
-MNEMONICS: dict[str, str] = {"r.": "ɽ", "ts.": "ʈ͡ʂ", "ts.h": "ʈ͡ʂʰ", "i.": "ɨ"}
 
 SILENCE_LEVEL = 32  # of 32767
 MAX_INITIAL_CLOSURE = 0.05  # seconds: after a pause, how much of the silence is a stop's closure
@@ -66,7 +63,7 @@ def event_labels(name: str, labels: Mapping[str, str]) -> tuple[str, ...]:
     raw = unicodedata.normalize("NFD", name.strip(_PROSODY))
     if not raw:
         return ()
-    label = normalise_ipa(labels.get(raw, MNEMONICS.get(raw, raw)))
+    label = normalise_ipa(labels.get(raw, TABLES["espeak"].get(raw, raw)))
     composite = None if raw in labels else _COMPOSITE.match(label)
     return composite.groups() if composite else (label,)
 

@@ -23,6 +23,7 @@ from mtl_speech.corpus import Problem
 from mtl_speech.demo import is_synthetic
 from mtl_speech.errors import MtlSpeechError
 from mtl_speech.inspection import describe_pack
+from mtl_speech.inventories import find_inventory
 from mtl_speech.language_pack import LanguageModel, language_pack, load_language
 from mtl_speech.learner import Head
 from mtl_speech.options import AdaptOptions, MetaTrainOptions, SuggestOptions, TranscribeOptions
@@ -38,7 +39,6 @@ from mtl_speech.transcribing import LEDGER_NAME, Outputs
 from mtl_speech.transcript_elan import eaf_bytes
 from mtl_speech.transcript_files import textgrid_text
 from mtl_speech.transcription import Phone, Transcription
-from mtl_speech.zero_shot import read_inventory
 from tests.fuzz import seeds
 from tests.helpers import tiny_base
 
@@ -199,7 +199,7 @@ TARGETS = {
     "manifest": Target("manifest.json", lambda path: is_synthetic(path.parent), seeds.MANIFESTS),
     "examples": Target("examples.json", _examples, seeds.EXAMPLES),
     "tokens": Target("tokens.csv", lambda path: read_tokens(path.parent), seeds.TOKENS),
-    "inventory": Target("inventory.txt", lambda path: read_inventory(str(path)), seeds.INVENTORIES),
+    "inventory": Target("inventory.txt", lambda path: find_inventory(str(path)), seeds.INVENTORIES),
     "words": Target("words.txt", lambda path: word_list.read_words(path, ("t̪ʰ", "aː", "k")), seeds.WORDS),
     "ledger": Target(LEDGER_NAME, _ledger, seeds.LEDGERS),
     "config": Target("config.yaml", _config, seeds.CONFIGS),
