@@ -8,6 +8,7 @@ import logging
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,8 @@ def train_encoder(
     segmenter = train_segmenter(model.encoder, views[0], hparams["seed"], progress_bar)
     found, figures = {}, {}
     for name, corpus in tests().items():
-        scores = _segment_scores(model, build_store([corpus], phonemes, progress=progress_bar), fold or {})
+        store = build_store([corpus], phonemes, progress=progress_bar)
+        scores = _segment_scores(model, store, fold or {}, splits["train"].phoneme_counts())
         found[name], n = scores, len(scores.phonemes)
         figures[name] = {"accuracy": round(scores.accuracy, 4), "macro_f1": round(scores.macro_f1, 4), "n_phonemes": n}
         logger.info("%s: phone accuracy %.4f, macro-F1 %.4f", name, scores.accuracy, scores.macro_f1)
@@ -82,11 +84,16 @@ def train_encoder(
     return found
 
 
-def _segment_scores(model: PretrainModel, store: SegmentStore, fold: Mapping[str, str]) -> Scores:
+def _segment_scores(
+    model: PretrainModel, store: SegmentStore, fold: Mapping[str, str], learned: Counter[str]
+) -> Scores:
     names = [fold.get(phoneme, phoneme) for phoneme in store.phonemes]
     true = [names[i] for i in store.label.tolist()]
     predicted = [names[i] for i in predict_segments(model, store).tolist()]
-    return score(true, predicted, [store.utterance_ids[i] for i in store.utterance.tolist()])
+    n_train: Counter[str] = Counter()
+    for phoneme, n in learned.items():
+        n_train[fold.get(phoneme, phoneme)] += n
+    return score(true, predicted, [store.utterance_ids[i] for i in store.utterance.tolist()], n_train)
 
 
 def write_phone_reports(

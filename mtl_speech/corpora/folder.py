@@ -139,9 +139,7 @@ def _labels_apart(folder: Path, contents: Contents) -> list[tuple[str, Path]]:
             else:
                 found.append((key, path))
     if others:
-        reason = (
-            f"{len(others):,} label files are of no recording that is there once, such as {others[0].name}; left out"
-        )
+        reason = f"label files that are of no recording, or not of one alone: {len(others):,}, such as {others[0].name}; left out"
         contents.problems.append(Problem(folder, reason))
     return found
 
