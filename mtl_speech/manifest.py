@@ -55,11 +55,13 @@ def speakers_of(corpus: Corpus) -> set[str]:
     return {utterance.speaker for utterance in corpus.utterances}
 
 
-def compare_counts(part: str, found: Counts, published: Counts) -> list[str]:
+def compare_counts(part: str, found: Counts, published: Counts | None) -> list[str]:
     """What differs from the published counts, and by how much; nothing where all agree.
 
     A part with fewer than half of the speakers is taken for a sample: only that is told.
     """
+    if published is None:
+        return [f"{part}: no counts are published of it"]
     if 2 * found.speakers < published.speakers:
         return [f"{part}: a sample, {found.speakers} of {published.speakers} speakers; its counts are not checked"]
     notes = []

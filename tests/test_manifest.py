@@ -38,6 +38,7 @@ def test_counts_that_differ_are_told_with_by_how_much(found: Counts, notes: list
 def test_a_sample_is_called_one() -> None:
     (note,) = compare_counts("dev", Counts(19, 12, 0.1), PUBLISHED)
     assert note == "dev: a sample, 19 of 40 speakers; its counts are not checked"
+    assert compare_counts("dev-clean-2", PUBLISHED, None) == ["dev-clean-2: no counts are published of it"]
 
 
 def test_a_speaker_in_two_splits_or_an_empty_split_is_refused() -> None:

@@ -149,7 +149,9 @@ def test_a_speaker_in_two_splits_stops_the_recipe(copy: Path, tmp_path: Path) ->
 
 def test_a_part_that_is_not_there_is_named(copy: Path, tmp_path: Path) -> None:
     shutil.copytree(copy / "LibriSpeech" / "dev-clean", tmp_path / "LibriSpeech" / "dev-clean")
-    with pytest.raises(DataError, match="train-clean-100: no such part of LibriSpeech"):
+    with pytest.raises(
+        DataError, match="train-clean-100: no such folder: the parts of LibriSpeech are train-clean-100, "
+    ):
         prepare(tmp_path, tmp_path, copy / "alignments")
     with pytest.raises(DataError, match="nowhere: no such folder: give that of the TextGrids"):
         prepare(copy, tmp_path, "nowhere")
