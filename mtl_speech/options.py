@@ -177,6 +177,17 @@ class DemoOptions(RunOptions, _Base, DemoConfig):
 
 
 @dataclass(frozen=True)
+class ExportOptions(RunOptions, _Base):
+    """Options of `export`."""
+
+    format: tuple[str, ...] = setting(("onnx",), "files to write", choices=("onnx", "torch-export"))
+    input: str = setting(
+        "waveform", "what the model takes: 16 kHz samples, or normalised log-mel frames", choices=("waveform", "frames")
+    )
+    seed: int = setting(0, "seed of the noise on which the files are compared with the pack", low=0)
+
+
+@dataclass(frozen=True)
 class InfoOptions(RunOptions, _Base):
     """Options of `info`."""
 

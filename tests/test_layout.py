@@ -27,8 +27,9 @@ ORDER = """
     corrections intervals corpora cache features crops augment views episodes hard_classes encoder scale_shift segmenter
     segmental learner metrics figures pack_files pack checkpoint earlier transcription transcript_files transcript_elan
     sequence_metrics recordings word_list suggest base pretrain meta_train strategy base_learning zero_shot
-    language_pack transcribe evaluate adapt ablate tokens clips forgetting learning_curve findings html_report
-    report results demo run compare start workflows transcribing suggesting training inspection recipe console cli __main__
+    language_pack folded transcribe evaluate adapt ablate tokens clips forgetting learning_curve findings html_report
+    report results demo run compare start workflows transcribing suggesting training inspection exporting recipe console
+    cli __main__
 """.split()
 
 # Modules that `mtl-speech --help` loads, and packages that take long to load.
