@@ -25,6 +25,9 @@ class RunOptions(Config):
     cache_gib: float | None = setting(
         None, "how large that folder may become, in GiB; by default 10, and 0 keeps nothing", low=0
     )
+    data_gib: float | None = setting(
+        None, "how large copies of corpora from URLs and tar files may become there, in GiB; by default 50", low=0
+    )
 
 
 @dataclass(frozen=True)
