@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,12 +18,13 @@ import pytest
 
 from mtl_speech import remote
 from mtl_speech.cache import DATA_LIMIT
+from mtl_speech.cli import main
 from mtl_speech.corpora import read_corpus
 from mtl_speech.errors import DataError, UsageError
 from mtl_speech.remote import MARKER, local_folder, shown, url_of
 from mtl_speech.run import Run
-from tests.command_line import labelled_folder, report, run, save_base
-from tests.test_readme import ROOT
+from tests.command_line import labelled_folder, report, run
+from tests.test_readme import ROOT, blocks
 
 N_FILES = 12
 
@@ -196,25 +198,24 @@ def test_files_that_have_gone_from_the_copy_are_fetched_again(memory: str, words
 
 
 def test_every_command_reads_a_tar_or_a_url(packed: Path, memory: str, tmp_path: Path, words: Path) -> None:
-    base = ("--base", save_base(tmp_path / "base"), "-q")
     assert "nothing is left out" in run("validate", memory).output
-    assert "nothing is left out" in run("validate", packed, "-o", tmp_path / "v").output
-    adapted = tmp_path / "adapted"
-    run(
-        "adapt", "--lang", "pa", "--data", packed, "--test", memory, *base, "-o", adapted, code=1
-    )  # the same recordings
-    (tmp_path / "settings.yaml").write_text(f"data: {memory}\n")
-    run("adapt", "--lang", "pa", "--config", tmp_path / "settings.yaml", "--meta-steps", 0, *base, "-o", adapted)
-    run("adapt", "--lang", "pa", "--data", words, "--meta-steps", 0, *base, "-o", tmp_path / "here")
-    assert report(adapted)["scores"] == report(tmp_path / "here")["scores"]
-    pack = adapted / "pack"
-    run("evaluate", pack, "--data", packed, *base, "-o", tmp_path / "e")
-    run("transcribe", pack, packed, *base, "-o", tmp_path / "t", code=1)  # this base has no segmenter
-    run("suggest", pack, "--pool", memory, *base, "-o", tmp_path / "s", code=1)
-    small = ("--channels", 8, "--blocks", 1, "--epochs", 1, "--augmented-views", 0)
-    run("pretrain", packed, *small, "-q", "-o", tmp_path / "p")
-    tasks = ("--n-way", 3, "--n-shot", 1, "--n-query", 2, "--meta-steps", 1, "--valid-tasks", 1, "--lang", "pa")
-    run("meta-train", memory, *tasks, *base, "-o", tmp_path / "m", code=1)
+    small = ("--channels", 8, "--blocks", 1, "--embedding-size", 12, "--epochs", 1, "--augmented-views", 0)
+    run("pretrain", packed, *small, "-q", "-o", tmp_path / "base")
+    common = ("--base", tmp_path / "base" / "pack", "-q", "-o")
+    tasks = ("--n-way", 3, "--n-shot", 1, "--n-query", 2, "--meta-steps", 1, "--valid-tasks", 1, "--valid-share", 0.5)
+    run("meta-train", memory, *tasks, "--lang", "pa", *common, tmp_path / "m")
+    (tmp_path / "settings.yaml").write_text(f"data: {memory}\nmeta_steps: 0\nlang: pa\n")
+    run("adapt", "--config", tmp_path / "settings.yaml", *common, tmp_path / "there")
+    run("adapt", "--lang", "pa", "--data", words, "--meta-steps", 0, *common, tmp_path / "here")
+    assert report(tmp_path / "there")["scores"] == report(tmp_path / "here")["scores"]
+    said = run("adapt", "--lang", "pa", "--data", packed, "--test", memory, *common, tmp_path / "x", code=1).output
+    assert "lies in the training and in the test folder" in said
+    pack = tmp_path / "there" / "pack"
+    run("evaluate", pack, "--data", packed, *common, tmp_path / "e")
+    run("transcribe", pack, packed, *common, tmp_path / "t")
+    assert len(list((tmp_path / "t").rglob("*.TextGrid"))) == N_FILES // 2
+    fsspec.filesystem("memory").rm("/bucket/words/s0/u00.TextGrid")
+    assert "u00" in run("suggest", pack, "--pool", memory, *common, tmp_path / "s").output
 
 
 def test_what_a_tar_has_that_is_not_taken_is_a_problem(words: Path, tmp_path: Path) -> None:
@@ -357,3 +358,14 @@ def test_two_processes_share_one_copy(packed: Path, cache: Path) -> None:
     assert [text.splitlines()[-1] for text in said] == [str(N_FILES // 2)] * 2
     assert sum("fetching it" in text for text in said) == 1
     assert len([path for path in cache.iterdir() if path.is_dir()]) == 1
+
+
+def test_the_page_has_commands_and_messages_that_there_are() -> None:
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    for words in [line.split()[1:] for block in blocks("sh", page) for line in block.splitlines()]:
+        options = {option for parameter in main.commands[words[0]].params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= options
+        assert url_of(Path(words[-1])) == words[-1] or words[-1].endswith(".tar")
+    source = Path(remote.__file__).read_text(encoding="utf-8")
+    messages = re.findall(r"^\| `([^`]+)` \|", page.split("| message |")[1], re.MULTILINE)
+    assert len(messages) == 5 and all(message in source for message in messages)
