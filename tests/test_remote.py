@@ -16,12 +16,13 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from mtl_speech import remote
+from mtl_speech import places, remote
 from mtl_speech.cache import DATA_LIMIT
 from mtl_speech.cli import main
 from mtl_speech.corpora import read_corpus
 from mtl_speech.errors import DataError, UsageError
-from mtl_speech.remote import MARKER, local_folder, shown, url_of
+from mtl_speech.places import shown, url_of
+from mtl_speech.remote import MARKER, local_folder
 from mtl_speech.run import Run
 from tests.command_line import labelled_folder, report, run
 from tests.test_readme import ROOT, blocks
@@ -154,11 +155,11 @@ def test_every_kind_of_place_gives_the_same_files(
     wanted = contents(words)
     assert len(wanted) == N_FILES
     fsspec.filesystem("memory").pipe("/bucket/words.tar.gz", packed.read_bytes())
-    places = [
+    there = [
         *(memory, f"tar://words::{packed}", "tar://words::memory://bucket/words.tar.gz"),
         *(f"{address(web)}/words", f"tar://words::{address(web)}/words.tar.gz"),
     ]
-    for place in places:
+    for place in there:
         local = fetched(place)
         assert contents(local.folder) == wanted and not local.problems, place
         assert local.folder.name == "words" == read_corpus(local.folder).name
@@ -357,7 +358,9 @@ def test_two_processes_share_one_copy(packed: Path, cache: Path) -> None:
     said = [process.communicate()[0] for process in running]
     assert [text.splitlines()[-1] for text in said] == [str(N_FILES // 2)] * 2
     assert sum("fetching it" in text for text in said) == 1
+    fetched(packed)
     assert len([path for path in cache.iterdir() if path.is_dir()]) == 1
+    assert len(list(cache.glob(".*.use"))) == 1, "those of runs that have ended are gone"
 
 
 def test_the_page_has_commands_and_messages_that_there_are() -> None:
@@ -366,6 +369,6 @@ def test_the_page_has_commands_and_messages_that_there_are() -> None:
         options = {option for parameter in main.commands[words[0]].params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= options
         assert url_of(Path(words[-1])) == words[-1] or words[-1].endswith(".tar")
-    source = Path(remote.__file__).read_text(encoding="utf-8")
+    source = "".join(Path(m.__file__).read_text(encoding="utf-8") for m in (places, remote))
     messages = re.findall(r"^\| `([^`]+)` \|", page.split("| message |")[1], re.MULTILINE)
     assert len(messages) == 5 and all(message in source for message in messages)
