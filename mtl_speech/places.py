@@ -25,7 +25,7 @@ _URL = re.compile(r"(?:^|(?<=::))([A-Za-z][A-Za-z0-9+.-]+):/+")
 _TELLS_CONTENT = frozenset(
     "size etag mtime created lastmodified last_modified last-modified updated generation md5hash content-md5 digest".split()
 )
-# What to install for a protocol, where it is not the package of the name in fsspec's own message.
+# What to install for a protocol.
 _DRIVERS = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "sftp": "paramiko"}
 _DRIVERS |= {"http": "aiohttp", "https": "aiohttp"}
 
@@ -135,8 +135,9 @@ def told(url: str) -> Iterator[None]:
     except MtlSpeechError:
         raise
     except ImportError as error:
-        driver = _DRIVERS.get(protocol, str(error))
-        raise UsageError(f"{place}: {protocol}:// needs the package {driver}: pip install {driver}") from error
+        driver = _DRIVERS.get(protocol)
+        what = f"needs the package {driver}: pip install {driver}" if driver else f"needs another package: {error}"
+        raise UsageError(f"{place}: {protocol}:// {what}") from error
     except TooLargeError as error:
         raise DataError(f"{place}: {error}: raise --data-gib") from error
     except tarfile.TarError as error:

@@ -2,8 +2,9 @@
 
 A place is a folder, a tar, or a URL that fsspec knows: `s3://bucket/corpus`, `https://host/words.tar`, `tar://below::s3://bucket/x.tar`.
 What is needed of it is fetched once into a cache folder of bounded size, keyed by the URL and by what tells its content (checksums,
-times, sizes). An entry gets its name by one rename when it is whole, so what was interrupted is never taken for it. Of several
-processes one fetches, the others wait; what a run uses is not removed under it.
+times, sizes). Each file gets its name by one rename when it is whole, and an entry its marker after its last file, so what was
+interrupted is never taken for whole, and is gone on with. Of several processes one fetches, the others wait; what a
+run uses is not removed under it.
 """
 
 from __future__ import annotations
@@ -64,13 +65,9 @@ def local_folder(place: Path, run: Run) -> Local:
     with _alone(FileLock(root / f".{source.key}.lock"), run, url):
         about = _whole(entry)
         if about is None:
-            part = root / f"{source.key}.part"
-            if entry.exists():
-                os.replace(entry, part)
             _prune(root, limit - (source.size or 0))
             run.say(f"{shown(url)}: fetching it into {entry / source.name}")
-            about = _fetch(source, part, limit, run)
-            os.replace(part, entry)
+            about = _fetch(source, entry, limit, run)
         os.utime(entry / MARKER)
         for use in root.glob(f".{source.key}.*.use"):  # of runs that have ended
             with suppress(Timeout), FileLock(use).acquire(timeout=0):
@@ -115,11 +112,11 @@ def _too_large(url: str, limit: int) -> DataError:
 # Fetching
 
 
-def _fetch(source: Source, part: Path, limit: int, run: Run) -> dict[str, Any]:
-    """Make the entry `part` whole; gives what its marker says. Files that are there, each of which is whole, are kept."""
-    folder = part / source.name
+def _fetch(source: Source, entry: Path, limit: int, run: Run) -> dict[str, Any]:
+    """Make an entry whole; gives what its marker says. Files that are there, each of which is whole, are kept."""
+    folder = entry / source.name
     folder.mkdir(parents=True, exist_ok=True)
-    (part / MARKER).unlink(missing_ok=True)
+    (entry / MARKER).unlink(missing_ok=True)
     problems: list[tuple[str, str]] = []
     n_files = n_more = total = 0
     with told(source.url):
@@ -135,7 +132,7 @@ def _fetch(source: Source, part: Path, limit: int, run: Run) -> dict[str, Any]:
     if n_more:
         problems.append((".", f"{n_more:,} more files were refused, for reasons as those named"))
     about = {"url": shown(source.url), "name": source.name, "files": n_files, "bytes": total, "problems": problems}
-    atomic_write(part / MARKER, json.dumps(about, ensure_ascii=False))
+    atomic_write(entry / MARKER, json.dumps(about))
     return about
 
 
@@ -203,7 +200,7 @@ def _prune(root: Path, limit: int) -> None:
     """Remove the entries that were not used for the longest time, and are not in use, until the others are within the limit."""
     found = []
     for path in root.iterdir():
-        if re.fullmatch(r"[0-9a-f]{32}(\.part)?", path.name):
+        if re.fullmatch("[0-9a-f]{32}", path.name):
             try:
                 size = json.loads((path / MARKER).read_text(encoding="utf-8"))["bytes"]
                 last = (path / MARKER).stat().st_mtime_ns
@@ -221,7 +218,7 @@ def _prune(root: Path, limit: int) -> None:
 
 def _remove(root: Path, path: Path) -> bool:
     """Remove an entry; not one that is in use, or being fetched."""
-    key = path.name[:32]
+    key = path.name
     with ExitStack() as held:
         try:
             for lock in (root / f".{key}.lock", *root.glob(f".{key}.*.use")):

@@ -221,14 +221,18 @@ def test_every_command_reads_a_tar_or_a_url(packed: Path, memory: str, tmp_path:
 
 def test_what_a_tar_has_that_is_not_taken_is_a_problem(words: Path, tmp_path: Path) -> None:
     path = tmp_path / "bad.tar"
-    with tarfile.open(path, "w") as archive:
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as archive:
         archive.add(words, "words")
-        for name, kind in (("../../escaped.wav", tarfile.REGTYPE), ("words/link.wav", tarfile.SYMTYPE)):
+        for name, kind in (
+            ("../../escaped.wav", tarfile.REGTYPE),
+            ("words/link.wav", tarfile.SYMTYPE),
+            ("words/\udcff.wav", tarfile.REGTYPE),
+        ):
             info = tarfile.TarInfo(name)
             info.type, info.linkname = kind, "/etc/passwd"
             archive.addfile(info)
     said = run("validate", path, code=1).output
-    assert "2 things in it cannot be used" in said
+    assert "3 things in it cannot be used" in said
     assert "escaped.wav: its name leads out of the folder" in said and "link.wav: is a link" in said
     assert not list(tmp_path.rglob("escaped.wav")) and not list(tmp_path.rglob("link.wav"))
     again = run("validate", path, code=1).output
@@ -291,11 +295,10 @@ def test_what_was_interrupted_is_never_taken_for_whole_and_goes_on(
     with pytest.raises(DataError, match="the network failed .*reset by peer"):
         fetched(memory)
     assert not list(cache.glob("*/" + MARKER)) and not leftovers(cache)
-    (part,) = cache.glob("*.part")
-    assert len(contents(part)) == 4
+    (entry,) = [path for path in cache.iterdir() if path.is_dir()]
+    assert len(contents(entry)) == 4
     assert contents(fetched(memory).folder) == contents(words)
     assert asked == [4, 4, 4, 4], "what came whole is not fetched again"
-    assert not list(cache.glob("*.part"))
 
 
 def test_a_file_that_comes_short_is_an_error(memory: str, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
