@@ -140,7 +140,7 @@ def log_mel(waveform: np.ndarray | torch.Tensor) -> torch.Tensor:
         return_complex=True,
     )
     power = spectrum.abs().square().transpose(1, 2)  # (n, n_frames, FFT_SIZE // 2 + 1)
-    mel = power @ _mel_filters().to(samples.device)
+    mel = power @ mel_filters().to(samples.device)
     return mel.clamp(min=POWER_FLOOR).log().reshape(*leading, -1, MEL_BANDS)
 
 
@@ -162,7 +162,7 @@ def stream_log_mel(blocks: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
 
 
 @lru_cache(maxsize=1)
-def _mel_filters() -> torch.Tensor:
+def mel_filters() -> torch.Tensor:
     """The mel filterbank, (FFT_SIZE // 2 + 1, MEL_BANDS)."""
     from torchaudio.functional import melscale_fbanks
 
