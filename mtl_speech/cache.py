@@ -7,6 +7,7 @@ it is damaged. Once the folder is larger than its limit, the entries that were n
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -95,10 +96,10 @@ class FeatureCache:
             if check and _checksum(frames) != told["crc32"]:
                 raise ValueError("its checksum is not right")
             speed = float(told["speed"])
-        except FileNotFoundError:
-            return None
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            logger.warning("%s: damaged (%s): made anew", path, error)
+        except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            # safe_open opens the file by its name twice, the second time with torch: it may be gone in between.
+            if not isinstance(error, FileNotFoundError) and not str(error).endswith(f"({errno.ENOENT})"):
+                logger.warning("%s: damaged (%s): made anew", path, error)
             return None
         if check:
             _touch(path)

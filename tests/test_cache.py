@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -229,9 +230,26 @@ def test_place_and_size_come_from_the_environment(tmp_path: Path, monkeypatch: p
 
 # Two at once
 
+
+def test_an_entry_that_another_process_removes_while_it_is_opened_counts_as_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = FeatureCache(tmp_path, 2**30)
+    cache.write(64 * "0", torch.zeros(4, 80).half(), 1.0)
+    path, opened = cache.path(64 * "0"), torch.UntypedStorage.from_file
+
+    def late(*given: Any, **named: Any) -> Any:
+        path.unlink(missing_ok=True)
+        return opened(*given, **named)
+
+    monkeypatch.setattr(torch.UntypedStorage, "from_file", late)
+    assert cache.read(64 * "0") is None and not path.exists() and not caplog.records
+
+
 WRITER = """
 import sys
 from pathlib import Path
+from typing import Any
 import torch
 from mtl_speech.cache import FeatureCache
 cache = FeatureCache(Path(sys.argv[1]), 2**30)
@@ -259,6 +277,7 @@ def test_processes_that_make_the_same_entries_at_once_do_no_harm(tmp_path: Path)
 FILLER = """
 import sys
 from pathlib import Path
+from typing import Any
 import torch
 from mtl_speech.cache import FeatureCache
 cache = FeatureCache(Path(sys.argv[1]), int(sys.argv[2]))
