@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -11,13 +12,14 @@ from pathlib import Path
 
 from mtl_speech.errors import DataError, UsageError
 from mtl_speech.files import read_limited
-from mtl_speech.ipa_text import segment
+from mtl_speech.ipa_text import letters_of
 from mtl_speech.phonemes import UnmappableLabel, to_ipa
 
 MAX_NAME = 250  # characters: text of an inventory that is longer is no name of a file
 MAX_BYTES = 1 << 20  # of a file of phonemes
 MAX_PHOIBLE_BYTES = 256 << 20  # the whole of PHOIBLE has 24 million
 MAX_NAMED = 500  # characters of labels that are no phoneme
+_NO_LETTERS = re.compile(r"<[^>]*>|[˥˦˧˨˩\s]")  # tags of Epitran's rules, tones
 EPITRAN, PHOIBLE = "epitran:", "phoible:"
 PHOIBLE_COLUMNS = (
     "InventoryID",
@@ -97,7 +99,8 @@ def read_inventory(text: str) -> tuple[str, ...]:
 def _from_epitran(code: str) -> Phonemes:
     """The phonemes that Epitran's map of a language and script, such as "pan-Guru", can write.
 
-    A letter's value of several phonemes, such as a consonant with its inherent vowel, is cut into those that stand alone.
+    As Epitran's own lists of segments have them: a letter of IPA with its marks each, so a consonant and its inherent vowel are
+    two, and so are the parts of a diphthong. Tones and what is no IPA are left out; the latter is told.
     """
     spec = find_spec("epitran")
     if spec is None or not spec.submodule_search_locations:
@@ -108,21 +111,11 @@ def _from_epitran(code: str) -> Phonemes:
     if code not in codes:
         near = [each for each in codes if each[:3] == code[:3]]
         raise UsageError(f"inventory: Epitran has no map '{code}'; it has {', '.join(near or codes)[:MAX_NAMED]}")
-    rows = list(csv.reader(io.StringIO(read_limited(path, MAX_BYTES, "a map of Epitran").decode("utf-8-sig"))))
-    values = list(dict.fromkeys(row[1] for row in rows[1:] if len(row) > 1 and row[1]))
-    alone, longer = _split(values)
-    letters = dict.fromkeys(alone)
-    left = []
-    for value in longer:
-        for size in range(len(value) - 1, 0, -1):  # "t͡ʃʰə": the longest beginning that is a phoneme, and the rest
-            (first, _), (rest, others) = _split([value[:size]]), segment(value[size:], alone)
-            if first and rest and not others:
-                letters |= dict.fromkeys((*first, *rest))
-                break
-        else:
-            left.append(value)
-    notes = [f"inventory: {len(letters)} phonemes that Epitran's map {code} writes"]
-    return _checked(tuple(letters), notes, left, str(path))
+    rows = csv.reader(io.StringIO(read_limited(path, MAX_BYTES, "a map of Epitran").decode("utf-8-sig")))
+    values = (_NO_LETTERS.sub("", row[1]) for row in list(rows)[1:] if len(row) > 1)
+    phonemes, unknown = _split(letter for value in values for letter in letters_of(value))
+    notes = [f"inventory: {len(phonemes)} phonemes that Epitran's map {code} writes"]
+    return _checked(phonemes, notes, list(dict.fromkeys(unknown)), str(path))
 
 
 def _from_phoible(path: Path, language: str) -> Phonemes:

@@ -61,6 +61,18 @@ def segment(text: str, inventory: Collection[str]) -> tuple[tuple[str, ...], tup
     return tuple(found), tuple(others)
 
 
+def letters_of(text: str, inventory: Collection[str] = ()) -> list[str]:
+    """The letters of IPA with their marks; letters under a tie are one, and so are two that are one phoneme of `inventory`."""
+    parts: list[str] = []
+    for character in normalise_ipa(text.replace(".", "")):
+        last = parts[-1] if parts else ""
+        if last and (is_modifier(character) or last.endswith(TIE) or last + character in inventory):
+            parts[-1] += character
+        else:
+            parts.append(character)
+    return parts
+
+
 def _loose(text: str) -> tuple[str, list[int], set[int]]:
     """A text without ties and what is dropped, its marks in one order; the place of each character in `text`; where ties were.
 

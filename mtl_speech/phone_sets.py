@@ -62,7 +62,7 @@ PRENASAL: dict[str, str] = {"ᵐ": "m", "ⁿ": "n", "ᶯ": "ɳ", "ᶮ": "ɲ", "�
 
 # panphon has no row for these letters: the row that stands in.
 LETTER_STAND_INS: dict[str, str] = {
-    "ɝ": "ɜ˞", "ɚ": "ə˞", "ʡ": "ʔ", "ʢ": "ʕ", "ɿ": "z̩", "ʅ": "ʐ̩", "ȵ": "ɲ", "ȶ": "c", "ȡ": "ɟ", "ȴ": "ʎ",
+    "ɝ": "ɜ˞", "ɚ": "ə˞", "ʡ": "ʔ", "ʢ": "ʕ", "ʜ": "ħ", "ɿ": "z̩", "ʅ": "ʐ̩", "ȵ": "ɲ", "ȶ": "c", "ȡ": "ɟ", "ȴ": "ʎ",
 }  # fmt: skip
 
 # What a diacritic changes where panphon has no row for the letter with it. Empty: too fine for panphon's 24 features.
@@ -85,7 +85,7 @@ CONSONANT_ORDER: tuple[str, ...] = _names(
     "p b ɓ p͡f b͡v m ʙ ɸ β f v ɱ ʋ w ʍ ɥ k͡p ɡ͡b ŋ͡m "
     "t͡θ d͡ð θ ð t d ɗ t͡s d͡z t͡ɬ d͡ɮ n s z ɬ ɮ r ɾ ɹ l ɺ ɫ "
     "t͡ʃ d͡ʒ t͡ɕ d͡ʑ ʃ ʒ ɕ ʑ ɧ ʈ ɖ t͡ʂ d͡ʐ ʈ͡ʂ ɖ͡ʐ ɳ ʂ ʐ ɽ ɻ ɭ "
-    "c ɟ ʄ c͡ç ɟ͡ʝ ɲ ç ʝ j ʎ k ɡ ɠ k͡x ŋ x ɣ ɰ ʟ q ɢ ʛ q͡χ ɴ χ ʁ ʀ ħ ʕ ʡ ʢ ʔ h ɦ ʘ ǀ ǃ ǂ ǁ"
+    "c ɟ ʄ c͡ç ɟ͡ʝ ɲ ç ʝ j ʎ k ɡ ɠ k͡x ŋ x ɣ ɰ ʟ q ɢ ʛ q͡χ ɴ χ ʁ ʀ ħ ʜ ʕ ʡ ʢ ʔ h ɦ ʘ ǀ ǃ ǂ ǁ"
 )
 VOWEL_ORDER: tuple[str, ...] = _names("i y ɪ ʏ ɨ ʉ ɯ u ʊ e ø ɘ ɵ ɤ o ə ɚ ɛ œ ɜ ɝ ɞ ʌ ɔ æ ɐ a ɶ ɑ ɒ")
 
@@ -98,5 +98,5 @@ HEIGHTS: dict[str, str] = {"i": "close", "e": "mid", "æ": "open"}
 # The manner of consonants whose features in panphon do not tell it.
 LETTER_MANNERS: dict[str, str] = {
     **dict.fromkeys("ɓɗʄɠʛᶑ", "implosive"), **dict.fromkeys("ʙrʀɾɽɺⱱ", "trill or tap"), **dict.fromkeys("ʘǀǃǂǁ", "click"),
-    **dict.fromkeys("ʔʡ", "plosive"), **dict.fromkeys("hɦʢʕʍ", "fricative"),
+    **dict.fromkeys("ʔʡ", "plosive"), **dict.fromkeys("hɦʜʢʕʍ", "fricative"),
 }  # fmt: skip

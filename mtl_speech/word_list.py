@@ -9,9 +9,8 @@ from pathlib import Path
 from mtl_speech.corpus import Problem
 from mtl_speech.errors import DataError
 from mtl_speech.files import read_limited
-from mtl_speech.ipa_text import segment
-from mtl_speech.phone_sets import TIE
-from mtl_speech.phonemes import MAX_LABEL, UnmappableLabel, is_modifier, normalise_ipa, to_ipa
+from mtl_speech.ipa_text import letters_of, segment
+from mtl_speech.phonemes import MAX_LABEL, UnmappableLabel, is_modifier, to_ipa
 
 MAX_BYTES = 64 << 20  # a million words have about so much
 
@@ -87,11 +86,4 @@ def split_phones(text: str, inventory: Collection[str]) -> list[str]:
     known, unmatched = segment(text, inventory)
     if not unmatched:
         return list(known)
-    parts: list[str] = []
-    for character in normalise_ipa(text.replace(".", "")):
-        last = parts[-1] if parts else ""
-        if last and (is_modifier(character) or last.endswith(TIE) or last + character in inventory):
-            parts[-1] += character
-        else:
-            parts.append(character)
-    return parts
+    return letters_of(text, inventory)

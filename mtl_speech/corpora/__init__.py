@@ -39,7 +39,7 @@ def read_corpus(
     Args:
         folder: searched with all its subfolders.
         language: any code or name that `languages.canonical` knows.
-        phone_set: "ipa", "arpabet", "timit", or "auto": guessed from all labels of the folder together.
+        phone_set: one of PHONE_SETS, such as "ipa" or "arpabet", or "auto": guessed from all labels of the folder together.
         progress: wraps each long loop: called with an iterable and a description, gives an iterable.
         labels: a folder of label files, in whatever folders below it, to be read in place of those beside the recordings.
         readers: how label files of a suffix (".phn") are read, where not as the package does.
