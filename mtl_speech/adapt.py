@@ -147,6 +147,18 @@ def fold_of(store: SegmentStore, held: set[str], how: str) -> Fold:
     return Fold(train, test, how)
 
 
+def fold_of_parts(parts: Mapping[str, Corpus], how: str, progress: Progress | None = None) -> Fold:
+    """The fold of corpora "train", "valid" and "test" that are divided already. Raises DataError when one has no segment."""
+    names = ("train", "valid", "test")
+    store = build_store([replace(parts[name], name=name) for name in names], progress=progress)
+    owner = torch.tensor([names.index(name.split("/", 1)[0]) for name in store.utterance_ids])[store.utterance]
+    train, valid, test = (store.select(torch.nonzero(owner == i).squeeze(1)) for i in range(3))
+    empty = [name for name, each in zip(names, (train, valid, test), strict=True) if len(each) == 0]
+    if empty:
+        raise DataError(f"{how}: no phoneme segment is left in '{empty[0]}'")
+    return Fold(train, test, how, valid)
+
+
 def target_rounds(
     train: SegmentStore, tasks: SegmentStore, config: AdaptConfig, meta: MetaTrainConfig
 ) -> tuple[int, str]:

@@ -6,20 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from mtl_speech.adapt import Fold
+from mtl_speech.adapt import Fold, fold_of_parts
 from mtl_speech.corpora import Progress, language_folders, read_corpus
 from mtl_speech.corpora.synthetic import make_punjabi_corpus
 from mtl_speech.errors import DataError
-from mtl_speech.features import build_store
 
 STAMP = "synthetic speech"
 CAVEAT = (
     "The Punjabi voice is synthetic (espeak-ng): these figures compare methods on a machine's voice and show nothing about how "
     "well human Punjabi is recognised."
 )
-SPLITS = ("train", "valid", "test")
 
 
 def punjabi_fold(folder: Path, seed: int, n_words: int, progress: Progress | None = None) -> Fold:
@@ -30,13 +26,9 @@ def punjabi_fold(folder: Path, seed: int, n_words: int, progress: Progress | Non
     """
     _make_once(folder, seed, n_words, progress)
     corpora = {path.name: read_corpus(path, "pa", "ipa", progress) for path in language_folders(folder)}
-    store = build_store([corpora[name] for name in SPLITS], progress=progress)
-    owner = torch.tensor([SPLITS.index(name.split("/", 1)[0]) for name in store.utterance_ids])[store.utterance]
-    train, valid, test = (store.select(torch.nonzero(owner == i).squeeze(1)) for i in range(3))
-    counts = [len({u.words[0][0] for u in corpora[name].utterances}) for name in SPLITS]
-    return Fold(
-        train, test, "words: {} to learn from, {} to choose by, {} to test on, no word twice".format(*counts), valid
-    )
+    counts = [len({u.words[0][0] for u in corpora[name].utterances}) for name in ("train", "valid", "test")]
+    how = "words: {} to learn from, {} to choose by, {} to test on, no word twice".format(*counts)
+    return fold_of_parts(corpora, how, progress)
 
 
 def is_synthetic(folder: Path) -> bool:

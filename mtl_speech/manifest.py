@@ -23,7 +23,7 @@ SHOWN_PROBLEMS = 20  # in the log; all of them stand in problems.txt
 class Counts:
     """How much there is of a part of a corpus; None: not published, or not counted."""
 
-    speakers: int
+    speakers: int | None
     recordings: int
     hours: float | None = None
 
@@ -58,16 +58,19 @@ def speakers_of(corpus: Corpus) -> set[str]:
 def compare_counts(part: str, found: Counts, published: Counts | None) -> list[str]:
     """What differs from the published counts, and by how much; nothing where all agree.
 
-    A part with fewer than half of the speakers is taken for a sample: only that is told.
+    A part with fewer than half of the speakers (of the recordings, where no number of speakers is published) is taken for a sample:
+    only that is told.
     """
     if published is None:
         return [f"{part}: no counts are published of it"]
-    if 2 * found.speakers < published.speakers:
-        return [f"{part}: a sample, {found.speakers} of {published.speakers} speakers; its counts are not checked"]
+    kind = "recordings" if published.speakers is None else "speakers"
+    has, wants = getattr(found, kind), getattr(published, kind)
+    if 2 * has < wants:
+        return [f"{part}: a sample, {has} of {wants} {kind}; its counts are not checked"]
     notes = []
     for name in ("speakers", "recordings"):
         has, wants = getattr(found, name), getattr(published, name)
-        if has != wants:
+        if wants is not None and has != wants:
             notes.append(f"{part}: {has:,} {name}, {_difference(has - wants)} the {wants:,} published")
     if found.hours is not None and published.hours is not None:
         gap = found.hours - published.hours

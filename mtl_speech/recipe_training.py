@@ -16,7 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from mtl_speech.ablate import Ablation, ablate
+from mtl_speech.adapt import Fold
 from mtl_speech.base import BaseModel, base_pack
+from mtl_speech.config import AdaptConfig, MetaTrainConfig
 from mtl_speech.corpus import Corpus
 from mtl_speech.evaluate import benchmark_tasks, score_tasks, summary
 from mtl_speech.features import SegmentStore, build_store
@@ -31,10 +34,13 @@ from mtl_speech.plain import json_text, plain
 from mtl_speech.pretrain import PretrainModel, predict_segments, pretrain
 from mtl_speech.recipe import recipe_checkpoints
 from mtl_speech.report import write_report
+from mtl_speech.results import write_results
 from mtl_speech.segmenter import train_segmenter
 from mtl_speech.settings import Config, as_dict
+from mtl_speech.start import few_shots
 from mtl_speech.strategy import new_learner, prepare_learner, strategy_pack
 from mtl_speech.views import make_views
+from mtl_speech.zero_shot import mapping_lines
 
 logger = logging.getLogger(__name__)
 N_TASKS, N_DRAWS = 200, 5  # few-shot tasks of a kind, and draws of a full inventory
@@ -196,3 +202,58 @@ def write_task_table(
     atomic_write(output / "table.json", json_text(plain(facts)))
     atomic_write(output / "table.md", table)
     return table
+
+
+def ablate_over_shots(
+    hparams: Mapping[str, Any],
+    output: Path,
+    start: tuple[BaseModel, MetaLearner, MetaTrainConfig],
+    fold: Fold,
+    lang: str,
+    notes: Sequence[str],
+    stamp: str = "",
+) -> dict[int | None, Ablation]:
+    """The ablation for each number of examples per phoneme in `hparams["shots"]` (None: all), each with a pack and a report in a
+    folder of its own, such as k5.
+    """
+    base, strategy, meta = start
+    tables: dict[int | None, Ablation] = {}
+    for shots in hparams["shots"]:
+        config = AdaptConfig(
+            lang=lang, shots=shots, meta_steps=0 if shots == 1 else meta.meta_steps, seed=hparams["seed"]
+        )
+        tables[shots] = ablate(base, strategy, [few_shots(fold, config)], config, meta, progress_bar)
+        final = list(tables[shots].systems.values())[-1][0]
+        write_results(
+            output / f"k{shots or '-all'}",
+            [final],
+            base,
+            config,
+            meta,
+            command=_command(),
+            final=final,
+            ablation=tables[shots],
+            notes=[*notes, fold.how, *final.notes, *mapping_lines(final.model.zero_shot)],
+            stamp=stamp,
+        )
+        for row in tables[shots].rows:
+            figures = f"macro-F1 {row.macro_f1:.4f}, micro-F1 {row.micro_f1:.4f}"
+            logger.info("K = %s: %s: %s", shots or "all", row.name, figures)
+    return tables
+
+
+def shots_table(tables: Mapping[int | None, Ablation], remark: str) -> str:
+    """A row a system, a column a number of examples; then the paired gains. `remark` says what the figures are of."""
+    names = [row.name for row in next(iter(tables.values())).rows]
+    lines = ["| system | " + " | ".join(f"K = {k or 'all'}" for k in tables) + " |", "|---|" + "---:|" * len(tables)]
+    for i, name in enumerate(names):
+        rows = [ablation.rows[i] for ablation in tables.values()]
+        cells = ["{:.3f} [{:.3f}, {:.3f}]".format(row.macro_f1, *row.macro_f1_ci95) for row in rows]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    for i, name in enumerate(names[1:], start=1):
+        gains = [ablation.rows[i].difference_to_previous for ablation in tables.values()]
+        cells = ["{:+.3f} [{:+.3f}, {:+.3f}]".format(gain.mean, *gain.ci95) for gain in gains if gain is not None]
+        lines.append(f"| gain of {name} over the row before | " + " | ".join(cells) + " |")
+    n_scored = [len(next(iter(ablation.systems.values()))[0].scores.phonemes) for ablation in tables.values()]
+    lines.append("| phonemes scored (with K examples) | " + " | ".join(map(str, n_scored)) + " |")
+    return "\n".join([*lines, "", f"Macro-F1 on {remark}.", ""])
