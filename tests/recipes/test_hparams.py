@@ -48,7 +48,15 @@ def example(hparams: Path) -> list[str]:
 def test_there_are_recipes_with_settings_scripts_and_a_readme() -> None:
     """The tests below run once for each file found: without this one they would pass where none is found."""
     folders = {path.relative_to(RECIPES).parts[0] for path in RECIPES.rglob("*.py")}
-    assert {"speechocean762", "English-Punjabi", "VoxAngeles", "LibriSpeech", "TIMIT", "own-data", "CommonVoice-pa"} <= folders
+    assert {
+        "speechocean762",
+        "English-Punjabi",
+        "VoxAngeles",
+        "LibriSpeech",
+        "TIMIT",
+        "own-data",
+        "CommonVoice-pa",
+    } <= folders
     assert {path.parent.parent.name for path in HPARAMS} == {path.parent.name for path in READMES} == folders
     assert {ROOT / command_of(path)[0] for path in HPARAMS} == set(SCRIPTS)
 
