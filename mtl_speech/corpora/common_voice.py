@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,17 +42,14 @@ def read_clips(path: Path) -> ClipList:
             for number, line in enumerate(file, start=2):
                 cells = line.rstrip("\r\n").split("\t")
                 client, clip = (cells[place] if place < len(cells) else "" for place in places)
-                reason = _reason(client, clip)
-                if reason is None and len(cells) != len(header):
-                    reason = f"{len(cells)} cells in place of {len(header)}: a tab or a line break in the sentence"
-                    problems.append(Problem(path, f"line {number}: {reason}", used=True))
-                elif reason is not None and line.strip():
+                reason = _reason(client, clip, speakers)
+                if reason is None:
+                    speakers[clip.removesuffix(".mp3")] = client
+                    if len(cells) != len(header):
+                        reason = f"{len(cells)} cells in place of {len(header)}: a tab or a line break in the sentence"
+                        problems.append(Problem(path, f"line {number}: {reason}", used=True))
+                elif line.strip():
                     problems.append(Problem(path, f"line {number}: {reason}; left out"))
-                    continue
-                if client and clip and speakers.setdefault(_stem(clip), client) != client:
-                    problems.append(
-                        Problem(path, f"line {number}: {clip} stands there with another client_id; left out")
-                    )
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path}: cannot be read as UTF-8 text ({error}): it is part of Common Voice's archive"
@@ -59,11 +57,11 @@ def read_clips(path: Path) -> ClipList:
     return ClipList(speakers, tuple(problems))
 
 
-def _reason(client: str, clip: str) -> str | None:
+def _reason(client: str, clip: str, speakers: Mapping[str, str]) -> str | None:
+    """Why a line is of no use; None where it is."""
     if not _CLIENT_ID.fullmatch(client):
         return f"'{client[:20]}' is no client_id"
-    return None if clip else "no path of a clip"
-
-
-def _stem(clip: str) -> str:
-    return clip.removesuffix(".mp3")
+    if not clip:
+        return "no path of a clip"
+    known = speakers.get(clip.removesuffix(".mp3"), client)
+    return None if known == client else f"{clip} stands there with another client_id"

@@ -10,7 +10,7 @@ import csv
 import io
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,7 @@ def read_validated(
         raise DataError(f"{labels}: no such folder: give that of VoxCommunis's TextGrids as --alignments")
     corpus = read_corpus(clips, lang, "voxcommunis", progress, labels=labels)
     speakers = lists["validated"].speakers
-    problems = [problem for held in lists.values() for problem in held.problems]
+    problems = []
     for problem in corpus.problems:
         inside = problem.file.is_relative_to(clips)
         if not inside or key_of(clips, problem.file) in speakers:
@@ -98,6 +98,8 @@ def read_validated(
     problems += [
         Problem(data_folder / "validated.tsv", f"there is no clip {name}") for name in sorted(speakers.keys() - there)
     ]
+    problems += [problem for held in lists.values() for problem in held.problems]
+    problems.sort(key=lambda problem: problem.used)  # what is lost first
     kept = tuple(replace(u, speaker=speakers[u.id]) for u in corpus.utterances if u.id in speakers)
     notes = []
     if len(kept) < len(speakers):
@@ -105,7 +107,7 @@ def read_validated(
             f"{len(speakers) - len(kept):,} of {len(speakers):,} validated clips have no labels of use: see problems.txt"
         )
     logger.info("%d clips are not in validated.tsv: left out", len(there - speakers.keys()))
-    return Corpus("pa-IN" if lang == "pa" else lang, kept, tuple(problems)), notes
+    return Corpus(data_folder.resolve().name, kept, tuple(problems)), notes
 
 
 def unfit(splits: Mapping[str, Corpus]) -> str:
@@ -123,7 +125,7 @@ def unfit(splits: Mapping[str, Corpus]) -> str:
 
 def examples_of_phonemes(splits: Mapping[str, Corpus]) -> str:
     """CSV: the examples of each phoneme in each part, so that one sees how many shots there can be."""
-    counts: Sequence[Any] = [splits[name].phoneme_counts() for name in SPLITS]
+    counts = [splits[name].phoneme_counts() for name in SPLITS]
     stream = io.StringIO()
     rows = csv.writer(stream, lineterminator="\n")
     rows.writerow(("phoneme", *SPLITS))
