@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -31,9 +31,26 @@ N_WAY, N_QUERY, SHOTS = 5, 15, (1, 5)
 BASELINE_RATES, BASELINE_STEPS = (1.0, 3.0, 10.0, 30.0), (20, 50, 100, 200)
 
 
+class System(Protocol):
+    """What can be scored: its name, what it took to train, and its score on the validation tasks."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def trainable_parameters(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def valid(self) -> dict[str, float]: ...
+
+    def score(self, store: SegmentStore, tasks: Tasks) -> dict[str, np.ndarray]:
+        """Macro-F1 of each task, by kind."""
+        ...
+
+
 @dataclass(frozen=True)
 class Trained:
-    """One system, ready for meta-test: its learner, what it took to train, and its score on the validation tasks."""
+    """A learner, ready for meta-test."""
 
     name: str
     learner: MetaLearner
@@ -42,12 +59,16 @@ class Trained:
     valid: dict[str, float]
     history: MetaHistory | None = None
 
+    def score(self, store: SegmentStore, tasks: Tasks) -> dict[str, np.ndarray]:
+        """Macro-F1 of each task, by kind."""
+        return score_tasks(self.learner, store, tasks)
+
 
 @dataclass(frozen=True)
 class Scored:
     """Macro-F1 of one system on each task, by kind: (n_tasks,) in the order of the tasks."""
 
-    system: Trained
+    system: System
     tasks: Tasks
     languages: tuple[str, ...]
     macro_f1: dict[str, np.ndarray]
@@ -92,9 +113,9 @@ def summary(scores: Mapping[str, np.ndarray]) -> dict[str, float]:
     return {**means, "mean": float(np.mean(list(means.values())))}
 
 
-def meta_test(system: Trained, store: SegmentStore, tasks: Tasks) -> Scored:
+def meta_test(system: System, store: SegmentStore, tasks: Tasks) -> Scored:
     """Score a system whose strategy no longer moves."""
-    return Scored(system, tasks, store.languages, score_tasks(system.learner, store, tasks))
+    return Scored(system, tasks, store.languages, system.score(store, tasks))
 
 
 def train_baseline(
