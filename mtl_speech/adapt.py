@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 MIN_SPEAKERS = 5  # from here on whole speakers are held out
 MIN_RECORDINGS = 100  # below, cross-validation over recordings
 N_FOLDS = 5
+NONE_TO_TEST_ON = "no example left to test on"  # why a phoneme is not scored
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,11 @@ class Fold:
 
 @dataclass(frozen=True)
 class Adaptation:
-    """A recogniser and how it was learned. `true`, `predicted`, `confidences` and `groups` are of the scored test segments."""
+    """A recogniser and how it was learned. `true`, `predicted`, `confidences` and `groups` are of the scored test segments.
+
+    `embedded` are the embeddings of the training and of the scored test segments as `embed_segments` gives them, where Φ is still
+    that of the strategy and all scored phonemes have examples.
+    """
 
     model: LanguageModel
     scores: Scores
@@ -77,6 +82,7 @@ class Adaptation:
     n_train: dict[str, int]  # examples of each phoneme that it was learned from
     trainable_parameters: int
     seconds: float
+    embedded: tuple[Tensor, Tensor] | None = field(default=None, compare=False, repr=False)
 
 
 def make_folds(
@@ -235,7 +241,8 @@ def adapt_fold(
             "no phoneme has enough examples to be learned and tested; add labelled recordings or lower --shots"
         )
     test = fold.test.select(torch.nonzero(scored).squeeze(1))
-    probabilities, classes = model.probabilities(embed_segments(learner, test, progress=progress)).max(1)
+    raw_test = embed_segments(learner, test, progress=progress)
+    probabilities, classes = model.probabilities(raw_test).max(1)
     true, predicted, groups = true_labels(test), [model.classes[int(i)] for i in classes], utterances(test)
     scores = score(true, predicted, groups, n_train, not_scored, seed=config.seed)
     n_trainable = sum(p.numel() for p in learner.parameters() if p.requires_grad) if rounds else 0
@@ -255,6 +262,7 @@ def adapt_fold(
         dict(sorted(n_train.items())),
         n_parameters,
         seconds,
+        None if rounds or fold.unheard else (raw, raw_test),
     )
 
 
@@ -288,16 +296,17 @@ def too_few(fold: Fold, n_train: Mapping[str, int], shots: int | None) -> list[N
     Those of the inventory without a training example are scored all the same, as zero-shot, where they have a test example.
     """
     wanted = shots or 1
-    n_test = Counter(true_labels(fold.test))
+    few = "no example" if wanted == 1 else f"fewer than {wanted} examples"
+    n_all, n_test = Counter(true_labels(fold.train)), Counter(true_labels(fold.test))
     found = []
     unheard = set(fold.unheard)
-    for phoneme in sorted({*n_test, *true_labels(fold.train), *unheard}):
-        n = n_train.get(phoneme, 0) + n_test[phoneme]
+    for phoneme in sorted({*n_test, *n_all, *unheard}):
+        n = n_all[phoneme] + n_test[phoneme]  # `n_train` has at most `shots` of them
         if phoneme in unheard:
             reason = "zero-shot: no example to learn from or to test on"
             found += [] if n else [NotScored(phoneme, 0, reason, zero_shot=True)]
         elif n_train.get(phoneme, 0) < wanted:
-            found.append(NotScored(phoneme, n, f"fewer than {wanted} example(s) to learn from"))
+            found.append(NotScored(phoneme, n, f"{few} left to learn from"))
         elif n_test[phoneme] == 0:
-            found.append(NotScored(phoneme, n, "no example left to test on"))
+            found.append(NotScored(phoneme, n, NONE_TO_TEST_ON))
     return found

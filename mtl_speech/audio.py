@@ -48,19 +48,8 @@ def load_audio(path: Path) -> np.ndarray:
         DataError: unreadable, empty, cut short, longer than two hours, or with samples that are not numbers.
     """
     import numpy as np
-    import soxr
 
-    with _opened(path) as file:
-        rate = file.samplerate
-        blocks = list(_blocks(file, path))
-    samples = np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
-    if len(samples) == 0:
-        raise DataError(f"{path}: no samples: record it again or leave it out")
-    if not np.isfinite(samples).all():
-        raise DataError(f"{path}: has samples that are not finite numbers (NaN or infinity): export it again")
-    if rate != SAMPLE_RATE:
-        samples = soxr.resample(samples, rate, SAMPLE_RATE, quality="HQ")
-    return np.ascontiguousarray(samples, dtype=np.float32)
+    return np.concatenate(list(stream_audio(path)))
 
 
 def stream_audio(path: Path) -> Iterator[np.ndarray]:
@@ -199,7 +188,9 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
                 raise DataError(f"{path}: its header claims {claim}, which is absurd: {_HELP}")
             yield file
     except (soundfile.LibsndfileError, OSError, RuntimeError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as audio ({error}): {_HELP}") from error
+        # The library's words for an MP3 without a frame speak of a pipe.
+        reason = "no frame of audio is found" if "possibly a pipe" in str(error) else error
+        raise DataError(f"{path}: cannot be read as audio ({reason}): {_HELP}") from error
 
 
 def _blocks(file: soundfile.SoundFile, path: Path) -> Iterator[np.ndarray]:

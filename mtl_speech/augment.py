@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import numpy as np
 import torch
 from speechbrain.augment.freq_domain import SpectrogramDrop
@@ -13,6 +15,8 @@ from mtl_speech.audio import MEL_BANDS, SAMPLE_RATE
 
 SPEEDS = (85, 90, 95, 100, 105, 110, 115)  # per cent
 SNR_RANGE = (3.0, 35.0)  # dB
+NOTCH_TAPS = 101  # samples of the filter of speechbrain's DropFreq
+AUGMENT_VERSION = 1  # of what `WaveformAugment` does: raised with every change that its key does not tell of
 
 
 def fast_size(n: int) -> int:
@@ -43,6 +47,22 @@ def room(waveform: Tensor) -> Tensor:
     return wet[..., : waveform.shape[-1]]
 
 
+class DropBands(DropFreq):
+    """speechbrain's DropFreq with its filter applied by a Fourier transform, which is ten times faster; the draws are the same."""
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        """(batch, samples) -> the same shape."""
+        impulse = torch.zeros(1, 2 * NOTCH_TAPS - 1)
+        impulse[0, NOTCH_TAPS - 1] = 1.0
+        kernel = super().forward(impulse)[
+            0, NOTCH_TAPS // 2 : -(NOTCH_TAPS // 2)
+        ]  # of NOTCH_TAPS samples, in the middle
+        n = waveforms.shape[-1]
+        size = fast_size(n + NOTCH_TAPS - 1)
+        whole = torch.fft.irfft(torch.fft.rfft(waveforms, n=size) * torch.fft.rfft(kernel, n=size), n=size)
+        return whole[..., NOTCH_TAPS // 2 : NOTCH_TAPS // 2 + n]
+
+
 class WaveformAugment:
     """Random speed, room, noise and dropped frequencies; one draw a recording. The same seed gives the same draws."""
 
@@ -50,12 +70,22 @@ class WaveformAugment:
         self.seed = seed
         self.speed = [SpeedPerturb(SAMPLE_RATE, [speed]) for speed in SPEEDS]
         self.noise = AddNoise(snr_low=SNR_RANGE[0], snr_high=SNR_RANGE[1], noise_funct=coloured_noise)
-        self.drop = DropFreq(drop_freq_count_high=2, drop_freq_width=0.03)
+        self.drop = DropBands(drop_freq_count_high=2, drop_freq_width=0.03)
+        libraries = {name: version(name) for name in ("speechbrain", "torchaudio")}
+        self.key = repr(("WaveformAugment", AUGMENT_VERSION, seed, SPEEDS, SNR_RANGE, libraries))  # names what it does
+
+    def speed_of(self, number: int) -> float:
+        """The speed that recording `number` gets."""
+        generator = torch.Generator().manual_seed(self._seed_of(number))
+        return SPEEDS[int(torch.randint(len(SPEEDS), (), generator=generator))] / 100.0
+
+    def _seed_of(self, number: int) -> int:
+        return self.seed * 1_000_003 + number
 
     def __call__(self, waveform: np.ndarray, number: int) -> tuple[np.ndarray, float]:
         """Augment recording `number` (samples,); returns it and its speed (1.1: a tenth faster, so times shrink by 1.1)."""
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(self.seed * 1_000_003 + number)
+            torch.manual_seed(self._seed_of(number))
             signal = torch.from_numpy(waveform).unsqueeze(0)
             choice = int(torch.randint(len(SPEEDS), ()))
             signal = self.speed[choice](signal)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from mtl_speech.segmenter import Segmenter
 from mtl_speech.settings import as_dict, load_config
 
 SHIPPED_ENCODER = "english"
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -59,17 +61,28 @@ def base_pack(
 def load_base(folder: Path | None = None) -> BaseModel:
     """The base in `folder`; by default the English model that the package ships. Raises PackError."""
     pack = load_pack(folder if folder is not None else shipped(SHIPPED_ENCODER), "encoder")
-    phonemes = pack.strings("phonemes")
+    phonemes = pack.phonemes()
     try:
         config = load_config(EncoderConfig, None, pack.value("encoder", dict))
     except ConfigError as error:
         raise PackError(f"card.json of '{pack.name}': its encoder settings cannot be used: {error}") from error
-    encoder = Encoder(config).fold_batch_norm()
-    head = nn.Linear(config.embedding_size, len(phonemes))
-    for module, prefix in ((encoder, "encoder."), (head, "head.")):
-        load_state(module, {k.removeprefix(prefix): v for k, v in pack.tensors.items() if k.startswith(prefix)}, pack)
+    encoder = _fitted(lambda: Encoder(config).fold_batch_norm(), "encoder.", pack)
+    head = _fitted(lambda: nn.Linear(config.embedding_size, len(phonemes)), "head.", pack)
     segmenter = load_segmenter(config, pack)
     return BaseModel(encoder.requires_grad_(False).eval(), head.requires_grad_(False).eval(), phonemes, pack, segmenter)
+
+
+def _fitted(make: Callable[[], M], prefix: str, pack: Pack) -> M:
+    """The module that `make` makes, with the tensors of a pack under `prefix`.
+
+    It is made on PyTorch's device without memory first: no tensor is allocated on the word of a card. Raises PackError.
+    """
+    tensors = {k.removeprefix(prefix): v for k, v in pack.tensors.items() if k.startswith(prefix)}
+    with torch.device("meta"):
+        _check_state(make(), tensors, pack)
+    module = make()
+    load_state(module, tensors, pack)
+    return module
 
 
 def segmenter_tensors(segmenter: Segmenter) -> dict[str, Tensor]:
@@ -89,12 +102,16 @@ def load_segmenter(config: EncoderConfig, pack: Pack) -> Segmenter | None:
 
 def load_state(module: nn.Module, tensors: Mapping[str, Tensor], pack: Pack) -> None:
     """Set the tensors of `module`; raises PackError that names what does not fit."""
+    _check_state(module, tensors, pack)
+    module.load_state_dict(dict(tensors))
+
+
+def _check_state(module: nn.Module, tensors: Mapping[str, Tensor], pack: Pack) -> None:
     own = module.state_dict()
     for name in sorted(set(own) | set(tensors)):
         if name not in own or name not in tensors or own[name].shape != tensors[name].shape:
             state = "is missing" if name not in tensors else "does not fit the settings of the card"
             raise PackError(f"weights.safetensors of '{pack.name}': tensor '{name}' {state}; make the pack anew")
-    module.load_state_dict(dict(tensors))
 
 
 def shipped(name: str) -> Path:

@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mtl_speech.corpora import Progress
-from mtl_speech.learner import ROWS_ARE_MEANS, Head, MetaLearner, adapt_head
+from mtl_speech.learner import ROWS_ARE_MEANS, Head, MetaLearner, balanced_weights
 from mtl_speech.metrics import episode_macro_f1
 
 STEP_CHOICES = (0, 5, 20, 50, 150)
 RATE_CHOICES = (1.0, 3.0, 10.0)  # multiples of the learned (or set) inner rates
 PRIOR_CHOICES = (0.1, 0.3, 1.0)  # multiples of the weight that the θ of the strategy has where its rows are means
 N_FOLDS = 3
+ENOUGH = 2_000  # examples from which on one fold of them chooses as well as all
 TEMPERATURE_PRIOR = 0.5
 
 
@@ -56,21 +57,41 @@ def learn_head(
 
     z: (n, dim) standardised embeddings; labels: (n,) classes in 0..n_classes-1; rows: (n_classes,) rows of θ.
     """
-    return next(iter(_trajectory(learner, z, labels, rows, choice, (choice.steps,), seed)))
+    return next(iter(_trajectories(learner, z, labels, rows, (choice,), (choice.steps,), seed)))
 
 
-def _trajectory(
-    learner: MetaLearner, z: Tensor, labels: Tensor, rows: Tensor, choice: StepChoice, stops: Sequence[int], seed: int
+def _trajectories(
+    learner: MetaLearner,
+    z: Tensor,
+    labels: Tensor,
+    rows: Tensor,
+    choices: Sequence[StepChoice],
+    stops: Sequence[int],
+    seed: int,
 ) -> Iterator[Head]:
-    """θ′ after each of the numbers of steps `stops`, which rise; rate and prior are those of `choice`."""
-    generator = torch.Generator().manual_seed(seed)
+    """θ′ after each of the numbers of steps `stops`, which rise: a batch with a task for the rate and prior of each choice."""
     with torch.no_grad():
-        support, targets = z.unsqueeze(0), labels.unsqueeze(0)
-        head = learner.initial_head(support, targets, rows.unsqueeze(0), generator, choice.prior)
-        rates = extended_rates(learner.rates, stops[-1], choice.rate)
+        task = z.unsqueeze(0), labels.unsqueeze(0), rows.unsqueeze(0)
+        starts = [learner.initial_head(*task, torch.Generator().manual_seed(seed), choice.prior) for choice in choices]
+        head = Head(torch.cat([start.weight for start in starts]), torch.cat([start.bias for start in starts]))
+        rates = torch.stack([extended_rates(learner.rates, stops[-1], choice.rate) for choice in choices], dim=1)
         for begin, end in zip((0, *stops[:-1]), stops, strict=True):
-            head = adapt_head(support, targets, head, rates[begin:end])
+            head = _descend(z, labels, head, rates[begin:end])
             yield head
+
+
+def _descend(z: Tensor, labels: Tensor, head: Head, rates: Tensor) -> Head:
+    """Steps of `adapt_head` for several heads (n_heads, n_classes, ...) that learn from the same examples, with rates
+    (n_steps, n_heads): the heads are one matrix, so that a step is two products with the examples."""
+    n_heads, n_classes = head.bias.shape
+    targets = F.one_hot(labels, n_classes).to(z).unsqueeze(1)
+    share = balanced_weights(labels.unsqueeze(0), n_classes).to(z).view(-1, 1, 1)
+    weight, bias = head.weight.flatten(0, 1), head.bias.flatten()
+    for rate in rates:
+        logits = torch.addmm(bias, z, weight.T).view(-1, n_heads, n_classes)
+        residuals = torch.softmax(logits, dim=2).sub_(targets).mul_(share * rate.unsqueeze(1)).flatten(1)
+        weight, bias = torch.addmm(weight, residuals.T, z, alpha=-1.0), bias - residuals.sum(0)
+    return Head(weight.view_as(head.weight), bias.view_as(head.bias))
 
 
 def choose_steps(
@@ -85,30 +106,32 @@ def choose_steps(
     """Choose steps, rate and prior by cross-validated macro-F1 over recordings, from the training examples alone.
 
     groups: (n,) recording of each example; other shapes as in `learn_head`. Of equal choices the first wins: few steps, low
-    rates. With fewer than N_FOLDS recordings, or one example a phoneme, of which none is learned when it is held out, there is
-    nothing to choose by: the learned schedule as it is.
+    rates. From ENOUGH examples on, one fold tells enough. With fewer than N_FOLDS recordings, or one example a phoneme, of which
+    none is learned when it is held out, there is nothing to choose by: the learned schedule as it is.
     """
     fold = folds_of(groups, seed)
     if fold is None:
         return StepChoice(len(learner.rates))
     priors = PRIOR_CHOICES if learner.theta_init in ROWS_ARE_MEANS else (1.0,)
-    predicted: dict[StepChoice, Tensor] = {}
-    trials: Iterable[tuple[int, float, float]] = list(itertools.product(range(N_FOLDS), RATE_CHOICES, priors))
-    for k, rate, prior in progress(trials, "base learning") if progress else trials:
+    starts = [StepChoice(0, rate, prior, 0.0) for rate, prior in itertools.product(RATE_CHOICES, priors)]
+    held_out = range(N_FOLDS if len(z) < ENOUGH else 1)
+    predicted = labels.new_zeros(len(STEP_CHOICES), len(starts), len(labels))
+    for k in progress(held_out, "base learning") if progress else held_out:
         held = fold == k
         absent = torch.bincount(labels[~held], minlength=len(rows)) == 0
-        choice = StepChoice(0, rate, prior, 0.0)
-        heads = _trajectory(learner, z[~held], labels[~held], rows, choice, STEP_CHOICES, seed)
-        for steps, head in zip(STEP_CHOICES, heads, strict=True):
-            found = predicted.setdefault(replace(choice, steps=steps), torch.empty_like(labels))
-            logits = head.logits(z[held].unsqueeze(0))[0].masked_fill(absent, -torch.inf)
-            found[held] = logits.argmax(1)
-    scores = {c: float(episode_macro_f1(labels[None], p[None], len(rows))[0]) for c, p in predicted.items()}
+        heads = _trajectories(learner, z[~held], labels[~held], rows, starts, STEP_CHOICES, seed)
+        for found, head in zip(predicted, heads, strict=True):
+            logits = head.logits(z[held].expand(len(starts), -1, -1)).masked_fill(absent, -torch.inf)
+            found[:, held] = logits.argmax(2)
+    seen = fold < len(held_out)
+    true, choices = labels[seen], [replace(start, steps=steps) for steps in STEP_CHOICES for start in starts]
+    macro_f1 = episode_macro_f1(true.expand(len(choices), -1), predicted.flatten(0, 1)[:, seen], len(rows)).tolist()
+    scores = dict(zip(choices, macro_f1, strict=True))
     if max(scores.values()) == 0.0:
         return StepChoice(len(learner.rates))
     best = max(sorted(scores, key=lambda c: (c.steps, c.rate, -c.prior)), key=lambda c: scores[c])
-    held_out = held_out_logits(learner, z, labels, fold, rows, best, seed)
-    return replace(best, macro_f1=scores[best], temperature=fit_temperature(held_out, labels))
+    logits = held_out_logits(learner, z, labels, fold, rows, best, seed, held_out)
+    return replace(best, macro_f1=scores[best], temperature=fit_temperature(logits, labels))
 
 
 def folds_of(groups: Tensor, seed: int) -> Tensor | None:
@@ -121,11 +144,19 @@ def folds_of(groups: Tensor, seed: int) -> Tensor | None:
 
 
 def held_out_logits(
-    learner: MetaLearner, z: Tensor, labels: Tensor, fold: Tensor, rows: Tensor, choice: StepChoice, seed: int = 0
+    learner: MetaLearner,
+    z: Tensor,
+    labels: Tensor,
+    fold: Tensor,
+    rows: Tensor,
+    choice: StepChoice,
+    seed: int = 0,
+    held_out: Iterable[int] = range(N_FOLDS),
 ) -> Tensor:
-    """The logits (n, n_classes) of each example, from a head learned without its fold; -inf for classes not learned there."""
-    logits = z.new_empty(len(z), len(rows))
-    for k in range(N_FOLDS):
+    """The logits (n, n_classes) of each example, from a head learned without its fold; -inf for classes not learned there, and
+    for examples of other folds than `held_out`."""
+    logits = z.new_full((len(z), len(rows)), -torch.inf)
+    for k in held_out:
         held = fold == k
         absent = torch.bincount(labels[~held], minlength=len(rows)) == 0
         head = learn_head(learner, z[~held], labels[~held], rows, choice, seed)

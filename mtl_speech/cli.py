@@ -1,6 +1,7 @@
 """The command line: its commands, each a typed call. Nothing heavy is loaded before a command runs.
 
-Exit codes: 0 done; 1 data, a pack or the machine failed; 2 the command, an option or a setting is wrong; 130 interrupted.
+Exit codes: 0 done; 1 data, a pack or the machine failed; 2 the command, an option or a setting is wrong; 130 interrupted,
+143 ended by SIGTERM.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from mtl_speech.options import (
     SuggestOptions,
     TranscribeOptions,
     ValidateOptions,
+    VerifyOptions,
 )
 
 if TYPE_CHECKING:
@@ -50,7 +52,8 @@ def validate(folder: Path, options: ValidateOptions, run: Run) -> None:
 def pretrain(folder: Path, options: PretrainOptions, run: Run) -> None:
     """Pretrain an encoder on a FOLDER of labelled recordings.
 
-    Writes a pack of the kind 'encoder', for --base.
+    Writes a pack of the kind 'encoder', for --base. A run that was stopped or killed goes on when the same command is
+    started again.
     """
     from mtl_speech import training
 
@@ -61,7 +64,8 @@ def pretrain(folder: Path, options: PretrainOptions, run: Run) -> None:
 def meta_train(folder: Path, options: MetaTrainOptions, run: Run) -> None:
     """Meta-train a strategy on a FOLDER of languages, or of one.
 
-    Several languages lie in subfolders that are named by their codes. Writes a pack of the kind 'strategy'.
+    Several languages lie in subfolders that are named by their codes. Writes a pack of the kind 'strategy'. A run
+    that was stopped or killed goes on when the same command is started again.
     """
     from mtl_speech import training
 
@@ -153,3 +157,15 @@ def info(pack: Path, options: InfoOptions, run: Run) -> None:
     from mtl_speech import inspection
 
     inspection.info(pack, options, run)
+
+
+@main.of(VerifyOptions, "packs...")
+def verify(packs: tuple[Path, ...], options: VerifyOptions, run: Run) -> None:
+    """Check PACKS: each is data only, whole, and fits its base.
+
+    Names every check. The exit code is 1 when a pack is damaged or foreign, or builds on another base than the one given by --base,
+    or else the one that ships; both hashes are shown.
+    """
+    from mtl_speech import inspection
+
+    inspection.verify(packs, options, run)

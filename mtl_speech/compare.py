@@ -75,7 +75,8 @@ def compare_tokens(
         raise DataError(
             "the two were not tested on the same tokens, so their difference would mean nothing:\n"
             + "\n".join(filter(None, lines))
-            + f"\n{(key_a & key_b).total()} tokens are in both; test both on the same folder (--test) with the same phonemes"
+            + f"\n{(key_a & key_b).total()} tokens are in both; test both on the same folder (--test) with the same phonemes "
+            "(adapt --inventory tests those without an example too, as zero-shot)"
         )
     a, b = sorted(a, key=_key), sorted(b, key=_key)
     true, groups = [token.true for token in a], [token.recording for token in a]

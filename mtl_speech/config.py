@@ -45,6 +45,7 @@ class PretrainConfig(Config):
         0.995, "share that the running average of the weights keeps per step", low=0, below=1
     )
     device: str = setting("cpu", "where to compute: cpu, cuda or cuda:N")
+    workers: int = setting(1, "processes that read, augment and cut recordings beside the training", low=0, high=1024)
     seed: int = setting(0, "seed of everything random", low=0)
 
 
@@ -57,7 +58,7 @@ class MetaTrainConfig(Config):
     n_way: tuple[int, ...] = setting((5, 10, 20), "phonemes in a task; one is drawn where several are given", low=2)
     n_shot: tuple[int, ...] = setting((1, 3, 5), "support examples per phoneme; one is drawn of several", low=1)
     n_query: int = setting(5, "query examples per phoneme", low=1)
-    inner_steps: int = setting(5, "base-learning steps on θ", low=0)
+    inner_steps: int = setting(5, "base-learning steps on θ", low=0, high=10_000)
     inner_lr: float = setting(0.05, "learning rate β of base learning, at the start", above=0)
     outer_lr: float = setting(3e-3, "learning rate γ of meta learning", above=0)
     first_order: bool = setting(False, "leave out second derivatives")

@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import inspect
 import logging
+import re
 import shlex
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,6 +25,8 @@ from mtl_speech.options import RunOptions
 from mtl_speech.settings import Setting, load_config, settings
 
 PROGRAM = "mtl-speech"
+NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory", re.IGNORECASE)  # as torch says it
+DEAD_WORKER = re.compile(r"DataLoader (worker .*(exited unexpectedly|is killed by signal)|timed out)")
 _SHORT = {"output_dir": "-o", "number": "-n"}
 _METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
@@ -59,14 +65,14 @@ def _callback(function: Callable[..., None], cls: type[RunOptions], folders: tup
     """What click calls: it gets the parameters by name."""
 
     def callback(config: Path | None, quiet: bool, verbose: bool, **given: Any) -> None:
-        with _messages(verbose), _failures(verbose):
+        from mtl_speech.run import Run
+
+        with _messages(verbose), Run(click.get_current_context().obj, quiet) as run, _failures(verbose, cls):
             if quiet and verbose:
                 raise ConfigError(["options -q and -v: one of them at most"])
             places = [given.pop(name.removesuffix("...")) for name in folders]
             options = load_config(cls, config, given)
-            from mtl_speech.run import Run
-
-            function(*places, options, Run(click.get_current_context().obj, quiet))
+            function(*places, options, run)
 
     return callback
 
@@ -107,31 +113,76 @@ def _option(setting: Setting) -> click.Option:
     return click.Option(names, metavar=metavar + ",..." * setting.many, help=help_text)
 
 
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM: it cleans up as after an interrupt."""
+
+
 @contextmanager
-def _failures(verbose: bool) -> Iterator[None]:
-    """Turns errors into a message on standard error and an exit code."""
+def _terminable() -> Iterator[None]:
+    """Inside, SIGTERM raises `Terminated`."""
+
+    def end(number: int, frame: object) -> NoReturn:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
     try:
         yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _resources(error: BaseException, cls: type[RunOptions]) -> str | None:
+    """What to do about an error that says that memory ran out, or that a worker process died; None for any other."""
+    said = str(error).partition("\n")[0][:200] or type(error).__name__
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_MEMORY.search(said)):
+        lower = " or ".join("--" + name.replace("_", "-") for name in cls.MEMORY)
+        hint = f"lower {lower}" if lower else "give it fewer or shorter recordings at a time"
+        return f"out of memory ({said}): {hint}, or close other programs"
+    if isinstance(error, BrokenExecutor) or (isinstance(error, RuntimeError) and DEAD_WORKER.search(said)):
+        lower = " or ".join(s.option for s in settings(cls) if s.name in ("workers", "threads"))
+        remedy = f"close other programs or lower {lower}, and start again"
+        return f"a worker process died or hung, most often because memory ran out ({said}): {remedy}"
+    return None
+
+
+@contextmanager
+def _failures(verbose: bool, cls: type[RunOptions]) -> Iterator[None]:
+    """Turns errors into a message on standard error and an exit code."""
+    try:
+        with _terminable():
+            yield
     except click.ClickException:
         raise
     except MtlSpeechError as error:
         many = isinstance(error, ConfigError) and len(error.problems) > 1
         _fail(error, error.exit_code, "these settings are wrong:\n" + str(error) if many else str(error))
+    except Terminated as error:
+        _fail(error, 143, "terminated")
     except KeyboardInterrupt as error:
         _fail(error, 130, "interrupted")
     except OSError as error:
         if error.errno == errno.EPIPE:  # who read the output has gone: click ends without a word
             raise
-        place = f"{error.filename}: " if error.filename is not None else ""
+        full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+        place = f"{error.filename}: " if error.filename is not None else "a temporary file: " if full else ""
         _fail(error, 1, place + (error.strerror or str(error)), verbose)
     except Exception as error:
+        known = _resources(error, cls)
+        if known is not None:
+            _fail(error, 1, known, verbose)
         hint = "" if verbose else "; -v shows where"
         _fail(error, 1, f"unexpected {type(error).__name__}: {error} (please report this{hint})", verbose)
 
 
 def _fail(error: BaseException, code: int, message: str, trace: bool = False) -> NoReturn:
     unexpected = not isinstance(error, (MtlSpeechError, OSError, KeyboardInterrupt))
-    logging.getLogger("mtl_speech").error("%s", message, exc_info=error if unexpected else None, extra={"said": True})
+    with suppress(OSError):  # the log may be what cannot be written
+        logging.getLogger("mtl_speech").error(
+            "%s", message, exc_info=error if unexpected else None, extra={"said": True}
+        )
     if trace:
         click.echo("".join(traceback.format_exception(error)), err=True)
     click.echo(f"{PROGRAM}: {message}", err=True)
@@ -140,7 +191,7 @@ def _fail(error: BaseException, code: int, message: str, trace: bool = False) ->
 
 @contextmanager
 def _messages(verbose: bool) -> Iterator[None]:
-    """No warning of another package reaches the user; with `verbose` the log goes to standard error too."""
+    """No warning of another package reaches the user; those in the log go to standard error, with `verbose` all of it."""
     from mtl_speech.logs import LOGGER, close_log
 
     root, level = logging.getLogger(), LOGGER.level
@@ -148,8 +199,9 @@ def _messages(verbose: bool) -> Iterator[None]:
     stream.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
     stream.addFilter(lambda record: not hasattr(record, "said"))  # those lines stand on the terminal already
     root.addHandler(silent)
+    stream.setLevel(logging.NOTSET if verbose else logging.WARNING)
+    LOGGER.addHandler(stream)
     if verbose:
-        LOGGER.addHandler(stream)
         LOGGER.setLevel(logging.INFO)
     try:
         with warnings.catch_warnings():

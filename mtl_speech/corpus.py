@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mtl_speech.errors import DataError, UsageError
+from mtl_speech.errors import DataError, UsageError, printable
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Problem:
             place += f", tier '{self.tier}'"
         if self.interval is not None:
             place += f", interval {self.interval}"
-        return f"{place}: {self.reason}"
+        return printable(f"{place}: {self.reason}").replace("\n", "\\n")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,14 +15,15 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 from mtl_speech.corpus import Corpus, Segment
-from mtl_speech.errors import DataError
-from mtl_speech.files import content_hash
+from mtl_speech.errors import DataError, printable
+from mtl_speech.files import content_hash, read_limited
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 EXAMPLES, CHANGES = "examples.json", "changes.csv"
 FORMAT = "mtl_speech.examples/1"
+MAX_BYTES = 512 << 20  # the examples of a thousand hours have about so much
 SAME_TIME = 0.001 + 1e-9  # seconds: times that differ by no more are the same
 SAME_LABEL_BONUS = 0.5  # what one label is worth beside the share of time in common, when phones are paired
 N_NAMED = 5  # kinds of changes, or recordings, that are named in the table
@@ -120,21 +122,39 @@ def examples_json(recordings: Mapping[str, Recording]) -> str:
 
 
 def read_examples(path: Path) -> dict[str, Recording]:
-    """What `examples_json` wrote. Raises DataError when the file is no such, OSError when it cannot be read."""
+    """What `examples_json` wrote. Raises DataError when the file is no such, or cannot be read."""
+    raw = read_limited(path, MAX_BYTES, "a list of examples")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(raw)
         if data["format"] != FORMAT:
             raise ValueError("it has another format")
-        return {
-            str(name): Recording(
-                str(each["sha256"]), tuple(Segment(str(p), float(s), float(e)) for p, s, e in each["phones"])
-            )
-            for name, each in data["recordings"].items()
-        }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return {name: Recording(_text(each["sha256"]), _phones(each["phones"])) for name, each in _items(data)}
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DataError(
             f"{path}: not a list of examples that a run of mtl-speech wrote ({error}); remove it"
         ) from error
+
+
+def _items(data: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return [(_text(name), each) for name, each in data["recordings"].items()]
+
+
+def _text(value: object) -> str:
+    """The value, which must be text that can be written again. Raises ValueError."""
+    if not isinstance(value, str) or printable(value) != value:
+        raise ValueError(f"{str(value)[:40]!r} is no text")
+    return value
+
+
+def _phones(found: Sequence[Sequence[Any]]) -> tuple[Segment, ...]:
+    """The phones of one recording, which follow one another in time. Raises ValueError, TypeError."""
+    phones = tuple(Segment(_text(label), float(start), float(end)) for label, start, end in found)
+    at = 0.0
+    for phone in phones:
+        if not at - SAME_TIME <= phone.start < phone.end < math.inf:
+            raise ValueError(f"the times of '{phone.phoneme}', {phone.start} to {phone.end}, are not in order")
+        at = phone.end
+    return phones
 
 
 def compare(before: Mapping[str, Recording], after: Mapping[str, Recording]) -> Changes:

@@ -31,7 +31,7 @@ class Crops:
 class CropBatches(Dataset[Crops]):
     """Batches of crops: an epoch visits every recording once, in one of its views, cut at a random phase.
 
-    The order of epoch e depends on (seed, e) alone.
+    The order of epoch e depends on (seed, e) alone. A batch is cut from the views when it is asked for.
     """
 
     def __init__(
@@ -39,7 +39,6 @@ class CropBatches(Dataset[Crops]):
     ) -> None:
         self.views, self.crop_lengths, self.batch_frames, self.seed = views, crop_lengths, batch_frames, seed
         self.epoch = 0
-        self.frame_labels = [frame_labels(view) for view in views]
         self.plan = self._plan(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -61,30 +60,13 @@ class CropBatches(Dataset[Crops]):
         batches: list[tuple[int, int, Tensor]] = []
         for view, store in enumerate(self.views):
             for length in self.crop_lengths:
-                chosen = np.flatnonzero((view_of == view) & (length_of == length))
-                firsts = [self._tile(store, int(u), length, rng) for u in chosen]
-                if not firsts:
-                    continue
-                starts = np.concatenate(firsts)
-                starts = starts[self._speech(view, starts, length)]
+                starts = tile(store, np.flatnonzero((view_of == view) & (length_of == length)), length, rng)
+                starts = starts[mostly_speech(store, starts, length)]
                 rng.shuffle(starts)
                 size = max(1, self.batch_frames // length)
                 batches += [(view, length, torch.from_numpy(starts[i : i + size])) for i in range(0, len(starts), size)]
         rng.shuffle(batches)
         return batches
-
-    @staticmethod
-    def _tile(store: SegmentStore, utterance: int, length: int, rng: np.random.Generator) -> np.ndarray:
-        first, n_frames = int(store.first[utterance]), int(store.length[utterance])
-        phase = int(rng.integers(min(length, MARGIN)))
-        return np.arange(first - phase, max(first - phase + 1, first + n_frames + MARGIN - length + 1), length)
-
-    def _speech(self, view: int, starts: np.ndarray, length: int) -> np.ndarray:
-        """Which crops are at least a quarter speech."""
-        speech = (self.frame_labels[view] < len(self.views[view].phonemes)).numpy()
-        total = np.concatenate(([0], np.cumsum(speech)))
-        ends = np.minimum(starts + length, len(speech))
-        return (ends == starts + length) & (total[ends] - total[starts] >= length // 4)
 
     def _cut(self, view: int, length: int, first: Tensor) -> Crops:
         store = self.views[view]
@@ -98,14 +80,42 @@ class CropBatches(Dataset[Crops]):
         offset = torch.arange(len(crop)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
         index = low[crop] + offset
         spans = torch.stack((store.start[index], store.end[index]), dim=1) - first[crop].unsqueeze(1)
-        return Crops(store.frames[rows].float(), self.frame_labels[view][rows], spans.float(), crop, store.label[index])
+        return Crops(store.take(rows), frame_labels(store, rows), spans.float(), crop, store.label[index])
 
 
-def frame_labels(store: SegmentStore) -> Tensor:
-    """The phoneme of every row of `store.frames`, len(store.phonemes) for silence: (n_rows,)."""
-    labels = torch.full((len(store.frames),), len(store.phonemes), dtype=torch.long)
-    lengths = (store.end.round() - store.start.round()).long().clamp_min(0)
-    owner = torch.repeat_interleave(torch.arange(len(store)), lengths)
-    offset = torch.arange(len(owner)) - torch.repeat_interleave(lengths.cumsum(0) - lengths, lengths)
-    labels[store.start.round().long()[owner] + offset] = store.label[owner]
-    return labels
+def tile(store: SegmentStore, recordings: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
+    """First rows of the crops of some recordings: one after another from a random phase before the first frame on.
+
+    Every frame lies in one of them. The last crop is moved back where it would reach beyond the margin of its recording; only one
+    longer than a recording with its margins reaches into the next.
+    """
+    first, n_frames = (t.numpy()[recordings] for t in (store.first, store.length))
+    phase = rng.integers(min(length, MARGIN), size=len(recordings))
+    counts = -(-(n_frames + phase) // length)
+    number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    last = np.maximum(first - phase, first + n_frames + MARGIN - phase - length)
+    starts = np.minimum(np.repeat(first - phase, counts) + number * length, np.repeat(last, counts))
+    starts = np.minimum(starts, store.n_rows - length)
+    return starts[starts >= 0]
+
+
+def mostly_speech(store: SegmentStore, starts: np.ndarray, length: int) -> np.ndarray:
+    """Which of the crops (first rows) are at least a quarter speech."""
+    begin, end = (t.round().long().numpy() for t in (store.start, store.end))
+    before = np.concatenate(([0], np.cumsum(np.maximum(end - begin, 0))))
+
+    def speech_before(rows: np.ndarray) -> np.ndarray:
+        segment = np.minimum(
+            np.searchsorted(end, rows, side="right"), len(end) - 1
+        )  # the first that ends behind the row
+        return before[segment] + np.clip(rows - begin[segment], 0, end[segment] - begin[segment])
+
+    return speech_before(starts + length) - speech_before(starts) >= length // 4
+
+
+def frame_labels(store: SegmentStore, rows: Tensor) -> Tensor:
+    """The phoneme of each of the rows of a store, len(store.phonemes) for silence: of the shape of `rows`."""
+    begin, end = store.start.round().long(), store.end.round().long()
+    segment = torch.searchsorted(end, rows, right=True).clamp_max(len(store) - 1)
+    inside = (rows >= begin[segment]) & (rows < end[segment])
+    return torch.where(inside, store.label[segment], len(store.phonemes))

@@ -47,7 +47,11 @@ def is_synthetic(folder: Path) -> bool:
 def _make_once(folder: Path, seed: int, n_words: int, progress: Progress | None) -> None:
     found = _manifest(folder)
     if not found:
-        make_punjabi_corpus(folder, seed, n_words, progress=progress)
+        try:
+            make_punjabi_corpus(folder, seed, n_words, progress=progress)
+        except OSError as error:
+            error.filename = str(folder)  # not a file of those that are removed again
+            raise
     elif (found.get("seed"), found.get("n_words")) != (seed, n_words):
         raise DataError(
             f"{folder} holds another corpus ({found.get('n_words')} words, seed {found.get('seed')}): "
@@ -59,6 +63,6 @@ def _manifest(folder: Path) -> dict[str, Any]:
     """What manifest.json in the folder says; nothing where there is none of ours."""
     try:
         found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mtl_speech.files import sync_folder, temporary_sibling
+from mtl_speech.files import content_hash, sync_folder, temporary_sibling
 from mtl_speech.pack import CARD, previous_of
 
 EARLIER, PACK = "earlier", "pack"
@@ -19,7 +19,8 @@ _NOT_KEPT = {"log.txt"}  # the run that is under way writes to it
 def earlier_kept(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Inside, a new pack and report can be written to `folder`: what was there is kept, and `say` tells where.
 
-    Raises OSError when it cannot be kept; nothing has been replaced then.
+    Where the new ones are the same to the byte, one of both is enough. Raises OSError when the earlier ones cannot be kept; nothing
+    has been replaced then.
     """
     kept = keep_earlier(folder)
     yield
@@ -27,6 +28,11 @@ def earlier_kept(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
         previous = previous_of(folder / PACK)
         if _same(previous, kept / PACK):  # `save_pack` keeps one too, which would be there twice
             shutil.rmtree(previous)
+        if _adds_nothing(kept, folder):  # a run that was killed at its end, and made the same again
+            shutil.rmtree(kept)
+            with suppress(OSError):
+                kept.parent.rmdir()
+            return
         say(f"the earlier pack and report are kept in {kept}")
 
 
@@ -52,10 +58,19 @@ def keep_earlier(folder: Path) -> Path | None:
             if path.is_file() and path.name not in _NOT_KEPT and not path.name.startswith("."):
                 shutil.copy2(path, temporary)
         os.rename(temporary, place)
+    except shutil.Error as error:  # of several files at once
+        reasons = "; ".join(sorted({why for *_, why in error.args[0]}))
+        raise OSError(f"{place}: the earlier pack could not be kept, so nothing was replaced: {reasons}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     sync_folder(place.parent)
     return place
+
+
+def _adds_nothing(kept: Path, folder: Path) -> bool:
+    """Whether all that is kept lies in the folder too, to the byte."""
+    names = [path.relative_to(kept) for path in kept.rglob("*") if path.is_file()]
+    return all((folder / name).is_file() and content_hash(folder / name) == content_hash(kept / name) for name in names)
 
 
 def _same(pack: Path, other: Path) -> bool:

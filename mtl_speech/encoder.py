@@ -20,6 +20,11 @@ from mtl_speech.config import EncoderConfig
 N_PARTS = 3  # a segment is pooled over its onset, its middle and its offset
 
 
+def as_image(x: Tensor) -> Tensor:
+    """(batch, frames, channels) as (batch, channels, 1, frames) in channels-last layout, without a copy."""
+    return x.unsqueeze(1).permute(0, 3, 1, 2)
+
+
 class FrameConv(nn.Conv1d):
     """A 1-d convolution over (batch, frames, channels), with the weights of `nn.Conv1d`.
 
@@ -32,9 +37,17 @@ class FrameConv(nn.Conv1d):
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`forward` with other weights of the same shape."""
-        image = x.unsqueeze(1).permute(0, 3, 1, 2)  # (batch, channels, 1, frames) without a copy
-        y = F.conv2d(image, weight.unsqueeze(2), bias, (1, self.stride[0]), (0, cast(int, self.padding[0])))
+        y = F.conv2d(as_image(x), weight.unsqueeze(2), bias, (1, self.stride[0]), (0, cast(int, self.padding[0])))
         return y.permute(0, 2, 3, 1).squeeze(1)
+
+    def input_gradient(self, dy: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
+        """The gradient of `convolve` with respect to its input, which was of `shape`, from that of its output."""
+        x = as_image(dy.new_empty(shape))  # its shape counts, it is never read
+        stride, padding = (1, self.stride[0]), (0, cast(int, self.padding[0]))
+        dx, _, _ = torch.ops.aten.convolution_backward(
+            as_image(dy), x, weight.unsqueeze(2), None, stride, padding, (1, 1), False, (0, 0), 1, [True, False, False]
+        )
+        return cast(Tensor, dx.permute(0, 2, 3, 1).squeeze(1))
 
 
 class FrameBatchNorm(nn.BatchNorm1d):

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from mtl_speech.base import BaseModel
+from mtl_speech.checkpoint import Checkpoints
 from mtl_speech.config import MetaTrainConfig
 from mtl_speech.episodes import Episode, EpisodeSampler, full_inventory
 from mtl_speech.features import SegmentStore
@@ -154,13 +155,17 @@ def train_meta_transfer(
     tasks: Tasks,
     config: MetaTrainConfig,
     progress: Callable[[Iterable[Any], str], Iterable[Any]] | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Trained:
-    """Meta-train on the languages of `train`; the round that is best on the validation tasks is kept."""
+    """Meta-train on the languages of `train`; the round that is best on the validation tasks is kept.
+
+    With `checkpoints` a run that was stopped goes on.
+    """
     started = time.perf_counter()
     learner = new_learner(base, train.phonemes, config)
     prepare_learner(learner, train, config)
     trainer = MetaTrainer(learner, train, config)
-    history = trainer.train(lambda current: summary(score_tasks(current, valid, tasks))["mean"], progress)
+    history = trainer.train(lambda current: summary(score_tasks(current, valid, tasks))["mean"], progress, checkpoints)
     n_parameters = sum(p.numel() for p in learner.parameters() if p.requires_grad)
     result = summary(score_tasks(learner, valid, tasks))
     return Trained(name, learner, n_parameters, time.perf_counter() - started, result, history)

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mtl_speech.audio import FRAMES_PER_SECOND, check_audio, load_audio, log_mel
+from mtl_speech import audio
+from mtl_speech.audio import FRAMES_PER_SECOND, MEL_BANDS, check_audio, load_audio, log_mel
+from mtl_speech.cache import FeatureCache, key_of
 from mtl_speech.corpus import Corpus, Problem, Utterance
 from mtl_speech.errors import DataError
+from mtl_speech.files import content_hash
+
+FEATURE_VERSION = 1  # of what `recording_features` computes: raised with every change that no constant below tells of
 
 WINDOW_FRAMES = 48  # 480 ms around the middle of a segment
 MARGIN = WINDOW_FRAMES  # frames between two recordings, so that no window reaches into its neighbour
@@ -103,6 +112,15 @@ class SegmentStore:
     def __len__(self) -> int:
         return len(self.label)
 
+    @property
+    def n_rows(self) -> int:
+        """Rows of all recordings with the margins around them."""
+        return int(self.first[-1] + self.length[-1]) + MARGIN
+
+    def take(self, rows: Tensor) -> Tensor:
+        """The frames in `rows`, of any shape: (..., MEL_BANDS) float32."""
+        return self.frames[rows].float()
+
     def windows(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """The feature windows of segments `index` (n,): (n, WINDOW_FRAMES, MEL_BANDS) float32, and spans (n, 2) within them.
 
@@ -112,7 +130,7 @@ class SegmentStore:
         left = torch.round((start + end) / 2).long() - WINDOW_FRAMES // 2
         rows = left.unsqueeze(1) + torch.arange(WINDOW_FRAMES)
         spans = torch.stack((start - left, end - left), dim=1).clamp(0, WINDOW_FRAMES)
-        return self.frames[rows].float(), spans.float()
+        return self.take(rows), spans.float()
 
     def select(self, index: Tensor) -> SegmentStore:
         """The store with only the segments `index` (n,); frames are shared, not copied."""
@@ -124,81 +142,173 @@ def build_store(
     phonemes: Sequence[str] | None = None,
     transform: Transform | None = None,
     progress: Callable[[Iterable[Utterance], str], Iterable[Utterance]] | None = None,
+    cache: FeatureCache | None = None,
 ) -> SegmentStore:
-    """Read all audio of `corpora`, whose names must differ, into one SegmentStore.
+    """Read all audio of `corpora`, whose names must differ, into one SegmentStore. Its frames are mapped from the disk.
 
     `phonemes` fixes the label indices (default: the sorted phonemes of the corpora); other labels are an error. `transform`
     augments each recording: (waveform, its number) -> (waveform, speed). Recordings that cannot be read or are silent are left
-    out, and told in `problems`.
+    out, and told in `problems`. Features are kept in `cache` (default: that of the user).
 
     Raises DataError when no segment is left.
     """
+    kept = cache if cache is not None else FeatureCache()
+    owned = owned_utterances(corpora)
+    tracked = progress([u for _, u in owned], "features") if progress is not None else [u for _, u in owned]
+    found: list[Found] = []
+    problems: list[Problem] = []
+    with kept.scratch() as stream:
+        for (owner, _), utterance in zip(owned, tracked, strict=True):
+            try:
+                content = audio_content(utterance.audio)
+                mel, speed = recording_features(utterance.audio, content, transform, len(found), kept)
+            except DataError as error:
+                problems.append(problem_of(utterance, error))
+                continue
+            stream.write(torch.cat((mel[:1].expand(MARGIN, -1), mel, mel[-1:].expand(MARGIN, -1))).numpy().data)
+            found.append(Found(owner, utterance, len(mel), speed))
+        return assemble(corpora, found, phonemes, problems, lambda: _mapped(stream))
+
+
+def owned_utterances(corpora: Sequence[Corpus]) -> list[tuple[str, Utterance]]:
+    """All utterances, with the names of their corpora. Raises DataError when there is none."""
     if not any(c.utterances for c in corpora):
         raise DataError("no recording with phoneme segments was found; run `mtl-speech validate` on the folder")
-    table = tuple(phonemes) if phonemes is not None else tuple(sorted({p for c in corpora for p in c.phoneme_counts()}))
-    owners = [c.name for c in corpora for _ in c.utterances]
-    utterances = [u for c in corpora for u in c.utterances]
-    parts: list[Tensor] = []
-    rows: list[tuple[int, int, str]] = []
-    segments: list[tuple[float, float, str, int, str, str]] = []
-    problems: list[Problem] = []
-    row = 0
-    tracked = progress(utterances, "features") if progress is not None else utterances
-    for owner, utterance in zip(owners, tracked, strict=True):
-        try:
-            mel, speed = _features(utterance, transform, len(rows))
-        except DataError as error:
-            problems.append(Problem(utterance.audio, str(error).removeprefix(f"{utterance.audio}: ")))
-            continue
-        first, rate = row + MARGIN, FRAMES_PER_SECOND / speed
-        parts.append(torch.cat((mel[:1].expand(MARGIN, -1), mel, mel[-1:].expand(MARGIN, -1))).half())
-        source = (len(rows), utterance.language, f"{owner}/{utterance.speaker}")
-        segments += [(first + s.start * rate, first + s.end * rate, s.phoneme, *source) for s in utterance.segments]
-        rows.append((first, len(mel), f"{owner}/{utterance.id}"))
-        row += len(mel) + 2 * MARGIN
-    if not segments:
-        raise DataError("no usable segment: " + ("; ".join(map(str, problems[:3])) or "the recordings hold no phoneme"))
-    return _assemble(parts, rows, segments, table, tuple(problems))
+    return [(c.name, u) for c in corpora for u in c.utterances]
 
 
-def _features(utterance: Utterance, transform: Transform | None, number: int) -> tuple[Tensor, float]:
-    """Normalised log-mel frames (n_frames, MEL_BANDS) of a recording, and its speed. Raises DataError."""
-    waveform = load_audio(utterance.audio)
+def problem_of(utterance: Utterance, error: DataError) -> Problem:
+    """Why a recording is left out."""
+    return Problem(utterance.audio, str(error).removeprefix(f"{utterance.audio}: "))
+
+
+def _mapped(stream: IO[bytes]) -> Tensor:
+    """The rows written to a file, (n_rows, MEL_BANDS) float16, mapped: only what is looked at takes memory, and can leave it."""
+    stream.flush()
+    return torch.from_numpy(np.memmap(stream, np.float16, mode="c").reshape(-1, MEL_BANDS))
+
+
+def audio_content(path: Path) -> str:
+    """The hash of an audio file; empty where it cannot be read, which `recording_features` then says."""
+    try:
+        return content_hash(path)
+    except OSError:
+        return ""
+
+
+def recording_features(
+    path: Path, content: str, transform: Transform | None, number: int, cache: FeatureCache, check: bool = True
+) -> tuple[Tensor, float]:
+    """Normalised log-mel frames (n_frames, MEL_BANDS) float16 of recording `number`, and its speed; from the cache or made.
+
+    `content` is what `audio_content` gave. A transform takes part in the cache by its `key`, a text that tells all that it
+    depends on; what comes from one without a key is not kept. `check` as in `FeatureCache.read`.
+
+    Raises DataError: no readable audio, silent, or changed since `content` was taken.
+    """
+    identity = getattr(transform, "key", None)
+    keep = transform is None or identity is not None
+    draw = (identity, number) if transform is not None else None
+    key = key_of({**feature_settings(), "content": content, "transform": draw})
+    found = cache.read(key, check) if keep else None
+    if found is None:
+        found = _compute(path, transform, number)
+        if audio_content(path) != content:
+            raise DataError(f"{path}: has changed while it was used: start again")
+        if keep:
+            cache.write(key, *found)
+    return found
+
+
+def _compute(path: Path, transform: Transform | None, number: int) -> tuple[Tensor, float]:
+    waveform = load_audio(path)
     fault = check_audio(waveform)
     if fault is not None:
         raise DataError(fault)
     speed = 1.0
     if transform is not None:
         waveform, speed = transform(waveform, number)
-    return normalise(log_mel(waveform)), speed
+    return normalise(log_mel(waveform)).half(), speed
 
 
-def _assemble(
-    parts: list[Tensor],
-    rows: list[tuple[int, int, str]],
-    segments: list[tuple[float, float, str, int, str, str]],
-    phonemes: tuple[str, ...],
-    problems: tuple[Problem, ...],
+def feature_settings() -> dict[str, object]:
+    """All that features depend on beside the recording: constants, and versions of this code and of the libraries below."""
+    names = (
+        "SAMPLE_RATE",
+        "WINDOW_LENGTH",
+        "HOP_LENGTH",
+        "FFT_SIZE",
+        "MEL_BANDS",
+        "MEL_LOW",
+        "MEL_HIGH",
+        "POWER_FLOOR",
+    )
+    constants = {name: getattr(audio, name) for name in (*names, "SILENT_PEAK")}
+    normalisation = {
+        "ACTIVE_RANGE": float(ACTIVE_RANGE),
+        "FLOOR_RANGE": float(FLOOR_RANGE),
+        "PRIOR_FRAMES": PRIOR_FRAMES,
+        "SCALE": SCALE,
+    }
+    return {"version": FEATURE_VERSION, **constants, **normalisation, "libraries": _libraries()}
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> dict[str, str]:
+    return {name: version(name) for name in ("soundfile", "soxr", "torch", "torchaudio")}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A recording that can be used: of which corpus, how many frames it has, and its speed."""
+
+    corpus: str
+    utterance: Utterance
+    n_frames: int
+    speed: float
+
+
+def assemble(
+    corpora: Sequence[Corpus],
+    found: Sequence[Found],
+    phonemes: Sequence[str] | None,
+    problems: Sequence[Problem],
+    frames: Callable[[], Tensor],
 ) -> SegmentStore:
-    languages = tuple(sorted({s[4] for s in segments}))
-    speakers = tuple(sorted({s[5] for s in segments}))
-    label_of, language_of, speaker_of = ({name: i for i, name in enumerate(t)} for t in (phonemes, languages, speakers))
-    unknown = sorted({s[2] for s in segments} - set(label_of))
+    """The store of recordings that stand one after another, each with MARGIN rows around it; `frames` gives its frames.
+
+    Raises DataError when there is no segment, or one of a phoneme outside `phonemes`.
+    """
+    spans = [(f.n_frames, len(f.utterance.segments)) for f in found]
+    if not any(n for _, n in spans):
+        raise DataError("no usable segment: " + ("; ".join(map(str, problems[:3])) or "the recordings hold no phoneme"))
+    table = tuple(phonemes) if phonemes is not None else tuple(sorted({p for c in corpora for p in c.phoneme_counts()}))
+    length = torch.tensor([n for n, _ in spans])
+    first = (length + 2 * MARGIN).cumsum(0) - length - MARGIN
+    owner = torch.repeat_interleave(torch.arange(len(found)), torch.tensor([n for _, n in spans]))
+    spoken = [s for f in found for s in f.utterance.segments]
+    languages = tuple(sorted({f.utterance.language for f in found if f.utterance.segments}))
+    speakers = tuple(sorted({f"{f.corpus}/{f.utterance.speaker}" for f in found if f.utterance.segments}))
+    label_of, language_of, speaker_of = ({name: i for i, name in enumerate(t)} for t in (table, languages, speakers))
+    unknown = sorted({s.phoneme for s in spoken} - set(label_of))
     if unknown:
         raise DataError(f"phonemes outside the given table: {', '.join(unknown)}")
+    # float64: float32 would lose fractions of a frame
+    rate = torch.tensor([FRAMES_PER_SECOND / f.speed for f in found], dtype=torch.float64)[owner]
+    start, end = (torch.tensor([getattr(s, key) for s in spoken], dtype=torch.float64) for key in ("start", "end"))
     return SegmentStore(
-        frames=torch.cat(parts),
-        first=torch.tensor([r[0] for r in rows]),
-        length=torch.tensor([r[1] for r in rows]),
-        start=torch.tensor([s[0] for s in segments], dtype=torch.float64),  # float32 would lose fractions of a frame
-        end=torch.tensor([s[1] for s in segments], dtype=torch.float64),
-        label=torch.tensor([label_of[s[2]] for s in segments]),
-        utterance=torch.tensor([s[3] for s in segments]),
-        language=torch.tensor([language_of[s[4]] for s in segments]),
-        speaker=torch.tensor([speaker_of[s[5]] for s in segments]),
-        phonemes=phonemes,
+        frames=frames(),
+        first=first,
+        length=length,
+        start=first[owner] + start * rate,
+        end=first[owner] + end * rate,
+        label=torch.tensor([label_of[s.phoneme] for s in spoken]),
+        utterance=owner,
+        language=torch.tensor([language_of.get(f.utterance.language, -1) for f in found])[owner],
+        speaker=torch.tensor([speaker_of.get(f"{f.corpus}/{f.utterance.speaker}", -1) for f in found])[owner],
+        phonemes=table,
         languages=languages,
         speakers=speakers,
-        utterance_ids=tuple(r[2] for r in rows),
-        problems=problems,
+        utterance_ids=tuple(f"{f.corpus}/{f.utterance.id}" for f in found),
+        problems=tuple(problems),
     )

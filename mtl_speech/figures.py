@@ -25,6 +25,7 @@ _DPI = 150
 _FONT = "DejaVu Sans"  # comes with matplotlib and has the IPA with its diacritics
 _INK, _GREY, _PALE = "#1a1a1a", "#767676", "#e6e6e6"
 _MACRO, _MICRO = "#1f4e79", "#9dbcd9"
+MAX_SHOWN = 100  # phonemes in a matrix: of more, those with the most errors
 _ALL_SIDES_FROM = 20  # classes: from here on the phonemes stand above and to the right of the matrix too
 
 
@@ -44,16 +45,26 @@ def drawable(label: str) -> str:
     return "".join(c if font.get_char_index(ord(c)) else f"[U+{ord(c):04X}]" for c in label)
 
 
+def most_confused(labels: Sequence[str], counts: NDArray[np.int64], n: int = MAX_SHOWN) -> list[str]:
+    """The labels of a matrix of counts (n_classes, n_classes) in articulatory order; of more than `n` those with the most errors.
+
+    An error counts for the true and for the predicted phoneme.
+    """
+    errors = counts.sum(0) + counts.sum(1) - 2 * counts.diagonal()
+    return articulation_order(labels[i] for i in np.argsort(-errors, kind="stable")[:n])
+
+
 def confusion_figure(scores: Scores, stamp: str = "") -> Figure:
     """The confusion matrix, (n_classes, n_classes): consonants by place and manner, then vowels by height and backness.
 
-    Rows are true phonemes, columns predicted ones. The colour is the share of the row: blue where the prediction is
-    right, orange where it is not; numbers are tokens. To the right of each row stand its number of test tokens and its
-    F1, grey where the tokens are too few. `stamp` is a short warning for the title, such as "synthetic speech".
+    Rows are true phonemes, columns predicted ones; of many phonemes the MAX_SHOWN with the most errors are drawn. The colour is the
+    share of the row: blue where the prediction is right, orange where it is not; numbers are tokens. To the right of each row stand
+    its number of test tokens and its F1, grey where the tokens are too few. `stamp` is a short warning for the title, such as
+    "synthetic speech".
     """
     from matplotlib.figure import Figure
 
-    order = articulation_order(scores.labels)
+    order = most_confused(scores.labels, scores.confusion)
     places = [scores.labels.index(label) for label in order]
     cell = float(np.interp(len(order), [10, 30, 60], [0.46, 0.32, 0.27]))  # inches
     size = float(np.interp(len(order), [10, 30, 60], [13, 11, 10.5]))  # points
@@ -61,11 +72,11 @@ def confusion_figure(scores: Scores, stamp: str = "") -> Figure:
     with _style():
         figure = Figure(figsize=(side, side))
         axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
-        _draw_cells(axes, scores.confusion[np.ix_(places, places)], cell)
+        _draw_cells(axes, scores.confusion[np.ix_(places, places)], scores.confusion[places].sum(1), cell)
         _label_sides(axes, order, cell, size)
         _draw_support(axes, order, scores, size)
         _draw_heading(axes, scores, stamp, size)
-        _draw_caption(axes, scores, side, size - 2)
+        _draw_caption(axes, scores, len(order), side, size - 2)
     return figure
 
 
@@ -101,30 +112,29 @@ def _wrapped(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(drawable(text), width))
 
 
-def cell_colours(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+def cell_colours(counts: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.float64]:
     """Colours (n_classes, n_classes, 4) of a confusion matrix: blue on the diagonal, orange off it, white where empty.
 
-    The shade is the square root of the share of the row, so that rare confusions can be seen. A row without tokens is
-    grey.
+    The shade is the square root of the share of the `tokens` (n_classes,) of the row, so that rare confusions can be seen. A row
+    without tokens is grey.
     """
     from matplotlib import colormaps
     from matplotlib.colors import to_rgba
 
-    tokens = counts.sum(1, keepdims=True)
-    shade = np.sqrt(counts / np.maximum(tokens, 1)) * 0.9
+    shade = np.sqrt(counts / np.maximum(tokens, 1)[:, None]) * 0.9
     right = np.eye(len(counts), dtype=bool)[:, :, None]
     colours = np.where(right, colormaps["Blues"](shade), colormaps["Oranges"](shade))
     colours[counts == 0] = to_rgba("white")
-    colours[tokens[:, 0] == 0] = to_rgba(_PALE)
+    colours[tokens == 0] = to_rgba(_PALE)
     return colours
 
 
-def _draw_cells(axes: Axes, counts: NDArray[np.int64], cell: float) -> None:
-    """Colours and numbers of a matrix of counts (n_classes, n_classes); `cell` in inches."""
+def _draw_cells(axes: Axes, counts: NDArray[np.int64], tokens: NDArray[np.int64], cell: float) -> None:
+    """Colours and numbers of a matrix of counts (n_classes, n_classes), whose rows have `tokens` in all; `cell` in inches."""
     edges = np.arange(len(counts) + 1) - 0.5
-    axes.pcolormesh(edges, edges, cell_colours(counts), edgecolors=_PALE, linewidth=0.8)
+    axes.pcolormesh(edges, edges, cell_colours(counts, tokens), edgecolors=_PALE, linewidth=0.8)
     axes.set_ylim(len(counts) - 0.5, -0.5)
-    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    share = counts / np.maximum(tokens, 1)[:, None]
     for row, column in np.argwhere(counts):
         text = str(counts[row, column])
         font_size = min(11.0, cell * 72 / max(1.7, 0.68 * len(text)))
@@ -184,9 +194,12 @@ def _draw_heading(axes: Axes, scores: Scores, stamp: str, size: float) -> None:
     axes.set_title(f"Phoneme confusions{stamped}\n{facts}", fontsize=size + 1, loc="left", pad=28)
 
 
-def _draw_caption(axes: Axes, scores: Scores, side: float, size: float) -> None:
-    """What the colours mean, and what was not scored, below the matrix; `side` in inches, `size` in points."""
-    text = "Blue: right. Orange: confused. Darker: a larger share of the row. Numbers: test tokens."
+def _draw_caption(axes: Axes, scores: Scores, n_shown: int, side: float, size: float) -> None:
+    """What is shown, what the colours mean, and what was not scored, below the matrix; `side` in inches, `size` in points."""
+    text = ""
+    if n_shown < len(scores.labels):
+        text = f"The {n_shown} of {len(scores.labels)} phonemes with the most errors; report.json has all. "
+    text += "Blue: right. Orange: confused. Darker: a larger share of the row. Numbers: test tokens."
     if not all(p.reliable for p in scores.phonemes):
         text += f" Grey figures: fewer than {RELIABLE_FROM} tokens, not reliable."
     if len(scores.labels) > len(scores.phonemes):

@@ -10,7 +10,10 @@ from functools import lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mtl_speech.clips import Clip
+from mtl_speech.figures import most_confused
 from mtl_speech.metrics import RELIABLE_FROM
 from mtl_speech.phonemes import articulation_order
 from mtl_speech.plain import json_text
@@ -106,16 +109,17 @@ def phoneme_rows(data: Mapping[str, Any]) -> list[dict[str, Any]]:
 def confusion_matrix(data: Mapping[str, Any]) -> dict[str, Any]:
     """The confusion matrix as the page shows it: ordered and grouped by articulation, a shade for each cell.
 
-    A row is hidden nowhere: phonemes that were only predicted have a row without tokens.
+    Phonemes that were only predicted have a row without tokens. Of many phonemes those with the most errors are shown, as in the
+    picture, for a page of 500 rows and columns would be too much for a browser; `n_all` tells how many there are.
     """
     labels, counts = data["scores"]["confusion"]["labels"], data["scores"]["confusion"]["counts"]
-    order = articulation_order(labels)
+    order = most_confused(labels, np.asarray(counts))
     index = {label: i for i, label in enumerate(labels)}
     classes = data["articulation"]
     rows = []
     for name in order:
         line = [counts[index[name]][index[other]] for other in order]
-        n = sum(line)
+        n = sum(counts[index[name]])
         cells = [
             {"n": count, "shade": shade(count / n) if n else 0, "right": other == name, "column": other}
             for other, count in zip(order, line, strict=True)
@@ -125,7 +129,7 @@ def confusion_matrix(data: Mapping[str, Any]) -> dict[str, Any]:
     starts = {0}
     for group in groups[:-1]:
         starts.add(max(starts) + group["n"])
-    return {"labels": order, "rows": rows, "groups": groups, "starts": starts}
+    return {"labels": order, "n_all": len(labels), "rows": rows, "groups": groups, "starts": starts}
 
 
 def _key(place_and_manner: Sequence[str]) -> str:

@@ -1,25 +1,26 @@
-"""What the commands `validate` and `info` do: look at a folder of recordings, or at a pack, before it is used."""
+"""What the commands `validate`, `info` and `verify` do: look at a folder of recordings, or at packs, before they are used."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mtl_speech import corpora
-from mtl_speech.base import SHIPPED_ENCODER, shipped
+from mtl_speech.base import SHIPPED_ENCODER, BaseModel, load_base, shipped
 from mtl_speech.corpus import Corpus, Problem
-from mtl_speech.errors import DataError
+from mtl_speech.errors import DataError, MtlSpeechError, PackError, printable
 from mtl_speech.files import atomic_write
-from mtl_speech.language_pack import zero_shot_of
+from mtl_speech.language_pack import load_language, zero_shot_of
 from mtl_speech.languages import canonical, display_name
-from mtl_speech.options import InfoOptions, ValidateOptions
-from mtl_speech.pack import Pack, load_pack, pack_hash, require_base
+from mtl_speech.options import InfoOptions, ValidateOptions, VerifyOptions
+from mtl_speech.pack import CARD, WEIGHTS, Pack, load_pack, pack_hash, require_base
 from mtl_speech.phonemes import articulation_order
 from mtl_speech.run import Run
+from mtl_speech.strategy import load_learner
 from mtl_speech.zero_shot import mapping_lines
 
 FEW = 5  # examples: phonemes with fewer are named
@@ -36,7 +37,7 @@ def validate(folder: Path, options: ValidateOptions, run: Run) -> Corpus:
         run.result(f"{'changed' if problem.used else 'left out'}: {problem}")
     unused = sum(not problem.used for problem in corpus.problems)
     if output is not None:
-        run.wrote(output, [atomic_write(output / "problems.csv", _csv(corpus.problems))])
+        run.wrote(output, [atomic_write(output / "problems.csv", _csv(corpus.problems, folder))])
     if unused:
         raise DataError(f"{folder}: {unused} things in it cannot be used; they are named above")
     changed = f"; {len(corpus.problems)} things are changed as said above" if corpus.problems else ""
@@ -60,13 +61,15 @@ def summary(corpus: Corpus, lang: str) -> list[str]:
     return [*lines, f"fewer than {FEW} examples: {', '.join(few) or 'none'}"]
 
 
-def _csv(problems: Sequence[Problem]) -> str:
-    """Problems as CSV; it begins with a byte-order mark, without which spreadsheets garble IPA."""
+def _csv(problems: Sequence[Problem], folder: Path) -> str:
+    """Problems as CSV, files named below `folder`; it begins with a byte-order mark, without which spreadsheets garble IPA."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(("file", "tier", "interval", "used", "reason"))
-    writer.writerows((p.file, p.tier or "", p.interval or "", "yes" if p.used else "no", p.reason) for p in problems)
-    return "\ufeff" + stream.getvalue()
+    for p in problems:
+        name = p.file.relative_to(folder) if p.file.is_relative_to(folder) else p.file
+        writer.writerow((name, p.tier or "", p.interval or "", "yes" if p.used else "no", p.reason))
+    return "\ufeff" + printable(stream.getvalue())
 
 
 def info(folder: Path, options: InfoOptions, run: Run) -> Pack:
@@ -82,6 +85,38 @@ def info(folder: Path, options: InfoOptions, run: Run) -> Pack:
     if output is not None:
         run.wrote(output, [atomic_write(output / "info.json", json.dumps(pack.card, ensure_ascii=False, indent=1))])
     return pack
+
+
+def verify(folders: Sequence[Path], options: VerifyOptions, run: Run) -> None:
+    """Check packs one after the other, and name each check. Raises PackError when one failed, or the base cannot be used."""
+    if options.output_dir is not None:
+        run.begin(options, "verify")
+    base, failed = load_base(options.base), 0
+    for folder in folders:
+        try:
+            for passed in _checks(folder, base, "the one given" if options.base else "the one that ships"):
+                run.result(f"{folder}: {passed}")
+        except MtlSpeechError as error:
+            run.result(f"{folder}: FAILED: {error}")
+            failed += 1
+    if failed:
+        raise PackError(f"{failed} of {len(folders)} packs cannot be trusted or used; the reason is named above")
+
+
+def _checks(folder: Path, base: BaseModel, which: str) -> Iterator[str]:
+    """What holds of the pack in `folder`, check by check. Raises MtlSpeechError for what does not."""
+    pack = load_pack(folder)
+    yield f"data only: {CARD} and {WEIGHTS}, no link, nothing that can hold code"
+    yield f"the card keeps to the schema; {len(pack.tensors)} tensors as it lists them, all finite"
+    yield f"the weights have the SHA-256 {pack_hash(pack)} that the card says"
+    if pack.kind == "encoder":
+        load_base(folder)
+        yield "it loads as an encoder"
+        return
+    require_base(pack, base.pack)
+    yield f"it builds on '{base.pack.name}', SHA-256 {pack_hash(base.pack)}, {which}"
+    _ = load_language(pack, base) if pack.kind == "language" else load_learner(pack, base)
+    yield f"it loads on its base as a {pack.kind}"
 
 
 def describe_pack(pack: Pack) -> dict[str, str]:
@@ -106,7 +141,7 @@ def describe_pack(pack: Pack) -> dict[str, str]:
     ):
         if card.get(key):
             facts[key.replace("_", " ")] = _text(card[key])
-    phonemes = pack.strings("inventory" if pack.kind == "language" else "phonemes")
+    phonemes = pack.phonemes("inventory" if pack.kind == "language" else "phonemes")
     facts["phonemes"] = f"{len(phonemes)}: {' '.join(articulation_order(phonemes))}"
     if pack.kind == "language" and (zero_shot := zero_shot_of(pack)):
         facts["zero-shot"] = f"{len(zero_shot)} without an example: {'; '.join(mapping_lines(zero_shot))}"

@@ -46,8 +46,9 @@ def paired_difference(
     """Mean of a - b, both (n,) and of the same tasks in the same order: positive where `a` is better.
 
     With `groups` (say, the language of each task) the bootstrap is hierarchical: groups are drawn with replacement,
-    then values within each drawn group, so that the interval holds for new groups too. Without, values are drawn. A
-    single value has no interval: (nan, nan).
+    then values within each drawn group, so that the interval holds for new groups too: of few groups it is too narrow (in
+    simulations with 5, 8 and 20 groups it held the true value in 85, 86 and 91 %). Without, values are drawn. A single value
+    has no interval: (nan, nan).
 
     Raises ValueError when lengths differ, there is no value, one is not finite, or `n_bootstrap` is below 1.
     """
@@ -132,15 +133,23 @@ def unit_counts(
 
     `unit`, `rows` (true) and each of the predictions are numbers, (n_tokens,).
     """
+    width = 3 * len(predictions) * n_classes
+    units, cells = _cells(unit, rows, predictions, n_classes)
+    counts = np.bincount(units * width + cells, minlength=n_units * width)
+    return counts.reshape(n_units, len(predictions), 3, n_classes).astype(np.float64)
 
-    def count(of: NDArray[np.int64], where: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.bincount(where * n_classes + of, minlength=n_units * n_classes).reshape(n_units, n_classes)
 
-    each = [
-        np.stack([count(rows[rows == columns], unit[rows == columns]), count(rows, unit), count(columns, unit)], axis=1)
-        for columns in predictions
-    ]
-    return np.stack(each, axis=1).astype(np.float64)
+def _cells(
+    unit: NDArray[np.int64], rows: NDArray[np.int64], predictions: list[NDArray[np.int64]], n_classes: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """What `unit_counts` counts: the unit, and the place in its counts (n_predictions * 3 * n_classes), each (n,)."""
+    units, cells = [], []
+    for number, columns in enumerate(predictions):
+        right = rows == columns
+        for kind, (of, classes) in enumerate(((unit[right], rows[right]), (unit, rows), (unit, columns))):
+            units.append(of)
+            cells.append((3 * number + kind) * n_classes + classes)
+    return np.concatenate(units), np.concatenate(cells)
 
 
 def resampled_counts(
@@ -154,26 +163,30 @@ def resampled_counts(
     """Counts (n_bootstrap, n_predictions, 3, n_classes) of bootstrap samples of groups (of tokens: `grouping` None).
 
     A sample is a vector of weights, one for each group; times the counts of the groups it gives the counts of the
-    sample. Tokens with the same labels are alike, so tokens are drawn as a multinomial over the distinct ones.
+    sample. The counts are sparse: of many classes a recording has a few. Tokens with the same labels are alike, so tokens
+    are drawn as a multinomial over the distinct ones.
     """
+    from scipy.sparse import csr_array
+
     if grouping is None:
         key = rows
         for columns in predictions:
             key = key * n_classes + columns
         _, first, times = np.unique(key, return_index=True, return_counts=True)
-        n_draws, share = len(rows), times / len(rows)
-        units = unit_counts(np.arange(len(first)), rows[first], [c[first] for c in predictions], len(first), n_classes)
+        n_units, n_draws, share = len(first), len(rows), times / len(rows)
+        cells = _cells(np.arange(n_units), rows[first], [c[first] for c in predictions], n_classes)
     else:
-        n_units = int(grouping.max()) + 1
-        n_draws, share = n_units, np.full(n_units, 1 / n_units)
-        units = unit_counts(grouping, rows, predictions, n_units, n_classes)
-    flat = units.reshape(len(units), -1)
-    step = max(1, _CHUNK // len(units))
+        n_units = n_draws = int(grouping.max()) + 1
+        share = np.full(n_units, 1 / n_units)
+        cells = _cells(grouping, rows, predictions, n_classes)
+    shape = (n_units, 3 * len(predictions) * n_classes)
+    counts = csr_array((np.ones(len(cells[0])), cells), shape)  # tokens of one unit and place are summed
+    step = max(1, _CHUNK // n_units)
     chunks = [
-        rng.multinomial(n_draws, share, size=min(step, n_bootstrap - start)) @ flat
+        rng.multinomial(n_draws, share, size=min(step, n_bootstrap - start)) @ counts
         for start in range(0, n_bootstrap, step)
     ]
-    return np.concatenate(chunks).reshape(n_bootstrap, *units.shape[1:])
+    return np.concatenate(chunks).reshape(n_bootstrap, len(predictions), 3, n_classes)
 
 
 def percentile(samples: NDArray[np.float64]) -> NDArray[np.float64]:

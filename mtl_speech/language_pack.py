@@ -85,7 +85,7 @@ def language_pack(
 def load_language(pack: Pack, base: BaseModel) -> LanguageModel:
     """The recogniser of a language pack on its base. Raises PackError when it does not fit."""
     learner, _ = load_learner(pack, base)
-    classes = pack.strings("inventory")
+    classes = pack.phonemes("inventory")
     weight = _tensor(pack, "head.weight", (len(classes), learner.theta.shape[1]))
     head = Head(weight.unsqueeze(0), _tensor(pack, "head.bias", (len(classes),)).unsqueeze(0))
     temperature = pack.value("temperature", float)
@@ -120,7 +120,7 @@ def _tensor(pack: Pack, name: str, shape: tuple[int, ...]) -> Tensor:
 def zero_shot_of(pack: Pack) -> Neighbours:
     """The phonemes that a language pack never heard, as its card tells (an older card tells nothing). Raises PackError."""
     found = pack.value("zero_shot", dict) if "zero_shot" in pack.card else {}
-    classes = pack.strings("inventory")
+    classes = pack.phonemes("inventory")
     for phoneme, neighbours in found.items():
         if phoneme not in classes or not isinstance(neighbours, dict) or not all(map(_is_number, neighbours.values())):
             raise PackError(f"card.json of '{pack.name}': 'zero_shot' is not right for '{phoneme}'; make the pack anew")

@@ -139,6 +139,11 @@ def centroid_head(means: Tensor) -> Head:
     return Head(means, -0.5 * means.square().sum(2))
 
 
+def _rows(table: Tensor, index: Tensor) -> Tensor:
+    """`table[index]`, whose gradient several threads sum in the same order every time (that of indexing they do not)."""
+    return table.index_select(0, index.flatten()).view(*index.shape, *table.shape[1:])
+
+
 class MetaLearner(nn.Module):
     """Θ with Φ, the closed-form normalisation of its embeddings, and θ: everything that a strategy holds.
 
@@ -207,7 +212,7 @@ class MetaLearner(nn.Module):
         """
         n_way = classes.shape[1]
         if self.theta_init == "previous":
-            return Head(self.theta[classes], self.theta_bias[classes])
+            return Head(_rows(self.theta, classes), _rows(self.theta_bias, classes))
         if self.theta_init == "random":
             shape = (*classes.shape, support.shape[2])
             weight = torch.randn(shape, generator=generator).to(support) * 0.01
@@ -226,9 +231,9 @@ class MetaLearner(nn.Module):
         phoneme beside the n of the support set; `prior` multiplies τ. Where `guessed` (n_tasks, n_way) is true, a phoneme is
         treated as one never met: its row is guessed from those of others.
         """
-        rows, met = self.theta[classes], self.met[classes]
+        rows, met = _rows(self.theta, classes), self.met[classes]
         if guessed is not None:
-            rows = torch.where(guessed.unsqueeze(2), (self.guess.to(self.theta) @ self.theta)[classes], rows)
+            rows = torch.where(guessed.unsqueeze(2), _rows(self.guess.to(self.theta) @ self.theta, classes), rows)
             met = met & ~guessed
         tau = prior * torch.where(met, self.log_prior[0], self.log_prior[1]).exp()
         total = (tau + counts).clamp_min(1e-6)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtl_speech.adapt import Fold, too_few
+from mtl_speech.adapt import Adaptation, Fold, too_few
 from mtl_speech.base_learning import StepChoice, choose_steps, few_shot_index, learn_head
 from mtl_speech.config import AdaptConfig
 from mtl_speech.corpora import Progress
@@ -27,9 +27,8 @@ from mtl_speech.strategy import extend, row_of
 
 SHOTS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 N_DRAWS = 5  # of the K examples of each phoneme
-CHOOSE_UP_TO = (
-    50  # examples of a phoneme: beyond, steps, rate and prior stay those of the last K, for choosing is the cost
-)
+# Examples in all. Beyond, steps, rate and prior stay those of the last K, for choosing is the cost; and one draw is like another.
+CHOOSE_UP_TO, DRAW_UP_TO = 3_000, 10_000
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,7 @@ class _Part:
     classes: tuple[str, ...]
     true: list[str]
     groups: list[str]
+    choice: StepChoice | None  # for all training examples, where it is known
 
 
 def learning_curve(
@@ -76,13 +76,17 @@ def learning_curve(
     config: AdaptConfig,
     progress: Progress | None = None,
     n_bootstrap: int = 1000,
+    adapted: Sequence[Adaptation] = (),
 ) -> LearningCurve | None:
     """The curve over K = 1, 2, 5 ... up to all training examples; None where no phoneme has more than one.
 
     The test tokens are those that the folds' scores count, without those of zero-shot phonemes. Steps, rate and prior are chosen
-    for each K up to CHOOSE_UP_TO on the first draw, by cross-validation within the training examples drawn.
+    for each K that makes up to CHOOSE_UP_TO examples, on the first draw, by cross-validation within the training examples drawn.
+    What `adapted`, from the same strategy on the same folds, embedded and chose is not done again.
     """
-    parts = [part for fold in folds if (part := _prepare(strategy(fold), fold, config)) is not None]
+    known: Sequence[Adaptation | None] = adapted or [None] * len(folds)
+    prepared = [_prepare(strategy(fold), fold, config, run) for fold, run in zip(folds, known, strict=True)]
+    parts = [part for part in prepared if part is not None]
     most = max((int(torch.bincount(part.labels).max()) for part in parts), default=0)
     shots: list[int | None] = [k for k in SHOTS if k < most]
     if not shots:
@@ -92,18 +96,23 @@ def learning_curve(
     points: list[CurvePoint] = []
     choices: list[StepChoice] = []
     for k in progress([*shots, None], "learning curve") if progress else [*shots, None]:
-        draws = range(1 if k is None else N_DRAWS)
-        drawn = [[few_shot_index(part.labels, k, config.seed * 1000 + draw) for part in parts] for draw in draws]
-        if not choices or (k or most) <= CHOOSE_UP_TO:
-            choices = [_choose(part, index, config.seed) for part, index in zip(parts, drawn[0], strict=True)]
+        first = [few_shot_index(part.labels, k, config.seed * 1000) for part in parts]
+        n = sum(map(len, first)) / len(parts)
+        draws = range(1, N_DRAWS if k is not None and n <= DRAW_UP_TO else 1)
+        drawn = [first]
+        drawn += [[few_shot_index(part.labels, k, config.seed * 1000 + draw) for part in parts] for draw in draws]
+        if not choices or n <= CHOOSE_UP_TO:
+            choices = [
+                part.choice if k is None and part.choice is not None else _choose(part, index, config.seed)
+                for part, index in zip(parts, first, strict=True)
+            ]
         predicted = [_predict(parts, each, choices, config.seed) for each in drawn]
         mean, ci95 = mean_macro_f1(true, predicted, groups, n_bootstrap, config.seed)
-        examples = sum(len(index) for each in drawn for index in each) / len(draws) / len(parts)
-        points.append(CurvePoint(k, examples, mean, ci95, len(draws)))
+        points.append(CurvePoint(k, n, mean, ci95, len(drawn)))  # every draw has as many examples as the first
     return LearningCurve(tuple(points), len(true), most)
 
 
-def _prepare(strategy: MetaLearner, fold: Fold, config: AdaptConfig) -> _Part | None:
+def _prepare(strategy: MetaLearner, fold: Fold, config: AdaptConfig, adapted: Adaptation | None) -> _Part | None:
     """What a fold brings; None where no test token is of a phoneme with an example."""
     learner = copy.deepcopy(strategy)
     extend(learner, fold.train.phonemes)
@@ -114,7 +123,12 @@ def _prepare(strategy: MetaLearner, fold: Fold, config: AdaptConfig) -> _Part | 
         return None
     test = fold.test.select(torch.nonzero(scored).squeeze(1))
     present, labels = train.label.unique(return_inverse=True)
-    z, z_test = (learner.standardise(embed_segments(learner, part)).detach() for part in (train, test))
+    choice: StepChoice | None = None
+    if adapted is not None and adapted.embedded is not None:
+        embedded, choice = adapted.embedded, adapted.choice
+    else:
+        embedded = embed_segments(learner, train), embed_segments(learner, test)
+    z, z_test = (learner.standardise(each).detach() for each in embedded)
     return _Part(
         learner,
         z,
@@ -125,6 +139,7 @@ def _prepare(strategy: MetaLearner, fold: Fold, config: AdaptConfig) -> _Part | 
         tuple(train.phonemes[int(i)] for i in present),
         true_labels(test),
         utterances(test),
+        choice,
     )
 
 

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mtl_speech.checkpoint import Checkpoints, State, optimiser_tensors, put_optimiser, put_tensors, tensors_of
 from mtl_speech.config import MetaTrainConfig
 from mtl_speech.corpora import Progress
 from mtl_speech.episodes import Episode, EpisodeBatch, EpisodeSampler, stack
@@ -127,7 +131,8 @@ def meta_forward(
         unique, inverse = index.flatten().unique(return_inverse=True)
         windows, spans = store.windows(unique)
         embeddings = learner.embed(windows if augment is None else augment(windows), spans)
-        return embeddings[inverse].view(*index.shape, -1)
+        # The gradient of `embeddings[inverse]` is summed by all threads at once, in an order that differs from run to run.
+        return embeddings.index_select(0, inverse).view(*index.shape, -1)
 
     if first_order:
         with torch.no_grad():
@@ -204,6 +209,7 @@ class MetaTrainer:
         self.rng = np.random.default_rng(config.seed)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.history = MetaHistory()
+        self.best: tuple[float, dict[str, Tensor]] | None = None  # score and state of the best validation
         self.shapes = [(w, k) for w in config.n_way for k in config.n_shot if self.sampler.feasible(w, k)]
         if not self.shapes:
             raise DataError(
@@ -260,8 +266,7 @@ class MetaTrainer:
             episode_class_f1(batch.query_labels, logits.detach().argmax(2), logits.shape[2], batch.mask)
         )
         self.pool.update(batch.language.tolist(), batch.classes, class_f1)
-        names = self.store
-        self.history.hard_classes.append([(names.languages[a], names.phonemes[p]) for a, p in self.pool.history[-1]])
+        self.history.hard_classes.append(self._named(self.pool.history[-1]))
         row = {
             "round": float(len(self.history.rounds)),
             "hard": float(hard),
@@ -272,6 +277,9 @@ class MetaTrainer:
         self.history.rounds.append(row)
         return row
 
+    def _named(self, entered: Iterable[tuple[int, int]]) -> list[tuple[str, str]]:
+        return [(self.store.languages[language], self.store.phonemes[phoneme]) for language, phoneme in entered]
+
     def _schedule(self) -> float:
         done = len(self.history.rounds) / max(1, self.config.meta_steps)
         return float(0.5 * (1 + np.cos(np.pi * min(1.0, done)))) * 0.95 + 0.05
@@ -280,25 +288,82 @@ class MetaTrainer:
         self,
         validate: Callable[[MetaLearner], float] | None = None,
         progress: Callable[[Iterable[int], str], Iterable[int]] | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> MetaHistory:
-        """All rounds. With `validate` (a score, higher is better) the best state seen, the first included, is kept."""
-        best_score, best_state = -np.inf, None
-        rounds: Iterable[int] = range(self.config.meta_steps + 1)
-        for number in progress(rounds, "meta-training") if progress else rounds:
-            last = number == self.config.meta_steps
-            if validate is not None and (last or number % self.config.validate_every == 0):
-                score = validate(self.learner)
-                self.history.validations.append({"round": float(number), "score": score})
-                logger.info("meta-training round %d: validation score %.4f", number, score)
-                if score > best_score:
-                    best_score = score
-                    best_state = copy.deepcopy(trainable_state(self.learner))
-            if not last:
-                self.learner.eval()  # Θ keeps to its running statistics and has no dropout
-                self.step()
-        if best_state is not None:
-            self.learner.load_state_dict(best_state, strict=False)
+        """All rounds. With `validate` (a score, higher is better) the best state seen, the first included, is kept.
+
+        With `checkpoints` a run that was stopped goes on. Raises what `Checkpoints.resume` and `Checkpoints.save` do.
+        """
+        if checkpoints is not None:
+            checkpoints.resume(self)
+        with checkpoints.stoppable() if checkpoints is not None else nullcontext():
+            rounds: Iterable[int] = range(len(self.history.rounds), self.config.meta_steps + 1)
+            for number in progress(rounds, "meta-training") if progress else rounds:
+                last = number == self.config.meta_steps
+                if checkpoints is not None:
+                    checkpoints.tick(self, last)
+                if validate is not None and (last or number % self.config.validate_every == 0):
+                    self._validate(number, validate(self.learner))
+                if not last:
+                    self.learner.eval()  # Θ keeps to its running statistics and has no dropout
+                    self.step()
+        if self.best is not None:
+            self.learner.load_state_dict(self.best[1], strict=False)
         return self.history
+
+    def _validate(self, number: int, score: float) -> None:
+        self.history.validations.append({"round": float(number), "score": score})
+        logger.info("meta-training round %d: validation score %.4f", number, score)
+        if not np.isnan(score) and (self.best is None or score > self.best[0]):
+            self.best = score, copy.deepcopy(trainable_state(self.learner))
+
+    def state(self) -> State:
+        """All that the next rounds depend on, at the start of a round."""
+        tensors = tensors_of("learner", self._moving()) | optimiser_tensors(self.optimizer)
+        tensors["generator"] = self.generator.get_state()
+        values = {
+            "rounds": self.history.rounds,
+            "validations": self.history.validations,
+            "hard_classes": self.pool.history,
+            "pools": [[language, list(pool)] for language, pool in self.pool.pools.items()],
+            "rng": plain_rng(self.rng),
+            "best": None,
+        }
+        if self.best is not None:
+            values["best"] = self.best[0]
+            tensors |= tensors_of("best", self.best[1])
+        return State(tensors, values)
+
+    def restore(self, state: State) -> None:
+        """Go on from what `state` gave."""
+        values = state.values
+        put_tensors("learner", self._moving(), state)
+        put_optimiser(self.optimizer, state)
+        self.generator.set_state(state.tensors["generator"])
+        self.rng.bit_generator.state = rng_state(values["rng"])
+        self.pool.history = [[(a, p) for a, p in entered] for entered in values["hard_classes"]]
+        self.pool.pools = {language: deque(pool, maxlen=self.pool.size) for language, pool in values["pools"]}
+        hard_classes = [self._named(entered) for entered in self.pool.history]
+        self.history = MetaHistory(list(values["rounds"]), list(values["validations"]), hard_classes)
+        if values["best"] is not None:
+            best = copy.deepcopy(trainable_state(self.learner))
+            put_tensors("best", best, state)
+            self.best = float(values["best"]), best
+
+    def _moving(self) -> dict[str, Tensor]:
+        """The tensors of the learner by name, but for the frozen ones of Θ."""
+        return trainable_state(self.learner) | dict(self.learner.named_buffers())
+
+
+def plain_rng(rng: np.random.Generator) -> dict[str, Any]:
+    """The state of a generator as plain values; its numbers of 128 bits as text."""
+    state = rng.bit_generator.state
+    return {**state, "state": {name: str(value) for name, value in state["state"].items()}}
+
+
+def rng_state(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """What `plain_rng` was given the generator's state of."""
+    return {**plain, "state": {name: int(value) for name, value in plain["state"].items()}}
 
 
 def trainable_state(learner: MetaLearner) -> dict[str, Tensor]:

@@ -135,11 +135,10 @@ def score(
     it, so micro-F1 is a little above the accuracy then. Undefined precision is 0.
 
     Intervals are percentile bootstrap intervals over `groups` (the utterance of each token), or over tokens where no
-    groups are given or all tokens are of one group. Fewer than about ten groups give intervals that are too narrow;
-    with 30 classes and 60 to 2000 independent tokens the interval of macro-F1 held the population's value in 87 to
-    93 % of simulated test sets. A phoneme's interval is widened to Wilson's (of TP / (TP + FP + FN), mapped to F1),
-    since resampling five right tokens out of five only ever gives 1; so it held the population's value in 95 to 97 %,
-    for rare phonemes too.
+    groups are given or all tokens are of one group. Few groups give intervals that are too narrow: in simulated test sets
+    of 10, 30, 100 and 300 recordings the interval of macro-F1 held the population's value in 86, 92, 88 and 93 %, that of
+    micro-F1 in 82, 91, 94 and 95 %. A phoneme's interval is widened to Wilson's (of TP / (TP + FP + FN), mapped to F1),
+    since resampling five right tokens out of five only ever gives 1; so it held the population's value in 95 to 98 %.
 
     Raises DataError when there is no token, ValueError when lengths differ or `n_bootstrap` is below 1.
     """

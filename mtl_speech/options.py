@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from mtl_speech.config import AdaptConfig, DemoConfig, EncoderConfig, MetaTrainConfig, PretrainConfig
 from mtl_speech.settings import Config, setting, settings
@@ -15,11 +15,16 @@ _PHONE_SETS = ("auto", "ipa", "arpabet", "timit")
 
 @dataclass(frozen=True)
 class RunOptions(Config):
-    """What every command has."""
+    """What every command has. `MEMORY` names the settings to lower where memory runs out."""
 
+    MEMORY: ClassVar[tuple[str, ...]] = ()
     output_dir: Path | None = setting(None, "folder to write to; by default results/<experiment>/<seed>")
     threads: int | None = setting(None, "processor threads; by default one a core", low=1, high=1024)
     seed: int = setting(0, "seed of everything random", low=0)
+    cache_dir: Path | None = setting(None, "folder to keep features in; by default in the user's cache folder")
+    cache_gib: float | None = setting(
+        None, "how large that folder may become, in GiB; by default 10, and 0 keeps nothing", low=0
+    )
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,17 @@ class _Card(Config):
 
 
 @dataclass(frozen=True)
+class _Checkpoints(Config):
+    checkpoint_minutes: float = setting(
+        10.0,
+        "minutes between checkpoints; with 0 they are written by --checkpoint-steps, and when the run is stopped",
+        low=0,
+    )
+    checkpoint_steps: int | None = setting(None, "steps between checkpoints, beside the minutes", low=1)
+    fresh: bool = setting(False, "start anew where a run was stopped, in place of going on with it")
+
+
+@dataclass(frozen=True)
 class ValidateOptions(RunOptions, _Labels):
     """Options of `validate`."""
 
@@ -51,9 +67,10 @@ class ValidateOptions(RunOptions, _Labels):
 
 
 @dataclass(frozen=True)
-class PretrainOptions(RunOptions, _Labels, _Card, PretrainConfig, EncoderConfig):
+class PretrainOptions(RunOptions, _Labels, _Card, _Checkpoints, PretrainConfig, EncoderConfig):
     """Options of `pretrain`."""
 
+    MEMORY: ClassVar[tuple[str, ...]] = ("batch_frames", "crop_lengths")
     lang: str = setting("und", "language of the recordings: a tag or an English name")
     valid: Path | None = setting(None, "folder to validate on; by default held-out speakers, drawn by the seed")
     valid_share: float = setting(0.1, "share of the speakers held out where no --valid is given", above=0, below=1)
@@ -61,9 +78,10 @@ class PretrainOptions(RunOptions, _Labels, _Card, PretrainConfig, EncoderConfig)
 
 
 @dataclass(frozen=True)
-class MetaTrainOptions(RunOptions, _Labels, _Card, _Base, MetaTrainConfig):
+class MetaTrainOptions(RunOptions, _Labels, _Card, _Base, _Checkpoints, MetaTrainConfig):
     """Options of `meta-train`."""
 
+    MEMORY: ClassVar[tuple[str, ...]] = ("meta_batch", "n_way", "n_query")
     lang: str | None = setting(
         None, "language of the folder as one corpus; by default subfolders named by codes are languages"
     )
@@ -81,6 +99,7 @@ class _Clips(Config):
 class AdaptOptions(RunOptions, _Labels, _Base, _Clips, AdaptConfig):
     """Options of `adapt` and `ablate`."""
 
+    MEMORY: ClassVar[tuple[str, ...]] = ("shots",)
     lang: str = setting("", "target language: a tag or an English name; Punjabi (pa) where no --data is given")
     data: Path | None = setting(None, "folder of labelled recordings; by default the built-in synthetic Punjabi")
     test: Path | None = setting(
@@ -153,6 +172,7 @@ class SuggestOptions(RunOptions, _Base):
 class DemoOptions(RunOptions, _Base, DemoConfig):
     """Options of `demo`."""
 
+    MEMORY: ClassVar[tuple[str, ...]] = ("n_words", "shots")
     strategy: Path | None = setting(None, "strategy pack to start from; by default the one that ships")
 
 
@@ -164,6 +184,15 @@ class InfoOptions(RunOptions, _Base):
     base: Path | None = setting(
         None, "encoder pack that the pack must build on; by default compared with the one that ships"
     )
+    seed: int = setting(0, "for uniformity with the other commands: nothing here is random", low=0)
+
+
+@dataclass(frozen=True)
+class VerifyOptions(RunOptions, _Base):
+    """Options of `verify`."""
+
+    output_dir: Path | None = setting(None, "folder to write log.txt to; by default nothing is written")
+    base: Path | None = setting(None, "encoder pack that the packs must build on; by default the one that ships")
     seed: int = setting(0, "for uniformity with the other commands: nothing here is random", low=0)
 
 

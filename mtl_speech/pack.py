@@ -45,6 +45,7 @@ CARD = "card.json"
 WEIGHTS = "weights.safetensors"
 MAX_CARD_BYTES = 1 << 20
 MAX_WEIGHTS_BYTES = 256 << 20
+MAX_PHONEMES = 2_000
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -58,9 +59,9 @@ class Pack:
 
     @property
     def name(self) -> str:
-        """The card's `name`, or the kind where the card has none."""
+        """The card's `name` on one line, or the kind where the card has none."""
         found = self.card.get("name")
-        return found if isinstance(found, str) and found else self.kind
+        return " ".join(found.split()) if isinstance(found, str) and found.strip() else self.kind
 
     def value(self, key: str, type_: type[T]) -> T:
         """The card's entry `key`, which must be of the type `type_` (an int will do for a float). Raises PackError."""
@@ -78,6 +79,13 @@ class Pack:
         if not all(isinstance(item, str) for item in found):
             raise PackError(f"{self._place}: '{key}' is not a list of strings; make the pack anew")
         return tuple(found)
+
+    def phonemes(self, key: str = "phonemes") -> tuple[str, ...]:
+        """The card's entry `key`, which must be a list of different phonemes. Raises PackError."""
+        found = self.strings(key)
+        if not 1 <= len(found) <= MAX_PHONEMES or len(set(found)) < len(found) or not all(map(str.strip, found)):
+            raise PackError(f"{self._place}: '{key}' is not a list of 1 to {MAX_PHONEMES:,} different phonemes")
+        return found
 
     @property
     def _place(self) -> str:

@@ -56,6 +56,7 @@ CODE_SUFFIXES = (
     ".so",
     ".zip",
 )
+MAX_DIGITS = 18  # of a whole number in JSON
 MAX_DEPTH = 32  # of lists and objects in JSON
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # could steer a terminal, or break its output
 FETCH_AGAIN = "the file is damaged or foreign: fetch the pack again from where it came"
@@ -134,6 +135,11 @@ def parse_json(data: bytes, path: Path, what: str) -> dict[str, object]:
             raise ValueError(f"the number {text[:20]} is not finite")
         return number
 
+    def bounded(text: str) -> int:
+        if len(text) > MAX_DIGITS:
+            raise ValueError(f"the number {text[:20]}… is too large")
+        return int(text)
+
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         found = dict(pairs)
         if len(found) < len(pairs):
@@ -141,7 +147,13 @@ def parse_json(data: bytes, path: Path, what: str) -> dict[str, object]:
         return found
 
     try:
-        value = json.loads(data.decode("utf-8"), parse_constant=finite, parse_float=finite, object_pairs_hook=unique)
+        value = json.loads(
+            data.decode("utf-8"),
+            parse_constant=finite,
+            parse_float=finite,
+            parse_int=bounded,
+            object_pairs_hook=unique,
+        )
         if any(CONTROL.search(text) for text in _texts(value, MAX_DEPTH)):
             raise ValueError("it holds control characters")
     except (ValueError, RecursionError) as error:

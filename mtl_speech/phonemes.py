@@ -22,6 +22,7 @@ from mtl_speech.phone_sets import (
 
 __all__ = [
     "ARPABET_TO_IPA",
+    "MAX_LABEL",
     "N_FEATURES",
     "PHONE_SETS",
     "SILENCE_LABELS",
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 PHONE_SETS = ("auto", "ipa", "arpabet", "timit")
+MAX_LABEL = 64  # characters: no phoneme has so many, and to bring marks in order takes quadratic time
 
 _BRACKETS = re.compile(r"^[<\[{(](.*)[>\]})]$")
 _ARPABET = re.compile(r"([A-Za-z]+)[0-3]?(?:_[BIES])?")  # stress digit; Kaldi's position in the word
@@ -57,6 +59,8 @@ def is_silence(label: str) -> bool:
 
 def is_modifier(label: str) -> bool:
     """Whether a label has no letter of its own, such as the detached "ʰ" of "kː ʰ"."""
+    if len(label) > MAX_LABEL:
+        return False
     text = normalise_ipa(label)
     return bool(text) and re.fullmatch(f"{_MARKS}+", text) is not None
 
@@ -67,8 +71,11 @@ def normalise_ipa(label: str) -> str:
 
     Unicode NFD; look-alikes replaced (ASCII g, colon, straight apostrophe as ejective); affricates tied, so that "tʃ",
     "t͡ʃ", "t͜ʃ" and "ʧ" are one; tie bars between vowels dropped; modifiers in one order ("kʼʷ" is "kʷʼ"); a detached
-    modifier joined ("kː ʰ" is "kʰː"); outer blanks and stress marks dropped. The label need not be valid IPA.
+    modifier joined ("kː ʰ" is "kʰː"); outer blanks and stress marks dropped. The label need not be valid IPA; one of more
+    than MAX_LABEL characters stays as it is.
     """
+    if len(label) > MAX_LABEL:
+        return label
     text = unicodedata.normalize("NFD", label.strip())
     text = "".join(LOOK_ALIKES.get(character, character) for character in text)
     text = re.sub(rf"\s+(?={_MARKS})", "", text).strip()
@@ -114,6 +121,8 @@ def to_ipa(label: str, phone_set: str = "auto") -> str | None:
     """
     if phone_set not in PHONE_SETS:
         raise UsageError(f"unknown phone set '{phone_set}': use one of {', '.join(PHONE_SETS)}")
+    if len(label) > MAX_LABEL:
+        raise UnmappableLabel(f"label '{label[:MAX_LABEL]}…' is longer than any phoneme")
     if is_silence(label):
         return None
     if phone_set == "auto":

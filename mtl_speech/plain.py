@@ -12,9 +12,13 @@ from typing import Any
 
 import numpy as np
 
-# An absolute path in running text: two parts at least, so that a phoneme in slashes (/p/, /tʃ/) is none.
+from mtl_speech.errors import printable
+
+# An absolute path in running text: two parts at least, so that a phoneme in slashes (/p/, /tʃ/) is none. A folder's name can have
+# blanks in it, but neither quotes nor an option; the last part ends at a blank: what is left after it is of the file's own name.
+_FOLDER = r"""(?:[\w.(](?:(?!\ -)[^/\\\n:'"<>|*?=])*(?<!\s)[/\\])"""
 _ABSOLUTE = re.compile(
-    r"(?<![\w/.~…])(?:file://)?(?:/[\w.][\w.+@-]+(?:/[\w.][\w.+@-]*)+/?|[A-Za-z]:[\\/][^\s\"'*?<>|]+|^/[\w.][\w.+@-]+$)"
+    rf"""(?<![\w/.~…])(?:file://)?(?:/(?!.[/\s]){_FOLDER}+[\w.(][^\s/:'"<>|]*/?|[A-Za-z]:[\\/]{_FOLDER}*[^\s"'*?<>|\\/]*|^/[\w.][\w.+@-]+$)"""
 )
 
 
@@ -39,19 +43,28 @@ def plain(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, (bool, int)):
         return value
-    return without_absolute_paths(str(value))
+    return printable(without_absolute_paths(str(value))) if not isinstance(value, Path) else _without_folder(value)
 
 
 def without_absolute_paths(text: str) -> str:
     """The text, paths below the working folder made relative to it, other absolute paths cut to their last part."""
+    here = str(Path.cwd())
+    if len(here) > 1:  # first, for its name may have anything in it
+        text = re.sub(rf"(?<![\w/.~…])(?:file://)?{re.escape(here)}(?:/|(?=['\"\s:;,)]|$))(?=([\w.(])?)", _below, text)
+    return _ABSOLUTE.sub(lambda match: "…/" + re.split(r"[\\/]", match.group().rstrip("\\/"))[-1], text)
 
-    def shorten(match: re.Match[str]) -> str:
-        path = match.group().removeprefix("file://")
-        if Path(path).is_relative_to(Path.cwd()):
-            return Path(path).relative_to(Path.cwd()).as_posix()
-        return "…/" + re.split(r"[\\/]", path.rstrip("\\/"))[-1]
 
-    return _ABSOLUTE.sub(shorten, text)
+def _below(match: re.Match[str]) -> str:
+    """What the path of the working folder becomes: nothing before a name, else a point."""
+    return "" if match[1] else "."
+
+
+def _without_folder(path: Path) -> str:
+    """A path below the working folder made relative to it, another absolute one cut to its last part."""
+    if not path.is_absolute():
+        return printable(path.as_posix())
+    below = path.is_relative_to(Path.cwd())
+    return printable(path.relative_to(Path.cwd()).as_posix() if below else f"…/{path.name}")
 
 
 def json_text(data: Mapping[str, Any]) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -19,10 +20,11 @@ import torch
 from sklearn.metrics import f1_score
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from mtl_speech.articulation import articulatory_features
 from mtl_speech.augment import SpecAugment
+from mtl_speech.checkpoint import Checkpoints, State, optimiser_tensors, put_optimiser, put_tensors, tensors_of
 from mtl_speech.config import EncoderConfig, PretrainConfig
 from mtl_speech.crops import CropBatches, Crops
 from mtl_speech.encoder import Encoder
@@ -59,8 +61,17 @@ class PretrainModel(nn.Module):
 class PretrainBrain(sb.Brain):
     """The training loop of pretraining (speechbrain.Brain): AdamW, one warm-up and cosine cycle, averaged weights."""
 
-    def __init__(self, config: PretrainConfig, model: PretrainModel, batches: CropBatches, valid: SegmentStore) -> None:
-        self.config, self.batches, self.valid = config, batches, valid
+    def __init__(
+        self,
+        config: PretrainConfig,
+        model: PretrainModel,
+        batches: CropBatches,
+        valid: SegmentStore,
+        checkpoints: Checkpoints | None = None,
+    ) -> None:
+        self.config, self.batches, self.valid, self.checkpoints = config, batches, valid, checkpoints
+        self.epoch, self.seconds = 1, 0.0  # where it is, and what the epoch took before the run was stopped
+        self.started = time.perf_counter()
         steps = sum(len(batches._plan(e)) for e in range(1, config.epochs + 1))
         self.n_steps = steps
         self.spec_augment = SpecAugment()
@@ -72,6 +83,44 @@ class PretrainBrain(sb.Brain):
         )
         self.average = copy.deepcopy(model).eval()
         self.updates = 0
+
+    def on_fit_start(self) -> None:
+        """Go on from the last checkpoint."""
+        super().on_fit_start()
+        if self.checkpoints is not None:
+            self.checkpoints.resume(self)
+
+    def epochs(self) -> Iterator[int]:
+        """The epochs that are left; after all of them a last checkpoint is written."""
+        yield from range(self.epoch, self.config.epochs + 1)
+        self.epoch, self.step = self.config.epochs + 1, 1
+        if self.checkpoints is not None:
+            self.checkpoints.tick(self, last=True)
+
+    def state(self) -> State:
+        """All that the next steps depend on, at the start of step number `self.step` of an epoch."""
+        tensors = tensors_of("model", self.modules.model.state_dict()) | tensors_of(
+            "average", self.average.state_dict()
+        )
+        values = {
+            "epoch": self.epoch,
+            "step": self.step - 1,
+            "updates": self.updates,
+            "train_loss": float(self.avg_train_loss),
+            "seconds": time.perf_counter() - self.started,
+            "history": self.history,
+        }
+        return State(tensors | optimiser_tensors(self.optimizer), values)
+
+    def restore(self, state: State) -> None:
+        """Go on from what `state` gave."""
+        values = state.values
+        put_tensors("model", self.modules.model.state_dict(), state)
+        put_tensors("average", self.average.state_dict(), state)
+        put_optimiser(self.optimizer, state)
+        self.epoch, self.step, self.updates = (int(values[key]) for key in ("epoch", "step", "updates"))
+        self.optimizer_step, self.avg_train_loss = self.updates, float(values["train_loss"])
+        self.seconds, self.history = float(values["seconds"]), list(values["history"])
 
     def compute_forward(self, batch: Crops, stage: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Losses of a batch of crops."""
@@ -91,10 +140,14 @@ class PretrainBrain(sb.Brain):
         """Take a new plan of crops for each epoch."""
         if stage == sb.Stage.TRAIN and epoch is not None:
             self.batches.set_epoch(epoch)
-            self.started = time.perf_counter()
+            self.epoch = epoch
+            self.started, self.seconds = time.perf_counter() - self.seconds, 0.0
 
     def on_fit_batch_start(self, batch: Crops, should_step: bool) -> None:
-        """Set the learning rate of this step: linear warm-up over 5 % of the steps, then a cosine to zero."""
+        """Save where it is time to; set the learning rate of this step: linear warm-up over 5 % of the steps, then a cosine to
+        zero."""
+        if self.checkpoints is not None:
+            self.checkpoints.tick(self)
         done = self.updates / self.n_steps
         warm = 0.05
         factor = done / warm if done < warm else 0.5 * (1 + np.cos(np.pi * (done - warm) / (1 - warm)))
@@ -130,6 +183,19 @@ class PretrainBrain(sb.Brain):
         logger.info("pretraining " + ", ".join(f"{key} {value:.4g}" for key, value in row.items()))
 
 
+class Remaining(Sampler[int]):
+    """The batches of an epoch from the step that `brain` stands at; it has the length of the whole epoch, for the progress bar."""
+
+    def __init__(self, brain: PretrainBrain) -> None:
+        self.brain = brain
+
+    def __len__(self) -> int:
+        return len(self.brain.batches)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.brain.step, len(self.brain.batches)))
+
+
 def predict_segments(model: PretrainModel, store: SegmentStore, batch_size: int = 512) -> Tensor:
     """The phoneme index that `model` gives each segment of `store`, from its window alone: (n_segments,)."""
     model.eval()
@@ -154,17 +220,24 @@ def pretrain(
     encoder_config: EncoderConfig,
     config: PretrainConfig,
     progress: bool = False,
+    checkpoints: Checkpoints | None = None,
 ) -> tuple[PretrainModel, list[dict[str, float]]]:
     """Train Θ on `views` (the training recordings, and augmented versions of them in the same order).
 
-    Returns the model with averaged weights and folded batch-norm, in evaluation mode, and one row of scores an epoch.
+    Returns the model with averaged weights and folded batch-norm, in evaluation mode, and one row of scores an epoch. With
+    `checkpoints` a run that was stopped goes on; all rows are then the same, but for `seconds`. Raises what
+    `Checkpoints.resume` and `Checkpoints.save` do.
     """
     torch.manual_seed(config.seed)
     model = PretrainModel(encoder_config, views[0].phonemes)
     batches = CropBatches(views, config.crop_lengths, config.batch_frames, config.seed)
-    brain = PretrainBrain(config, model, batches, valid)
-    loader: DataLoader[Crops] = DataLoader(batches, batch_size=None)
-    brain.fit(range(1, config.epochs + 1), loader, progressbar=progress)
+    brain = PretrainBrain(config, model, batches, valid, checkpoints)
+    # With a generator of its own, the loader does not draw from torch's at the start of an epoch, so that one can be resumed.
+    loader: DataLoader[Crops] = DataLoader(
+        batches, batch_size=None, sampler=Remaining(brain), num_workers=config.workers, generator=torch.Generator()
+    )
+    with checkpoints.stoppable() if checkpoints is not None else nullcontext():
+        brain.fit(brain.epochs(), loader, progressbar=progress)
     model = brain.average
     model.encoder = model.encoder.fold_batch_norm()
     return model.eval(), brain.history

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import atexit
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +14,60 @@ import torch
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain import parse_arguments
 
+from mtl_speech.checkpoint import Checkpoints, hashes_of
+from mtl_speech.corpus import Corpus
+from mtl_speech.lock import only_run
 from mtl_speech.logs import log_to
+from mtl_speech.pack import Pack, pack_hash
+from mtl_speech.run import CHECKPOINTS
+from mtl_speech.settings import Config, as_dict
+
+# Settings that may differ between a run that was stopped and the one that goes on; recordings and base are compared by content.
+NO_MATTER = frozenset("data_folder output_folder base n_threads checkpoint_minutes fresh".split())
 
 
 def begin_recipe(arguments: Sequence[str]) -> tuple[dict[str, Any], Path]:
     """The settings of a command line (a file, and options that override it) and the folder to write to.
 
-    The folder is made, the log begins in it, and the number of threads is set. A file of settings is the user's own, for it can run
-    code.
+    The folder is made, no other run can write to it until this process ends, the log begins in it (that of a run that was stopped
+    goes on), and the number of threads is set. A file of settings is the user's own, for it can run code.
     """
     hparams_file, _, overrides = parse_arguments(list(arguments))
     with open(hparams_file, encoding="utf-8") as file:
         hparams: dict[str, Any] = load_hyperpyyaml(file, overrides)
     output = Path(hparams["output_folder"])
     output.mkdir(parents=True, exist_ok=True)
-    log_to(output / "log.txt")
+    held = ExitStack()
+    held.enter_context(only_run(output, "python " + shlex.join(sys.argv)))
+    atexit.register(held.close)
+    log_to(output / "log.txt", append=(output / CHECKPOINTS).is_dir())
     torch.set_num_threads(hparams["n_threads"])
     return hparams, output
+
+
+def recipe_checkpoints(
+    hparams: Mapping[str, Any],
+    output: Path,
+    parts: Mapping[str, Sequence[Corpus]],
+    base: Pack | None = None,
+    name: str = "",
+) -> Checkpoints:
+    """The checkpoints of a recipe's training, or of the one that is called `name`; none with `fresh: True`.
+
+    Raises DataError where they are those of another run.
+    """
+    settings = {
+        key: as_dict(value) if isinstance(value, Config) else value
+        for key, value in hparams.items()
+        if key not in NO_MATTER
+    }
+    about: dict[str, Mapping[str, object]] = {
+        "settings": settings,
+        "recordings": hashes_of(parts),
+        "base": {"hash": pack_hash(base) if base else ""},
+    }
+    found = Checkpoints(output / CHECKPOINTS / name, about, hparams["checkpoint_minutes"])
+    if hparams["fresh"]:
+        found.clear()
+    found.check()
+    return found

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mtl_speech.audio import AUDIO_SUFFIXES
-from mtl_speech.corpora.folder import LABEL_SUFFIXES, UNREADABLE_SUFFIXES, files_below, key_of
+from mtl_speech.corpora.folder import LABEL_SUFFIXES, UNREADABLE_SUFFIXES, files_below, key_of, unusable_name
 from mtl_speech.corpus import Problem
 
 
@@ -38,15 +38,26 @@ def find_recordings(places: Sequence[Path]) -> tuple[list[Recording], list[Probl
             if path.suffix.lower() not in AUDIO_SUFFIXES:
                 problems.append(Problem(path, "is no audio that can be read: convert it to WAV or FLAC"))
                 continue
+            if reason := unusable_name(path, root):
+                problems.append(Problem(path, reason))
+                continue
             name = key_of(root, path)
             first = found.setdefault(name, path)
-            if first.resolve() != path.resolve():
+            if not _same(first, path):
                 reason = f"its results would have the name '{name}', as those of {first} have: rename one of the two"
                 problems.append(Problem(path, reason))
     labels = _label_files({path.parent for path in found.values()})
     return [
         Recording(name, path, labels[path.parent, key_of(path.parent, path)]) for name, path in found.items()
     ], problems
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two names are of one file."""
+    try:
+        return one == other or one.samefile(other)
+    except OSError:  # a link that leads nowhere, or in a circle
+        return False
 
 
 def _candidates(place: Path) -> Iterator[tuple[Path, Path]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl_speech.ablate import Ablation, pooled
-from mtl_speech.adapt import Adaptation
+from mtl_speech.adapt import NONE_TO_TEST_ON, Adaptation
 from mtl_speech.base import BaseModel
 from mtl_speech.clips import cut_clips
 from mtl_speech.config import AdaptConfig, MetaTrainConfig
@@ -39,7 +39,9 @@ def pooled_scores(runs: Sequence[Adaptation], seed: int) -> Scores:
         for item in run.scores.phonemes:
             n_train[item.phoneme] = max(n_train.get(item.phoneme, 0), item.n_train or 0)
     scored = set(true)
-    missing = {m.phoneme: m for run in runs for m in run.scores.not_scored if m.phoneme not in scored}
+    # Of a fold that could not score a phoneme, and one that had none to test on, the first tells why it is not scored.
+    each = sorted((m for run in runs for m in run.scores.not_scored), key=lambda m: m.reason != NONE_TO_TEST_ON)
+    missing = {m.phoneme: m for m in each if m.phoneme not in scored}
     return score(true, predicted, groups, n_train, tuple(missing[p] for p in sorted(missing)), seed=seed)
 
 
@@ -121,7 +123,7 @@ def _details(
     tokens = [
         token
         for run in runs
-        for token in scored_tokens(run.groups, run.spans, run.true, run.predicted, run.confidences)
+        for token in scored_tokens(run.groups, run.spans, run.true, run.predicted, run.confidences, run.n_train)
     ]
     n_frozen = sum(parameter.numel() for parameter in base.encoder.parameters())
     return Details(

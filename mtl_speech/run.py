@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl_speech.corpus import Problem
+from mtl_speech.lock import only_run
 from mtl_speech.logs import log_to, progress_bar
 from mtl_speech.options import RunOptions
 from mtl_speech.settings import as_dict
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 SAID = {"said": True}  # marks lines of the log that stand on the terminal already
+CHECKPOINTS = "checkpoints"  # the folder of a training that was stopped
 N_KINDS, N_NAMED = 10, 3  # reasons that are counted, and problems that are named, on the terminal
 
 
@@ -30,21 +34,37 @@ class Run:
 
     command: str = "mtl-speech"
     quiet: bool = False
+    _open: ExitStack = field(default_factory=ExitStack, repr=False, compare=False)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Give the folder free for other runs."""
+        self._open.close()
 
     def begin(self, options: RunOptions, experiment: str | None) -> Path:
-        """Make the folder to write to, start the log there, and set the number of threads.
+        """Make the folder to write to, start the log there, and set the number of threads and the place of the cache.
 
-        The folder is `options.output_dir`, else results/<experiment>/<seed>. Raises OSError where it cannot be written.
+        The folder is `options.output_dir`, else results/<experiment>/<seed>; no other run can write to it until this one has
+        ended. The log of a run that was stopped goes on. Raises OSError where the folder cannot be written, DataError where
+        another run writes to it.
         """
         import torch
 
+        from mtl_speech.cache import FOLDER, LIMIT
+
         if options.threads is not None:
             torch.set_num_threads(options.threads)
+        for variable, value in ((FOLDER, options.cache_dir), (LIMIT, options.cache_gib)):
+            if value is not None:
+                os.environ[variable] = str(value)
         folder = options.output_dir or Path("results") / re.sub(r"[^\w.-]+", "_", experiment or "run") / str(
             options.seed
         )
         folder.mkdir(parents=True, exist_ok=True)
-        log_to(folder / "log.txt")
+        self._open.enter_context(only_run(folder, self.command))
+        log_to(folder / "log.txt", append=(folder / CHECKPOINTS).is_dir())
         logger.info("%s", self.command)
         logger.info("options: %s", json.dumps(as_dict(options), ensure_ascii=False))
         logger.info("%d threads", torch.get_num_threads())

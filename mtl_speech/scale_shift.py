@@ -10,17 +10,48 @@ from __future__ import annotations
 import copy
 import fnmatch
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from mtl_speech.encoder import FrameConv
+from mtl_speech.encoder import FrameConv, as_image
 from mtl_speech.errors import UsageError
 
 GRANULARITIES = ("channel", "lowrank", "kernel")
 RANK = 4  # of the low-rank scale
+SMALLEST_SCALE = 0.05  # a layer with a smaller one is not divided by its scale in the reverse pass
+
+
+class _ScaledFrameConv(torch.autograd.Function):
+    """A frozen `FrameConv` with a scale per channel: z = (s ⊙ W) * x + c, and its reverse pass without a weight gradient.
+
+    Only z is kept, which the activation that follows keeps anyway: W * x is (z − c) / s, so the gradient of s is
+    Σ dz (z − c) / s, and that of c is Σ dz. Batch-norm with fixed statistics (mean c, standard deviation s) has the same two
+    sums; its reverse pass takes them in one pass over z and dz.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, offset: Tensor, layer: FrameConv) -> Tensor:
+        weight = layer.weight * scale.view(-1, 1, 1)
+        z = layer.convolve(x, weight, offset)
+        ctx.layer, ctx.x_shape = layer, x.shape
+        ctx.save_for_backward(z, weight, scale, offset)
+        return z
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        z, weight, scale, offset = ctx.saved_tensors
+        dz = gradients[0].contiguous()
+        ones = torch.ones_like(scale)
+        _, of_scale, of_offset = torch.ops.aten.native_batch_norm_backward(
+            as_image(dz), as_image(z), ones, offset, ones, None, None, False, 0.0, [False, True, True]
+        )
+        dx = ctx.layer.input_gradient(dz, weight, ctx.x_shape) if ctx.needs_input_grad[0] else None
+        return dx, of_scale / scale, of_offset, None
 
 
 class ScaleShift(nn.Module):
@@ -60,7 +91,9 @@ class ScaleShift(nn.Module):
         weight = cast(Tensor, self.layer.weight)
         bias = cast("Tensor | None", self.layer.bias)
         new_bias = self.shift if bias is None else bias + self.shift
-        if self.granularity == "channel":  # scale the output: the gradient of the scale then needs no weight gradient
+        if self.granularity == "channel":  # the gradient of the scale needs no weight gradient
+            if isinstance(self.layer, FrameConv) and float(self.scale.detach().abs().min()) >= SMALLEST_SCALE:
+                return cast(Tensor, _ScaledFrameConv.apply(x, self.scale, new_bias, self.layer))
             y = apply_layer(self.layer, x, weight, bias)
             offset = self.shift if bias is None else new_bias - bias * self.scale  # exactly 0 at the identity
             is_last = isinstance(self.layer, nn.Linear | FrameConv)

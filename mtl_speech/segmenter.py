@@ -21,6 +21,7 @@ from mtl_speech.encoder import Encoder, FrameConv
 from mtl_speech.features import MARGIN, SegmentStore
 
 HIDDEN = 128  # channels
+SEES = 3  # frames of Θ that its two convolutions see to either side
 KNOWN_FRAMES = 30  # frames (300 ms) around a labelled phone in which everything that is not labelled is silence
 
 # Chosen on validation languages of VoxAngeles: see docs/decisions.md.
@@ -55,12 +56,12 @@ class Segmenter(nn.Module):
 
 
 def frame_targets(store: SegmentStore, gaps_known: bool = True) -> tuple[Tensor, Tensor]:
-    """What the segmenter learns from the rows of `store.frames`: targets (n_rows, 2) in {0, 1}, and weights (n_rows,).
+    """What the segmenter learns from the rows of a store: targets (n_rows, 2) in {0, 1}, and weights (n_rows,).
 
     A row is a boundary within one frame of the start or the end of a segment. Rows count inside segments and within KNOWN_FRAMES
     of one; without `gaps_known`, where only some of the phones of a recording are labelled, inside segments alone.
     """
-    n = len(store.frames)
+    n = store.n_rows
     start, end = store.start.round().long(), store.end.round().long()
     boundary = torch.zeros(n)
     for shift in (-1, 0, 1):
@@ -107,7 +108,7 @@ def train_segmenter(encoder: Encoder, store: SegmentStore, seed: int, progress: 
     tracked: Iterable[Tensor] = progress(batches, "segmenter") if progress else batches
     for batch in tracked:
         rows = batch.unsqueeze(1) + torch.arange(-MARGIN, TRAIN_FRAMES + MARGIN)
-        features = store.frames[rows].float()
+        features = store.take(rows)
         logits = segmenter(_noisy(_frames(encoder, features), generator), features)[:, MARGIN:-MARGIN]
         inner = rows[:, MARGIN:-MARGIN]
         optimiser.zero_grad()
@@ -165,14 +166,19 @@ def tune_segmenter(
     before = [parameter.detach().clone() for parameter in tuned.parameters()]
     targets, weights = frame_targets(store, gaps_known)
     spans = _labelled(store, weights, segmenter.stride, generator)
-    features = [store.frames[start - MARGIN : end + MARGIN].float().unsqueeze(0) for start, end in spans]
-    frames = [_frames(encoder, each) for each in features]
+    edge = SEES * segmenter.stride  # all that the segmenter needs of the margins that Θ needs
+    cut = MARGIN - edge
+    features, frames = [], []
+    for start, end in spans:
+        whole = store.frames[start - MARGIN : end + MARGIN].float().unsqueeze(0)
+        frames.append(_frames(encoder, whole)[:, cut // segmenter.stride : -cut // segmenter.stride])
+        features.append(whole[:, cut:-cut])
     total = sum(float(weights[start:end].sum()) for start, end in spans)
     optimiser = torch.optim.Adam(tuned.parameters(), TUNE_RATE)
     for _ in range(TUNE_STEPS):
         optimiser.zero_grad()
         for (start, end), each, below in zip(spans, frames, features, strict=True):
-            logits = tuned(_noisy(each, generator), below)[0, MARGIN:-MARGIN]
+            logits = tuned(_noisy(each, generator), below)[0, edge:-edge]
             share = float(weights[start:end].sum()) / total
             (share * frame_loss(logits, targets[start:end], weights[start:end])).backward()
         moved = zip(tuned.parameters(), before, strict=True)
@@ -216,13 +222,13 @@ def _stretches(store: SegmentStore) -> Tensor:
     for first, length in zip(store.first.tolist(), store.length.tolist(), strict=True):
         n = max(1, math.ceil(length / TRAIN_FRAMES))
         starts += [first + min(i * TRAIN_FRAMES, max(0, length - TRAIN_FRAMES)) for i in range(n)]
-    last = len(store.frames) - TRAIN_FRAMES - MARGIN  # a stretch longer than its recording reaches into the next
+    last = store.n_rows - TRAIN_FRAMES - MARGIN  # a stretch longer than its recording reaches into the next
     return torch.tensor(starts).clamp(MARGIN, max(MARGIN, last))
 
 
 def _set_statistics(segmenter: Segmenter, encoder: Encoder, store: SegmentStore, starts: Tensor) -> None:
     """Set `centre` and `spread` from the frames of some stretches."""
     rows = starts.unsqueeze(1) + torch.arange(TRAIN_FRAMES)
-    frames = _frames(encoder, store.frames[rows].float()).flatten(0, 1)
+    frames = _frames(encoder, store.take(rows)).flatten(0, 1)
     segmenter.centre.copy_(frames.mean(0))
     segmenter.spread.copy_(frames.std(0).clamp_min(1e-3))

@@ -28,6 +28,8 @@ C = TypeVar("C", bound="Config")
 MAX_FILE_BYTES = 1 << 15
 MAX_NAMES = 200
 MAX_DEPTH = 16
+MAX_INT = 10**18
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
 
 
@@ -96,7 +98,7 @@ class Setting:
             found = int(value)
         elif self.type is Path and isinstance(value, (str, Path)) and str(value):
             found = Path(value)
-        if found is None or (isinstance(found, float) and not math.isfinite(found)):
+        if found is None or (isinstance(found, float) and not math.isfinite(found)) or _unusable(found):
             raise ValueError(f"must be {_WORDS[self.type]}, not {reprlib.repr(value)}")
         self._check_range(found)
         return found
@@ -115,6 +117,13 @@ class Setting:
         ):
             if limit is not None and outside(value, limit):
                 raise ValueError(f"must be {words} {limit:g}, not {reprlib.repr(value)}")
+
+
+def _unusable(value: object) -> bool:
+    """Whether a value is too large for 64 bits, text that cannot be written again, or no name of a file."""
+    if isinstance(value, str):
+        return _HALF_CHARACTER.search(value) is not None
+    return (isinstance(value, int) and abs(value) > MAX_INT) or (isinstance(value, Path) and "\0" in str(value))
 
 
 class Config:

@@ -32,6 +32,7 @@ from mtl_speech.corrections import (
 from mtl_speech.demo import STAMP, is_synthetic, punjabi_fold
 from mtl_speech.errors import UsageError
 from mtl_speech.features import PER_SEGMENT
+from mtl_speech.files import unchanged
 from mtl_speech.language_pack import true_labels
 from mtl_speech.languages import display_name
 from mtl_speech.learner import MetaLearner
@@ -118,7 +119,8 @@ def load_target(options: AdaptOptions, folder: Path, run: Run) -> Target:
         corpus = read_corpus(source, config.lang, options.phone_set, run.progress)
         test = read_corpus(options.test, config.lang, options.phone_set, run.progress) if options.test else None
         run.say(describe(corpus, config.lang))
-        folds = make_folds(corpus, test, config, run.progress)
+        with unchanged(u.audio for u in (*corpus.utterances, *(test.utterances if test else ()))):
+            folds = make_folds(corpus, test, config, run.progress)
         recordings = recordings_of(test or corpus)
         problems = [*corpus.problems, *(test.problems if test else ()), *folds[0].train.problems]
         left_out = run.left_out(problems, source)

@@ -151,7 +151,7 @@ def load_learner(pack: Pack, base: BaseModel) -> tuple[MetaLearner, MetaTrainCon
         config = load_config(MetaTrainConfig, None, pack.value("meta_train", dict))
     except ConfigError as error:
         raise PackError(f"card.json of '{pack.name}': its meta_train settings cannot be used: {error}") from error
-    learner = new_learner(base, pack.strings("phonemes"), config)
+    learner = new_learner(base, pack.phonemes(), config)
     own = learner.state_dict()
     tensors = {k: v for k, v in pack.tensors.items() if not k.startswith(OF_THE_LANGUAGE)}
     strangers = [name for name in tensors if _is_frozen(name)]

@@ -18,7 +18,7 @@ from torch import Tensor
 from mtl_speech.corpora.folder import labels_beside
 from mtl_speech.corpus import Problem
 from mtl_speech.errors import DataError
-from mtl_speech.files import atomic_write
+from mtl_speech.files import atomic_write, unchanged
 from mtl_speech.intervals import as_array
 from mtl_speech.language_pack import LanguageModel
 from mtl_speech.learner import ROWS_ARE_MEANS, Head, centroid_head
@@ -83,7 +83,7 @@ def suggest(folder: Path, options: SuggestOptions, run: Run) -> list[Suggestion]
 
 def inventory_of(pack: Pack, others: Sequence[str] = ()) -> Inventory:
     """What the card of a language pack says of its phonemes, and after them `others`, which have no example."""
-    phonemes = (*pack.strings("inventory"), *others)
+    phonemes = (*pack.phonemes("inventory"), *others)
     examples = _numbers(pack.value("examples", dict))
     f1 = _numbers(pack.value("phoneme_f1", dict)) if "phoneme_f1" in pack.card else {}
     return Inventory(
@@ -105,7 +105,7 @@ def zero_shot_of(pack: Pack) -> Collection[str]:
 
 def word_choice(pack: Pack, path: Path, run: Run) -> Choice:
     """The words of a list, by their pronunciations; phonemes that the pack does not know count as without an example."""
-    known = pack.strings("inventory")
+    known = pack.phonemes("inventory")
     words, problems = read_words(path, known)
     run.left_out(problems, path.parent)
     if not words:
@@ -132,18 +132,20 @@ def pool_choice(folder: Path, pack: Pack, pool: Path, base: Path | None, run: Ru
     model = transcriber.model
     head, others = with_stand_ins(model)
     candidates: list[Candidate] = []
-    for recording in run.progress([r for r in recordings if r.name not in labelled], "Listening"):
-        try:
-            examined = transcriber.examine(recording.audio)
-        except DataError as error:
-            problems.append(Problem(recording.audio, str(error).removeprefix(f"{recording.audio}: ")))
-            continue
-        z = as_array(examined.embeddings)
-        if len(z):
-            posteriors = probabilities(head, torch.from_numpy(z).float(), model.temperature)
-            candidates.append(Candidate(recording.name, posteriors, z, examined.transcription.duration))
-        else:
-            problems.append(Problem(recording.audio, "no speech is found in it"))
+    unlabelled = [recording for recording in recordings if recording.name not in labelled]
+    with unchanged(recording.audio for recording in unlabelled):
+        for recording in run.progress(unlabelled, "Listening"):
+            try:
+                examined = transcriber.examine(recording.audio)
+            except DataError as error:
+                problems.append(Problem(recording.audio, str(error).removeprefix(f"{recording.audio}: ")))
+                continue
+            z = as_array(examined.embeddings)
+            if len(z):
+                posteriors = probabilities(head, torch.from_numpy(z).float(), model.temperature)
+                candidates.append(Candidate(recording.name, posteriors, z, examined.transcription.duration))
+            else:
+                problems.append(Problem(recording.audio, "no speech is found in it"))
     run.left_out(problems, pool)
     if not candidates:
         raise DataError(f"{pool}: holds no recording to choose; give a folder with audio files that are not labelled")

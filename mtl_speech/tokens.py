@@ -5,20 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from mtl_speech.errors import DataError
 
 TOKENS = "tokens.csv"
+ZERO_SHOT = "zero-shot"
 
 
 @dataclass(frozen=True)
 class Token:
     """One scored test segment. Times are in seconds of its recording; `confidence` is nan where it is not known.
 
-    `recording` is the id of the recording: its path below the corpus folder without suffix.
+    `recording` is the id of the recording: its path below the corpus folder without suffix. `remark` is ZERO_SHOT where the
+    phoneme predicted is one of which the model had no example.
     """
 
     recording: str
@@ -27,6 +29,7 @@ class Token:
     true: str
     predicted: str
     confidence: float = math.nan
+    remark: str = ""
 
 
 def scored_tokens(
@@ -35,10 +38,14 @@ def scored_tokens(
     true: Sequence[str],
     predicted: Sequence[str],
     confidences: Sequence[float],
+    learned: Container[str],
 ) -> list[Token]:
-    """The tokens of lists that have an entry for each. `utterances` are named as in a store, by corpus and id."""
+    """The tokens of lists that have an entry for each. `utterances` are named as in a store, by corpus and id.
+
+    `learned`: the phonemes of which the model had an example.
+    """
     return [
-        Token(name.partition("/")[2], start, end, label, guess, sure)
+        Token(name.partition("/")[2], start, end, label, guess, sure, "" if guess in learned else ZERO_SHOT)
         for name, (start, end), label, guess, sure in zip(utterances, spans, true, predicted, confidences, strict=True)
     ]
 
@@ -52,9 +59,9 @@ def tokens_csv(tokens: Sequence[Token]) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
     for token in tokens:
-        recording, start, end, true, predicted, confidence = astuple(token)
+        recording, start, end, true, predicted, confidence, remark = astuple(token)
         sure = "" if math.isnan(confidence) else f"{confidence:.4f}"
-        writer.writerow([recording, f"{start:.4f}", f"{end:.4f}", true, predicted, sure])
+        writer.writerow([recording, f"{start:.4f}", f"{end:.4f}", true, predicted, sure, remark])
     return "\ufeff" + stream.getvalue()
 
 
@@ -66,11 +73,14 @@ def read_tokens(folder: Path) -> list[Token]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.reader(file))
-        if not rows or tuple(rows[0]) != COLUMNS:
+        without_remarks = bool(rows) and tuple(rows[0]) == COLUMNS[:-1]  # as reports of earlier versions
+        if not rows or (tuple(rows[0]) != COLUMNS and not without_remarks):
             raise ValueError(f"its columns must be {', '.join(COLUMNS)}")
         tokens = [
-            Token(recording, float(start), float(end), true, predicted, float(sure) if sure else math.nan)
-            for recording, start, end, true, predicted, sure in rows[1:]
+            Token(recording, float(start), float(end), true, predicted, float(sure) if sure else math.nan, remark)
+            for recording, start, end, true, predicted, sure, remark in (
+                [*row, *[""] * without_remarks] for row in rows[1:]
+            )
         ]
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read ({error}): run the command that wrote it again") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 
 from mtl_speech.adapt import MIN_SPEAKERS, refuse_shared
 from mtl_speech.base import base_pack, load_base
+from mtl_speech.checkpoint import Checkpoints, hashes_of
 from mtl_speech.config import EncoderConfig, MetaTrainConfig, PretrainConfig
 from mtl_speech.corpora import language_folders, read_corpus
 from mtl_speech.corpus import Corpus, Utterance, split_by
@@ -18,15 +19,22 @@ from mtl_speech.earlier import PACK, earlier_kept
 from mtl_speech.errors import DataError, UsageError
 from mtl_speech.evaluate import benchmark_tasks, train_meta_transfer
 from mtl_speech.features import build_store
-from mtl_speech.files import atomic_write
+from mtl_speech.files import atomic_write, unchanged
 from mtl_speech.languages import canonical
 from mtl_speech.options import MetaTrainOptions, PretrainOptions, part
-from mtl_speech.pack import save_pack
-from mtl_speech.run import Run
+from mtl_speech.pack import pack_hash, save_pack
+from mtl_speech.run import CHECKPOINTS, Run
 from mtl_speech.segmenter import train_segmenter
+from mtl_speech.settings import as_dict
 from mtl_speech.strategy import strategy_pack
 
 MIN_LANGUAGES = 5  # from here on whole languages are held out
+# What a run that goes on may have otherwise than the one that was stopped: where things lie (recordings and base are compared by
+# what is in them), how they are computed, and what only the card tells.
+NO_MATTER = frozenset(
+    "output_dir threads cache_dir cache_gib device workers valid base name attribution licence fresh checkpoint_minutes "
+    "checkpoint_steps".split()
+)
 VALID_DRAWS = 5  # draws of the support set of each validation language's full inventory
 
 
@@ -53,10 +61,14 @@ def pretrain(folder: Path, options: PretrainOptions, run: Run) -> Path:
     if n_unknown:
         run.say(f"{n_unknown} validation examples are of phonemes that training does not have: left out")
     n_workers = options.threads or torch.get_num_threads()
-    views = make_views(train, phonemes, 1 + options.augmented_views, n_workers, options.seed, run.progress)
-    held = build_store([valid], phonemes, progress=run.progress)
+    with unchanged(u.audio for u in (*train.utterances, *valid.utterances)):
+        checkpoints = checkpoints_of(output, "pretrain", {"training": [train], "validation": [valid]}, options, run)
+        views = make_views(train, phonemes, 1 + options.augmented_views, n_workers, options.seed, run.progress)
+        held = build_store([valid], phonemes, progress=run.progress)
     run.left_out((*views[0].problems, *held.problems), folder)
-    model, history = run_pretraining(views, held, part(options, EncoderConfig), config, progress=not run.quiet)
+    model, history = run_pretraining(
+        views, held, part(options, EncoderConfig), config, progress=not run.quiet, checkpoints=checkpoints
+    )
     segmenter = train_segmenter(model.encoder, views[0], options.seed, run.progress)
     accuracy, macro_f1 = segment_scores(model, held)
     scores = {"validation": {"accuracy": round(accuracy, 4), "macro_f1": round(macro_f1, 4), "held_out": how}}
@@ -65,6 +77,7 @@ def pretrain(folder: Path, options: PretrainOptions, run: Run) -> Path:
         pack = base_pack(model.encoder, model.segment_head, tuple(phonemes), card, segmenter)
         path = save_pack(pack, output / PACK)
         log = atomic_write(output / "history.json", json.dumps({"epochs": history, "scores": scores}, indent=1))
+    checkpoints.clear()
     run.result(f"validation ({how}): phone accuracy {accuracy:.3f}, macro-F1 {macro_f1:.3f}")
     run.wrote(output, [path, log])
     return path
@@ -85,15 +98,18 @@ def meta_train(folder: Path, options: MetaTrainOptions, run: Run) -> Path:
             for other in valid:
                 refuse_shared(one, other)
     run.say(f"meta-training: {_sizes(train)}; validation ({how}): {_sizes(valid)}")
-    store = build_store(train, progress=run.progress)
-    held = build_store(valid, progress=run.progress)
+    with unchanged(u.audio for corpus in (*train, *valid) for u in corpus.utterances):
+        parts = {"training": train, "validation": valid}
+        checkpoints = checkpoints_of(output, "meta-train", parts, options, run, {"base": pack_hash(base.pack)})
+        store = build_store(train, progress=run.progress)
+        held = build_store(valid, progress=run.progress)
     run.left_out((*store.problems, *held.problems), folder)
     tasks = benchmark_tasks(held, options.valid_tasks, VALID_DRAWS, options.seed + 1)
     if not tasks:
         raise DataError(
             f"validation ({how}): no language has enough examples for a task; raise --valid-share or give --valid"
         )
-    trained = train_meta_transfer(name, base, store, held, tasks, config, run.progress)
+    trained = train_meta_transfer(name, base, store, held, tasks, config, run.progress, checkpoints)
     assert trained.history is not None
     before, valid_scores = trained.history.validations[0]["score"], {k: round(v, 4) for k, v in trained.valid.items()}
     scores = {"validation": {"held_out": how, "macro_f1": valid_scores, "macro_f1_before": round(before, 4)}}
@@ -102,9 +118,35 @@ def meta_train(folder: Path, options: MetaTrainOptions, run: Run) -> Path:
     with earlier_kept(output, run.say):
         path = save_pack(strategy_pack(trained.learner, base, config, card), output / PACK)
         log = atomic_write(output / "history.json", json.dumps({**history, "scores": scores}, indent=1))
+    checkpoints.clear()
     run.result(f"validation ({how}): macro-F1 {before:.3f} before, {trained.valid['mean']:.3f} after meta-training")
     run.wrote(output, [path, log])
     return path
+
+
+def checkpoints_of(
+    output: Path,
+    command: str,
+    parts: Mapping[str, Sequence[Corpus]],
+    options: PretrainOptions | MetaTrainOptions,
+    run: Run,
+    needed: Mapping[str, str] | None = None,
+) -> Checkpoints:
+    """The checkpoints in the folder `output`, of a run with these settings on the recordings `parts`; none with --fresh.
+
+    `needed` are hashes of what else the run depends on. Raises DataError where they are those of another run.
+    """
+    settings = {name: value for name, value in as_dict(options).items() if name not in NO_MATTER}
+    about: dict[str, Mapping[str, object]] = {
+        "run": {"command": command, **(needed or {})},
+        "settings": settings,
+        "recordings": hashes_of(parts, run.progress),
+    }
+    found = Checkpoints(output / CHECKPOINTS, about, options.checkpoint_minutes, options.checkpoint_steps, run.say)
+    if options.fresh:
+        found.clear()
+    found.check()
+    return found
 
 
 def read_languages(folder: Path, options: MetaTrainOptions, run: Run) -> list[Corpus]:

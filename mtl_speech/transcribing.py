@@ -15,7 +15,7 @@ from mtl_speech.corpora.intervals import MACHINE_LABELS, Labels, find_segments
 from mtl_speech.corpora.kept_textgrid import read_whole
 from mtl_speech.corpus import Problem, Segment
 from mtl_speech.errors import DataError
-from mtl_speech.files import atomic_write, content_hash
+from mtl_speech.files import append_line, atomic_write, content_hash, unchanged
 from mtl_speech.intervals import interval_text
 from mtl_speech.options import TranscribeOptions
 from mtl_speech.pack import Pack, load_pack, pack_hash
@@ -56,11 +56,13 @@ def transcribe(
     found: dict[str, Transcription] = {}
     for recording in run.progress(recordings, "Transcribing"):
         try:
-            found[recording.name] = transcriber.transcribe(recording.audio)
+            with unchanged([recording.audio]):
+                transcription = transcriber.transcribe(recording.audio)
         except DataError as error:
             problems.append(Problem(recording.audio, str(error).removeprefix(f"{recording.audio}: ")))
             continue
-        problems += outputs.write(recording, found[recording.name])
+        found[recording.name] = transcription
+        problems += outputs.write(recording, transcription)
     problems += outputs.finish()
     n_phones = sum(len(each.spoken) for each in found.values())
     seconds = sum(each.duration for each in found.values())
@@ -126,8 +128,9 @@ class Outputs:
                 "move it away, or write to another folder"
             )
         name = path.relative_to(self.folder).as_posix()
-        with open(self.folder / LEDGER_NAME, "a", encoding="utf-8") as ledger:  # before the file, lest it seem changed
-            ledger.write(f"{hashlib.sha256(raw).hexdigest()}  {name}\n")
+        append_line(
+            self.folder / LEDGER_NAME, f"{hashlib.sha256(raw).hexdigest()}  {name}"
+        )  # first, lest it seem changed
         self.paths.append(atomic_write(path, raw))
 
     def is_own(self, path: Path) -> bool:
@@ -177,7 +180,7 @@ def _score(
         run.say(f"not scored: {problem}")
     if not references:
         raise DataError("--score: beside no recording lies a TextGrid or .eaf with a tier 'phones' that can be used")
-    inventory = pack.strings("inventory")
+    inventory = pack.phonemes("inventory")
     outside = Counter(s.phoneme for each in references.values() for s in each if s.phoneme not in inventory)
     scores = score_transcriptions(list(references.values()), [found[name] for name in references], seed=options.seed)
     run.table(scores_table(scores))

@@ -71,10 +71,15 @@ def check_own_tiers(path: Path, tiers: Sequence[tuple[str, Sequence[str]]]) -> N
 
 
 def ctm_lines(found: Transcription, recording: str) -> str:
-    """The spoken phones as lines `recording 1 start duration label confidence`. Raises DataError for a name with a blank."""
+    """The spoken phones as lines `recording 1 start duration label confidence`. Raises DataError for a name with a blank.
+
+    A comment before them names the phonemes of which the model has never heard an example.
+    """
     if re.search(r"\s", recording):
         raise DataError(f"'{recording}' has a blank, which a name in a CTM file cannot have: rename the recording")
-    return "".join(
+    guessed = sorted({p.phoneme for p in found.spoken if p.zero_shot})
+    comment = f";; {recording}: {_ZERO_SHOT}: {' '.join(guessed)}\n" if guessed else ""
+    return comment + "".join(
         f"{recording} 1 {p.start:.3f} {p.end - p.start:.3f} {p.phoneme} {p.confidence:.3f}\n" for p in found.spoken
     )
 

@@ -8,8 +8,11 @@ from pathlib import Path
 
 from mtl_speech.corpus import Problem
 from mtl_speech.errors import DataError
+from mtl_speech.files import read_limited
 from mtl_speech.phone_sets import TIE
-from mtl_speech.phonemes import UnmappableLabel, is_modifier, normalise_ipa, to_ipa
+from mtl_speech.phonemes import MAX_LABEL, UnmappableLabel, is_modifier, normalise_ipa, to_ipa
+
+MAX_BYTES = 64 << 20  # a million words have about so much
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,8 @@ def read_words(path: Path, inventory: Collection[str]) -> tuple[list[Word], list
     Raises DataError when the file cannot be read as UTF-8 text.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_limited(path, MAX_BYTES, "a list of words").decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
         raise DataError(f"{path}: cannot be read as UTF-8 text ({error}): give a list with one word a line") from error
     words: dict[str, Word] = {}
     skipped: list[Problem] = []
@@ -39,7 +42,7 @@ def read_words(path: Path, inventory: Collection[str]) -> tuple[list[Word], list
         text, *columns = (part.strip() for part in line.split("\t"))
         if not any((text, *columns)):
             continue
-        place = f"line {number}, '{text}':"
+        place = f"line {number}, '{text[:MAX_LABEL]}':"
         if not columns or not columns[-1]:
             skipped.append(Problem(path, f"{place} no pronunciation; write a TAB and its phones in IPA after the word"))
         elif text in words:
@@ -56,24 +59,29 @@ def read_phones(text: str, inventory: Collection[str]) -> tuple[str, ...]:
     """The phonemes of a pronunciation in IPA, normalised. Raises DataError where a part is none, or nothing is left."""
     parts: list[str] = []
     for part in text.split() if len(text.split()) > 1 else split_phones(text, inventory):
-        if parts and is_modifier(part):  # such as the "ʰ" of "kː ʰ"
+        if parts and is_modifier(part) and len(parts[-1]) < MAX_LABEL:  # such as the "ʰ" of "kː ʰ"
             parts[-1] += part
         else:
             parts.append(part)
     phones = [to_ipa(part, "ipa") for part in parts]
     found = tuple(phone for phone in phones if phone is not None)
     if not found:
-        raise DataError(f"'{text}' has no phoneme")
+        raise DataError(f"'{text[:MAX_LABEL]}' has no phoneme")
     return found
 
 
 def split_phones(text: str, inventory: Collection[str]) -> list[str]:
-    """The phones of IPA written together: a letter with its marks each; two that are one phoneme of `inventory` are joined."""
+    """The phones of IPA written together: a letter with its marks each; two that are one phoneme of `inventory` are joined.
+
+    Raises DataError for a text that is longer than any word.
+    """
     try:
         if to_ipa(text, "ipa") is None:
             return [text]
     except UnmappableLabel:
         pass
+    if len(text) > MAX_LABEL:
+        raise DataError(f"'{text[:MAX_LABEL]}…' is too long to be taken apart: put blanks between its phones")
     parts: list[str] = []
     for character in normalise_ipa(text.replace(".", "")):
         last = parts[-1] if parts else ""

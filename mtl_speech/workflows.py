@@ -21,7 +21,7 @@ from mtl_speech.demo import CAVEAT, STAMP, is_synthetic
 from mtl_speech.earlier import earlier_kept
 from mtl_speech.errors import DataError, UsageError
 from mtl_speech.features import build_store
-from mtl_speech.files import atomic_write
+from mtl_speech.files import atomic_write, unchanged
 from mtl_speech.findings import Details
 from mtl_speech.forgetting import compare_base
 from mtl_speech.language_pack import load_language, times, true_labels, utterances, with_timing
@@ -60,7 +60,18 @@ def ablate(options: AdaptOptions, run: Run, experiment: str | None = None) -> Ab
 
 def demo(options: DemoOptions, run: Run) -> Ablation:
     """The ablation on the built-in Punjabi corpus with few examples."""
-    names = ("n_words", "shots", "meta_steps", "seed", "base", "strategy", "threads", "output_dir")
+    names = (
+        "n_words",
+        "shots",
+        "meta_steps",
+        "seed",
+        "base",
+        "strategy",
+        "threads",
+        "output_dir",
+        "cache_dir",
+        "cache_gib",
+    )
     chosen = {name: getattr(options, name) for name in names}
     return ablate(AdaptOptions(lang="pa", clips=True, **chosen), run, "demo")  # a machine's voice is nobody's
 
@@ -112,7 +123,7 @@ def _finish(job: _Job, run: Run, systems: Mapping[str, Sequence[Adaptation]], ab
     notes += [f"zero-shot, for want of an example: {line}" for line in mapping_lines(final.model.zero_shot)]
     for note in notes:
         run.say(note)
-    curve = learning_curve(start.learner, target.folds, job.config, run.progress)
+    curve = learning_curve(start.learner, target.folds, job.config, run.progress, adapted=runs)
     with earlier_kept(job.folder, run.say):
         scores, paths = write_results(
             job.folder,
@@ -176,7 +187,8 @@ def evaluate(folder: Path, options: EvaluateOptions, run: Run) -> Scores:
     model = load_language(pack, base)
     corpus = read_corpus(options.data, lang, options.phone_set, run.progress)
     run.say(describe(corpus, lang))
-    store = build_store([corpus], progress=run.progress)
+    with unchanged(u.audio for u in corpus.utterances):
+        store = build_store([corpus], progress=run.progress)
     problems = [*corpus.problems, *store.problems]
     notes = [f"language pack '{pack.name}'", *run.left_out(problems, options.data)]
     known = torch.tensor([phoneme in model.classes for phoneme in store.phonemes])[store.label]
@@ -199,7 +211,7 @@ def evaluate(folder: Path, options: EvaluateOptions, run: Run) -> Scores:
     scores = score(true, predicted, utterances(test), n_train, not_scored, seed=options.seed)
     stamp = STAMP if is_synthetic(options.data) else ""
     notes += [CAVEAT] if stamp else []
-    tokens = scored_tokens(utterances(test), times(test), true, predicted, probabilities.tolist())
+    tokens = scored_tokens(utterances(test), times(test), true, predicted, probabilities.tolist(), n_train)
     extra = {"pack": pack.name, "pack_sha256": pack_hash(pack), "problems": problem_list(problems, options.data)}
     details = Details(
         about={

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from mtl_speech.articulation import articulatory_regression
 from mtl_speech.base_learning import N_FOLDS, StepChoice, folds_of, learn_head
-from mtl_speech.errors import UsageError
+from mtl_speech.errors import DataError, UsageError
+from mtl_speech.files import read_limited
 from mtl_speech.learner import ROWS_ARE_MEANS, Head, MetaLearner, centroid_head, prototypes
 from mtl_speech.phonemes import UnmappableLabel, to_ipa
 
@@ -26,6 +27,8 @@ BIASES = np.arange(-8, 17) / 4  # logits added to the rows of phonemes never hea
 DEFAULT_BIAS = 0.75  # where there is nothing to choose by; about what is chosen on most languages
 N_SHOWN = 3  # neighbours that are told of a phoneme
 MAX_NAME = 250  # characters: text of an inventory that is longer is no name of a file
+MAX_BYTES = 1 << 20  # of a file of phonemes
+MAX_NAMED = 500  # characters of labels that are no phoneme
 
 Neighbours = Mapping[str, Mapping[str, float]]
 Weigh = Callable[[Sequence[str], Sequence[float], Sequence[str]], np.ndarray]  # as `articulatory_regression`
@@ -169,8 +172,9 @@ def read_inventory(text: str) -> tuple[str, ...]:
     """
     path = Path(text)
     try:
-        content = path.read_text(encoding="utf-8-sig") if len(text) < MAX_NAME and path.is_file() else text
-    except (OSError, UnicodeDecodeError) as error:
+        there = len(text) < MAX_NAME and path.is_file()
+        content = read_limited(path, MAX_BYTES, "an inventory").decode("utf-8-sig") if there else text
+    except (OSError, DataError, UnicodeDecodeError) as error:
         raise UsageError(f"inventory: {text[:80]} cannot be read as UTF-8 text ({error})") from error
     found: dict[str, None] = {}
     unknown = []
@@ -185,7 +189,9 @@ def read_inventory(text: str) -> tuple[str, ...]:
             found[phoneme] = None
     if unknown:
         place = f"the file {text}" if content is not text else "a file of that name is not there either"
-        raise UsageError(f"inventory: no phonemes in IPA: {' '.join(unknown)} ({place}); correct or remove them")
+        raise UsageError(
+            f"inventory: no phonemes in IPA: {' '.join(unknown)[:MAX_NAMED]} ({place}); correct or remove them"
+        )
     if not found:
         raise UsageError(f"inventory: {text or 'the text'} names no phoneme; give phonemes in IPA, apart by blanks")
     return tuple(found)

@@ -42,6 +42,12 @@ def _drop_redirects() -> None:
             del sys.modules[name]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def feature_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The features that tests keep lie in a folder of the test run, for commands that a test starts too."""
+    os.environ["MTL_SPEECH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def corpora() -> Path:
     """The folder of the corpora of real speech: $MTL_SPEECH_CORPORA, or shared/corpora beside the repository."""

@@ -186,10 +186,13 @@ def test_phonemes_with_too_few_examples_are_named_and_not_scored() -> None:
     counts = {"a": 3, "b": 2, "d": 3, "i": 3}
     found = {item.phoneme: (item.n_examples, item.reason) for item in too_few(fold, counts, 3)}
     assert set(found) == {"b", "d", "e"}
-    assert found["b"] == (3, "fewer than 3 example(s) to learn from")
+    assert found["b"] == (3, "fewer than 3 examples left to learn from")
     assert found["d"][0] == 3 and "no example left to test on" in found["d"][1]
     assert found["e"][0] == 2 and "to learn from" in found["e"][1]
     assert {item.phoneme for item in too_few(fold, counts, None)} == {"d", "e"}
+    capped = {item.phoneme: item for item in too_few(fold, dict.fromkeys(counts, 1), 1)}
+    assert {phoneme: item.n_examples for phoneme, item in capped.items()} == {"d": 3, "e": 2}, "all that there are"
+    assert capped["e"].reason == "no example left to learn from"
 
 
 @pytest.mark.parametrize("shots", [1, 2, 3, 4, None])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from speechbrain.augment.time_domain import DropFreq
 
 from mtl_speech import augment
 from mtl_speech.audio import MEL_BANDS, SAMPLE_RATE
-from mtl_speech.augment import SPEEDS, SpecAugment, WaveformAugment, coloured_noise, fast_size, room
+from mtl_speech.augment import SPEEDS, DropBands, SpecAugment, WaveformAugment, coloured_noise, fast_size, room
 from tests.helpers import seeded, tone
 
 
@@ -130,3 +131,26 @@ def test_spec_augment_adds_a_smooth_channel_that_is_the_same_in_every_frame() ->
     assert not torch.allclose(channel[0], channel[1])
     steps = channel[:, 0].diff(dim=1).abs().max()
     assert float(steps) < 0.5 * 6 / (MEL_BANDS / 5)  # six knots over all bands: no step is large
+
+
+def test_dropped_frequencies_are_those_of_speechbrain() -> None:
+    signal = torch.randn(1, 4001, generator=torch.Generator().manual_seed(0))
+    settings = {"drop_freq_count_high": 2, "drop_freq_width": 0.03}
+    for seed in range(6):
+        found = []
+        for cls in (DropFreq, DropBands):
+            torch.manual_seed(seed)
+            found.append((cls(**settings)(signal), torch.rand(())))
+        (theirs, after), (ours, ours_after) = found
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+        assert after == ours_after, "the draws are the same"
+    short = torch.randn(1, 60)
+    assert DropBands(**settings)(short).shape == short.shape
+
+
+def test_the_speed_of_a_recording_is_known_without_it() -> None:
+    made = WaveformAugment(5)
+    waveform = np.random.default_rng(0).standard_normal(3000).astype(np.float32)
+    speeds = [made.speed_of(number) for number in range(12)]
+    assert speeds == [made(waveform, number)[1] for number in range(12)] and len(set(speeds)) > 2
+    assert made.key != WaveformAugment(6).key and made.key == WaveformAugment(5).key

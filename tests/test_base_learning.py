@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from mtl_speech.base_learning import (
     held_out_logits,
     learn_head,
 )
-from mtl_speech.learner import Head, MetaLearner
+from mtl_speech.learner import Head, MetaLearner, adapt_head
 from mtl_speech.scale_shift import attach
 from tests.helpers import seeded, tiny_encoder
 
@@ -89,14 +90,30 @@ def test_learning_a_head_is_gradient_descent_on_the_balanced_loss(theta_init: st
 
 
 @pytest.mark.parametrize("n_recordings", [1, 4])  # fewer and more examples than dimensions
-def test_learning_in_legs_is_learning_at_one_go(n_recordings: int) -> None:
+def test_learning_in_legs_and_together_is_learning_at_one_go_and_alone(n_recordings: int) -> None:
     learner = plain_learner()
     z, labels, _ = examples(n_recordings, 1.0)
     stops = (0, 2, 5, 20)
-    legs = base_learning._trajectory(learner, z, labels, ROWS, StepChoice(0, 3.0, 0.3), stops, 0)
+    choices = (StepChoice(0, 3.0, 0.3), StepChoice(0, 1.0, 1.0))
+    legs = base_learning._trajectories(learner, z, labels, ROWS, choices, stops, 0)
     for steps, head in zip(stops, legs, strict=True):
-        whole = learn_head(learner, z, labels, ROWS, StepChoice(steps, 3.0, 0.3))
-        torch.testing.assert_close(head.weight, whole.weight, rtol=1e-4, atol=1e-5)
+        for number, choice in enumerate(choices):
+            whole = learn_head(learner, z, labels, ROWS, replace(choice, steps=steps))
+            torch.testing.assert_close(head.weight[number], whole.weight[0], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(head.bias[number], whole.bias[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_recordings", [1, 4])
+def test_the_steps_are_those_of_the_meta_learner(n_recordings: int) -> None:
+    learner = plain_learner()
+    z, labels, _ = examples(n_recordings, 1.0)
+    start = learner.initial_head(z[None], labels[None], ROWS[None])
+    rates = base_learning.extended_rates(learner.rates, 9, 3.0).detach()
+    with torch.no_grad():
+        theirs = adapt_head(z[None], labels[None], start, rates)
+        ours = base_learning._descend(z, labels, start, rates[:, None])
+    torch.testing.assert_close(ours.weight, theirs.weight, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours.bias, theirs.bias, rtol=1e-4, atol=1e-5)
 
 
 # The choice
@@ -117,7 +134,7 @@ def test_no_head_sees_a_recording_that_it_predicts(monkeypatch: pytest.MonkeyPat
     z[:, 0] = groups  # so that an example tells its recording
     learned: list[set[float]] = []
     predicted: list[set[float]] = []
-    trajectory, logits = base_learning._trajectory, Head.logits
+    trajectory, logits = base_learning._trajectories, Head.logits
 
     def spied(learner: MetaLearner, z: Tensor, *rest: object) -> object:
         learned.append(set(z[:, 0].tolist()))
@@ -128,8 +145,8 @@ def test_no_head_sees_a_recording_that_it_predicts(monkeypatch: pytest.MonkeyPat
         predicted[-1] |= set(embeddings[0, :, 0].tolist())
         return logits(self, embeddings)
 
-    monkeypatch.setattr(base_learning, "_trajectory", spied)
-    monkeypatch.setattr(base_learning, "adapt_head", lambda support, labels, head, rates: head)
+    monkeypatch.setattr(base_learning, "_trajectories", spied)
+    monkeypatch.setattr(base_learning, "_descend", lambda z, labels, head, rates: head)
     monkeypatch.setattr(Head, "logits", spied_logits)
     choose_steps(plain_learner(), z, labels, groups, ROWS)
     everything = set(groups.unique().tolist())
@@ -169,6 +186,25 @@ def test_the_best_of_all_choices_is_taken_and_of_equals_the_shortest_and_slowest
         best = max(scores.values())
         assert choice.macro_f1 == pytest.approx(best)
         assert (choice.steps, choice.rate, -choice.prior) == min(k for k, score in scores.items() if score == best)
+
+
+def test_of_many_examples_one_fold_is_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    z, labels, groups = examples(12, 1.0)
+    monkeypatch.setattr(base_learning, "ENOUGH", len(z))
+    fold = folds_of(groups, 0)
+    assert fold is not None
+    choice = choose_steps(plain_learner(), z, labels, groups, ROWS)
+    logits = held_out_logits(plain_learner(), z, labels, fold, ROWS, choice, 0, [0])
+    assert bool((torch.isinf(logits).all(1) == (fold != 0)).all())
+    assert choice.temperature == fit_temperature(logits, labels)
+    first = fold == 0
+    f1 = [
+        2
+        * int(((logits.argmax(1) == c) & (labels == c) & first).sum())
+        / int(((logits.argmax(1) == c) & first).sum() + ((labels == c) & first).sum())
+        for c in range(N_CLASSES)
+    ]
+    assert choice.macro_f1 == pytest.approx(float(np.mean(f1)))
 
 
 def test_a_head_from_scratch_takes_steps_and_a_good_start_may_do_without() -> None:

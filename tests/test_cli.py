@@ -41,6 +41,7 @@ COMMANDS = [
     "ablate",
     "demo",
     "info",
+    "verify",
 ]
 
 

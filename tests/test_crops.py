@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from mtl_speech.audio import MEL_BANDS
-from mtl_speech.crops import CropBatches, Crops, frame_labels
+from mtl_speech.crops import CropBatches, Crops, frame_labels, mostly_speech, tile
 from mtl_speech.features import MARGIN, SegmentStore
 from tests.helpers import PHONEMES, make_store
 
@@ -30,6 +30,11 @@ def numbered(store: SegmentStore) -> SegmentStore:
     return replace(store, frames=frames)
 
 
+def all_labels(store: SegmentStore) -> torch.Tensor:
+    """The label of every row of a store."""
+    return frame_labels(store, torch.arange(store.n_rows))
+
+
 def row_numbers(crops: Crops) -> torch.Tensor:
     """The rows of the store that a batch of crops holds: (n_crops, n_frames)."""
     return (crops.features[:, :, 0] * 1000 + crops.features[:, :, 1]).long()
@@ -39,7 +44,7 @@ def test_frame_labels_by_hand() -> None:
     store = make_store([[0, 1], [2]])
     start = torch.tensor([50.0, 53.4, 180.6], dtype=torch.float64)
     end = torch.tensor([53.4, 55.0, 182.4], dtype=torch.float64)
-    labels = frame_labels(replace(store, start=start, end=end))
+    labels = all_labels(replace(store, start=start, end=end))
     expected = torch.full((len(store.frames),), SILENCE)
     expected[50:53], expected[53:55], expected[181:182] = 0, 1, 2
     assert torch.equal(labels, expected)
@@ -48,7 +53,7 @@ def test_frame_labels_by_hand() -> None:
 def test_crops_hold_the_frames_and_labels_of_their_stretch_and_every_segment_within() -> None:
     store = numbered(long_store())
     batches = CropBatches([store], (64, 96), 300, seed=0)
-    labels = frame_labels(store)
+    labels = all_labels(store)
     n_segments = 0
     for crops in (batches[i] for i in range(len(batches))):
         rows = row_numbers(crops)
@@ -135,9 +140,42 @@ def test_crops_with_little_speech_are_left_out() -> None:
     store = long_store(n=2)
     quiet = store.select(torch.nonzero(store.utterance == 1).squeeze(1))  # recording 0 has no labels at all
     batches = CropBatches([quiet], (64,), 300, seed=0)
-    labels = frame_labels(quiet)
+    labels = all_labels(quiet)
     firsts = torch.cat([first for _, _, first in batches.plan])
     assert len(firsts) > 0
     for first in firsts.tolist():
         assert int((labels[first : first + 64] < SILENCE).sum()) >= 16
     assert sorted(visits(batches, [quiet])) == [1]
+
+
+def test_every_frame_of_every_recording_is_visited_in_every_epoch_in_its_own_margins() -> None:
+    store = long_store(n=5, tokens=23)
+    begin, end = store.first - MARGIN, store.first + store.length + MARGIN
+    for length in (64, 96, 150):
+        counts = np.zeros((20, store.n_rows))
+        for epoch in range(20):
+            starts = tile(store, np.arange(5), length, np.random.default_rng(epoch))
+            owner = torch.searchsorted(begin, torch.from_numpy(starts), right=True) - 1
+            assert bool((torch.from_numpy(starts) >= begin[owner]).all())
+            assert bool((torch.from_numpy(starts) + length <= end[owner]).all()), "a crop is of one recording"
+            for start in starts:
+                counts[epoch, start : start + length] += 1
+        for first, n_frames in zip(store.first.tolist(), store.length.tolist(), strict=True):
+            assert counts[:, first : first + n_frames].min() >= 1
+            assert counts[:, first : first + n_frames].max() <= 2
+
+
+def test_a_recording_shorter_than_the_crop_is_one_crop_within_the_store() -> None:
+    store = make_store([[0, 1], [2, 3], [4, 1]])
+    starts = tile(store, np.arange(3), 200, np.random.default_rng(0))
+    assert len(starts) == 3 and starts.min() >= 0 and starts.max() + 200 <= store.n_rows
+    assert all(s <= f and f + n <= s + 200 for s, f, n in zip(starts, store.first, store.length, strict=True))
+    assert len(tile(store, np.arange(3), store.n_rows + 1, np.random.default_rng(0))) == 0
+
+
+def test_speech_is_counted_as_the_labels_have_it() -> None:
+    store = long_store(3)
+    starts = np.arange(store.n_rows - 64)
+    labels = all_labels(store)
+    expected = [int((labels[s : s + 64] < SILENCE).sum()) >= 16 for s in starts.tolist()]
+    assert mostly_speech(store, starts, 64).tolist() == expected and len(set(expected)) == 2

@@ -46,6 +46,16 @@ def test_a_first_run_keeps_nothing(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"pack", "report.json", "examples.json"}
 
 
+def test_the_same_again_is_kept_once(tmp_path: Path) -> None:
+    """As after a run that was killed when its pack stood already; another report beside the same pack is kept."""
+    save_pack(pack(1), tmp_path / "pack")
+    assert write(tmp_path, 1) == write(tmp_path, 1) == []
+    assert {path.name for path in tmp_path.iterdir()} == {"pack", "report.json", "examples.json"}
+    atomic_write(tmp_path / "report.json", "report of other recordings")
+    assert len(write(tmp_path, 1)) == 1
+    assert (tmp_path / "earlier" / "1" / "report.json").read_text() == "report of other recordings"
+
+
 def test_every_earlier_run_is_kept_with_its_report(tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
     for number in (1, 2, 3):

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.axes import Axes
 from PIL import Image
 
-from mtl_speech.figures import ablation_figure, cell_colours, confusion_figure, drawable, png
+from mtl_speech.figures import MAX_SHOWN, ablation_figure, cell_colours, confusion_figure, drawable, most_confused, png
 from mtl_speech.metrics import AblationRow, Difference, NotScored, Scores, score
 from mtl_speech.phonemes import articulation_order
 
@@ -71,9 +71,31 @@ def test_labels_stand_in_articulatory_order_with_every_count() -> None:
         assert drawn[row, column] == str(counts[row, column])
 
 
+def test_of_very_many_phonemes_those_with_the_most_errors_are_drawn() -> None:
+    names = [letter + marks for letter in CONSONANTS[:30] for marks in ("", "ʷ", "ʲ", "ˠ", "ˤ", "ʷː", "ʲː", "ˠː")]
+    rng = np.random.default_rng(0)
+    true = np.arange(3 * len(names)) % len(names)
+    predicted = np.where(true % 2 == 0, (true + 2 * rng.integers(1, 9, size=len(true))) % len(names), true)
+    assert len(names) > 2 * MAX_SHOWN
+    found = score([names[i] for i in true], [names[i] for i in predicted], n_bootstrap=5)
+    shown = most_confused(found.labels, found.confusion)
+    assert len(shown) == MAX_SHOWN and shown == articulation_order(shown)
+    errors = {p.phoneme: p.n for p in found.phonemes if p.f1 < 1}
+    assert set(shown) <= set(errors), "phonemes without an error are left out first"
+    (axes,) = confusion_figure(found).axes
+    assert [tick.label1.get_text() for tick in axes.yaxis.get_major_ticks()] == [drawable(label) for label in shown]
+    assert f"The {MAX_SHOWN} of {len(found.labels)} phonemes with the most errors" in texts(axes)[-1].replace("\n", " ")
+    # The shade is the share of all tokens of the row, also of those in columns that are not drawn.
+    places = [found.labels.index(label) for label in shown]
+    drawn, whole = axes.collections[0].get_array(), cell_colours(found.confusion, found.confusion.sum(1))
+    np.testing.assert_array_equal(drawn, whole[np.ix_(places, places)])
+    few = score(["p", "t"], ["p", "p"], n_bootstrap=5)
+    assert most_confused(few.labels, few.confusion) == ["p", "t"]
+
+
 def test_right_is_blue_confused_orange_and_more_of_a_row_darker() -> None:
     counts = np.array([[8, 2, 0], [1, 9, 90], [0, 0, 0]])
-    colours = cell_colours(counts)
+    colours = cell_colours(counts, counts.sum(1))
     red, blue = colours[..., 0], colours[..., 2]
     assert (blue[[0, 1], [0, 1]] > red[[0, 1], [0, 1]]).all()
     assert (red[[0, 1, 1], [1, 0, 2]] > blue[[0, 1, 1], [1, 0, 2]]).all()
@@ -83,7 +105,9 @@ def test_right_is_blue_confused_orange_and_more_of_a_row_darker() -> None:
     assert (colours[2] == colours[2, 0]).all()
     assert colours[2, 0, 0] < 1
     (axes,) = confusion_figure(score(["p", "p", "s"], ["p", "p", "p"], n_bootstrap=5)).axes
-    np.testing.assert_array_equal(axes.collections[0].get_array(), cell_colours(np.array([[2, 0], [1, 0]])))
+    np.testing.assert_array_equal(
+        axes.collections[0].get_array(), cell_colours(np.array([[2, 0], [1, 0]]), np.array([2, 1]))
+    )
     assert axes.get_ylim() == (1.5, -0.5)  # the first row on top
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from mtl_speech.figures import MAX_SHOWN
 from mtl_speech.findings import Details
 from mtl_speech.html_report import confusion_matrix, curve_ticks, log_scale, phoneme_rows, render, shade
 from mtl_speech.metrics import score
@@ -152,6 +153,22 @@ def test_rows_and_matrix_are_ordered_and_grouped_by_articulation(data: dict[str,
         assert [cell["right"] for cell in row["cells"]] == [other == row["phoneme"] for other in matrix["labels"]]
 
 
+def test_a_page_of_very_many_phonemes_stays_small() -> None:
+    names = [c + mark for c in "pbtdkɡmnszfvljw" for mark in ("", "ː", "ʰ", "ʷ", "ʲ", "ˠ", "ˤ", "ʷː", "ʲː", "ʰː")]
+    names += [v + mark for v in "iyɨʉɯueøɘɵɤoəɛœɜʌɔæaɑ" for mark in ("", "ː", "\u0303", "\u0330", "\u0324", "\u0303ː")]
+    true = [name for name in names for _ in range(4)]
+    predicted = [names[(i + 7 * (k % 2)) % len(names)] for i in range(len(names)) for k in range(4)]
+    scores = score(true, predicted, n_bootstrap=5)
+    found = report_data(scores, settings={}, command="mtl-speech evaluate")
+    text = render(found)
+    Page(text)
+    assert len(names) > 2 * MAX_SHOWN and len(text) < 500_000
+    assert f"The {MAX_SHOWN} of {len(names)} phonemes with the most errors" in text
+    for row in confusion_matrix(found)["rows"]:
+        assert row["n"] == 4, "tokens of the whole row"
+    assert len(phoneme_rows(found)) == len(names)
+
+
 def test_tables_and_pictures_can_be_read_aloud(text: str, page: Page) -> None:
     assert text.count("<caption>") == len(page.of("table")) >= 8
     assert all(th.get("scope") in ("col", "row", "colgroup", "rowgroup") for th in page.of("th"))
@@ -202,6 +219,16 @@ def test_the_curriculum_and_a_changed_base_are_told_as_they_are(text: str) -> No
     off = replace(details, curriculum=False, base=replace(details.base, sha256_after="cd" * 32))
     other = render(report_data(scores_of(tokens), settings={}, command="", details=off))
     assert "The curriculum was off" in other and "this is a fault" in other and "bit for bit" not in other
+
+
+def test_the_curve_says_when_the_experiment_was_scored_on_more_tokens(text: str) -> None:
+    assert "it had no example of among them" not in text
+    tokens = example_tokens()
+    details = example_details(tokens)
+    assert details.curve is not None
+    fewer = replace(details, curve=replace(details.curve, n=len(tokens) - 5))
+    other = render(report_data(scores_of(tokens), settings={}, command="", details=fewer))
+    assert f", over all {len(tokens)} test tokens, those of phonemes that it had no example of among them" in other
 
 
 def test_the_same_report_gives_the_same_page(tmp_path: Path, text: str) -> None:

@@ -23,9 +23,9 @@ PACKAGE = ROOT / "mtl_speech"
 
 # A module imports only from modules before it. `corpora` stands for the modules in that folder.
 ORDER = """
-    errors files plain logs settings config options languages phone_sets articulation phonemes audio corpus
-    corrections intervals corpora features crops augment views episodes hard_classes encoder scale_shift segmenter
-    segmental learner metrics figures pack_files pack earlier transcription transcript_files transcript_elan
+    errors files lock plain logs settings config options languages phone_sets articulation phonemes audio corpus
+    corrections intervals corpora cache features crops augment views episodes hard_classes encoder scale_shift segmenter
+    segmental learner metrics figures pack_files pack checkpoint earlier transcription transcript_files transcript_elan
     sequence_metrics recordings word_list suggest base pretrain meta_train strategy base_learning zero_shot
     language_pack transcribe evaluate adapt ablate tokens clips forgetting learning_curve findings html_report
     report results demo run compare start workflows transcribing suggesting training inspection recipe console cli __main__

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from mtl_speech import learning_curve as module
 from mtl_speech.adapt import Fold, adapt_fold
+from mtl_speech.base_learning import StepChoice
 from mtl_speech.config import AdaptConfig
 from mtl_speech.features import SegmentStore
 from mtl_speech.learner import MetaLearner
@@ -63,6 +65,19 @@ def test_it_ends_where_the_experiment_is_when_phi_stays(fold: Fold, curve: Learn
     assert curve.n == run.scores.n
 
 
+def test_what_the_experiment_embedded_and_chose_is_not_done_again(
+    fold: Fold, curve: LearningCurve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = adapt_fold(strategy(fold), fold, CONFIG, meta_config())
+    known = replace(run, choice=replace(run.choice, steps=0, rate=1.0))
+    monkeypatch.setattr("mtl_speech.learning_curve.embed_segments", lambda *_: pytest.fail("embedded again"))
+    assert learning_curve(strategy, [fold], CONFIG, adapted=[run]) == curve
+    other = learning_curve(strategy, [fold], CONFIG, adapted=[known])
+    assert other is not None and other.points[:-1] == curve.points[:-1]
+    moved = adapt_fold(strategy(fold), fold, replace(CONFIG, meta_steps=1), meta_config())
+    assert run.embedded is not None and moved.embedded is None
+
+
 def test_the_test_tokens_choose_nothing(fold: Fold, curve: LearningCurve) -> None:
     """With other labels in the test the same heads are learned: their accuracy changes as the labels do."""
     labels = fold.test.label
@@ -70,6 +85,26 @@ def test_the_test_tokens_choose_nothing(fold: Fold, curve: LearningCurve) -> Non
     again, other_curve = (learning_curve(strategy, [each], CONFIG) for each in (fold, other))
     assert again == curve
     assert other_curve is not None and other_curve.points[-1].macro_f1 < curve.points[-1].macro_f1
+
+
+def test_many_examples_are_drawn_once_and_choose_nothing(
+    fold: Fold, curve: LearningCurve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time is what choosing and drawing cost: from many examples on both end, and the points stay."""
+    chosen: list[int] = []
+
+    def choose(part: object, index: torch.Tensor, seed: int) -> StepChoice:
+        chosen.append(len(index))
+        return StepChoice(2)
+
+    monkeypatch.setattr(module, "_choose", choose)
+    monkeypatch.setattr(module, "CHOOSE_UP_TO", curve.points[1].examples)
+    monkeypatch.setattr(module, "DRAW_UP_TO", curve.points[0].examples)
+    found = learning_curve(strategy, [fold], CONFIG, n_bootstrap=20)
+    assert found is not None
+    assert chosen == [point.examples for point in curve.points[:2]]
+    assert [p.n_draws for p in found.points] == [N_DRAWS] + [1] * (len(curve.points) - 1)
+    assert [(p.shots, p.examples) for p in found.points] == [(p.shots, p.examples) for p in curve.points]
 
 
 def test_folds_are_counted_together(fold: Fold) -> None:

@@ -61,6 +61,11 @@ def test_plain_values_of_all_kinds() -> None:
         ("https://osf.io/t957v/files", "https://osf.io/t957v/files"),
         ("/p/, /tʃ/ and /d͡ʒ/ against /ts/-/dz/", "/p/, /tʃ/ and /d͡ʒ/ against /ts/-/dz/"),
         ("3/4 of macro/micro/all", "3/4 of macro/micro/all"),
+        ("/media/Ana Maria/Field (2)/x.wav: no samples", "…/x.wav: no samples"),
+        ("'/media/Ana Maria/Field notes' --seed 1", "'…/Field notes' --seed 1"),
+        ("--data /media/Ana Maria/pa --test a/b", "--data …/pa --test a/b"),
+        (r"C:\Users\Ana Maria\a.wav: no samples", "…/a.wav: no samples"),
+        ('File "/usr/lib/python3/a.py", line 3', 'File "…/a.py", line 3'),
     ],
 )
 def test_only_absolute_paths_are_shortened(text: str, expected: str) -> None:

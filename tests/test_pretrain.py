@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,14 @@ import torch
 from torch.nn import functional as F
 
 from mtl_speech.articulation import articulatory_features
+from mtl_speech.cache import FeatureCache
 from mtl_speech.config import EncoderConfig, PretrainConfig
 from mtl_speech.crops import CropBatches
 from mtl_speech.encoder import FrameBatchNorm
 from mtl_speech.features import SegmentStore
 from mtl_speech.pretrain import PretrainBrain, PretrainModel, predict_segments, pretrain, segment_scores
-from tests.helpers import frozen_bytes, make_store
+from mtl_speech.views import make_views
+from tests.helpers import frozen_bytes, make_store, toy_corpus
 
 ENCODER = EncoderConfig(channels=8, blocks=1, embedding_size=12, dropout=0.1)
 CONFIG = PretrainConfig(epochs=3, batch_frames=400, crop_lengths=(48, 96), pretrain_lr=0.01, average_decay=0.9)
@@ -71,6 +74,17 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
         weights.append(frozen_bytes(model))
     assert weights[0] == weights[1]
     assert all(weights[0][name] != weights[2][name] for name in weights[0] if name.endswith("weight"))
+
+
+def test_workers_and_a_full_cache_change_no_weight(tmp_path: Path) -> None:
+    recordings = toy_corpus(tmp_path / "c", 6, 2, "as")
+    config = replace(CONFIG, epochs=2, crop_lengths=(40,), batch_frames=120)
+    found = []
+    for workers, folder in ((0, "one"), (1, "two"), (2, "two"), (2, "three")):
+        views = make_views(recordings, TABLE, 2, 1, 0, cache=FeatureCache(tmp_path / folder))
+        model, history = pretrain(views, corpus(3, 2), ENCODER, replace(config, workers=workers))
+        found.append((frozen_bytes(model), [row["train_loss"] for row in history]))
+    assert all(each == found[0] for each in found[1:])
 
 
 # Losses

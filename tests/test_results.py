@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from mtl_speech.adapt import NONE_TO_TEST_ON
 from mtl_speech.corpora import read_corpus
 from mtl_speech.corpora.textgrid import write_textgrid
+from mtl_speech.metrics import NotScored, score
 from mtl_speech.pack import load_pack
+from mtl_speech.results import pooled_scores
 from mtl_speech.tokens import read_tokens
 from tests.command_line import labelled_folder, report, run, save_base
 from tests.helpers import toy_recording
@@ -30,6 +34,14 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     test = ["--data", folder / "test", "--clips"]
     run("evaluate", folder / "adapted" / "pack", *test, *base, "--output-dir", folder / "evaluated")
     return folder
+
+
+def test_a_phoneme_of_one_recording_is_not_scored_for_want_of_one_to_learn_from() -> None:
+    """In cross-validation: whichever fold comes first."""
+    rest = {"true": ("p",), "predicted": ("p",), "groups": ("u",)}
+    none = [NotScored("b", 2, reason) for reason in (NONE_TO_TEST_ON, "no example left to learn from", NONE_TO_TEST_ON)]
+    runs = [SimpleNamespace(**rest, scores=score(["p"], ["p"], not_scored=[each], n_bootstrap=2)) for each in none]
+    assert pooled_scores(runs, 0).not_scored == (none[1],)  # type: ignore[arg-type]
 
 
 def page(folder: Path) -> str:

@@ -251,3 +251,40 @@ def test_distance_from_the_identity(granularity: str) -> None:
             second.scale[1] = 0.5
             expected = 9.0 + 0.25 * second.scale[1].numel()
     assert float(distance_from_identity(layers.values()).detach()) == pytest.approx(expected, rel=1e-5)
+
+
+# What channel Φ costs
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(5, 1), (3, 1), (3, 2)])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("smallest", [0.3, 0.0])  # a scale of 0 cannot be divided by
+def test_gradients_of_channel_phi_are_those_of_the_plain_formulation(
+    kernel: int, stride: int, bias: bool, smallest: float
+) -> None:
+    conv = FrameConv(6, 5, kernel, stride, padding=kernel // 2, bias=bias).double().requires_grad_(False)
+    layer = ScaleShift(conv, "channel")
+    with torch.no_grad():
+        layer.scale.copy_(torch.tensor([smallest, -0.7, 1.0, 2.5, 1.3]))
+        layer.shift.copy_(torch.linspace(-1, 1, 5))
+    x = torch.randn(3, 11, 6, dtype=torch.float64, generator=seeded(3)).requires_grad_()
+    weight, shift = conv.weight * layer.scale.view(-1, 1, 1), layer.shift
+    plain = conv.convolve(x, weight, shift if conv.bias is None else conv.bias + shift)
+    found = layer(x)
+    torch.testing.assert_close(found, plain, rtol=0, atol=1e-12)
+    direction = torch.randn(plain.shape, dtype=torch.float64, generator=seeded(4))
+    wanted = (x, layer.scale, layer.shift)
+    for ours, expected in zip(
+        torch.autograd.grad(found, wanted, direction), torch.autograd.grad(plain, wanted, direction), strict=True
+    ):
+        assert float(expected.abs().max()) > 0.1
+        torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-10)
+
+
+def test_channel_phi_keeps_its_output_and_not_its_input() -> None:
+    layer = ScaleShift(FrameConv(6, 6, 3, padding=1), "channel")
+    kept: list[int] = []
+    x = torch.randn(4, 50, 6, generator=seeded(5)).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.data_ptr()) or t, lambda t: t):
+        z = layer(x)
+    assert z.data_ptr() in kept and x.data_ptr() not in kept

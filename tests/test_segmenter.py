@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mtl_speech import segmenter as module
+from mtl_speech.audio import MEL_BANDS
 from mtl_speech.features import MARGIN, SegmentStore
 from mtl_speech.segmenter import Segmenter, frame_targets, learn_timing, train_segmenter, tune_segmenter
 from tests.helpers import GAP_FRAMES, TOKEN_FRAMES, frozen_bytes, make_store, seeded, tiny_encoder
@@ -91,3 +92,16 @@ def test_durations_are_means_shrunk_towards_all_phonemes() -> None:
     assert timing.log_duration.tolist() == pytest.approx(expected, abs=1e-5)
     residuals = [logs[0] - expected[1]] * 2 + [logs[2] - expected[0]]
     assert timing.spread == pytest.approx(max(0.1, math.sqrt(sum(r * r for r in residuals) / 3)), abs=1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_the_segmenter_sees_as_far_as_it_says_and_no_further(stride: int) -> None:
+    segmenter = Segmenter(6, stride).eval()
+    frames, below = torch.randn(1, 40, 6), torch.randn(1, 40 * stride, MEL_BANDS)
+    whole = segmenter(frames, below)
+    for sees, same in ((module.SEES, True), (module.SEES - 1, False)):
+        begin, end = 10 - sees, 30 + sees
+        part = segmenter(frames[:, begin:end], below[:, begin * stride : end * stride])[
+            :, sees * stride : -sees * stride
+        ]
+        assert torch.allclose(part, whole[:, 10 * stride : 30 * stride], atol=1e-5) == same

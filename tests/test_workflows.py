@@ -18,6 +18,7 @@ from mtl_speech.demo import CAVEAT, is_synthetic
 from mtl_speech.language_pack import load_language
 from mtl_speech.pack import load_pack, pack_hash
 from mtl_speech.strategy import load_learner
+from mtl_speech.tokens import read_tokens
 from tests.command_line import INVENTORY, labelled_folder, report, run, save_base
 from tests.helpers import toy_recording
 
@@ -195,8 +196,8 @@ def test_adapt_tests_on_the_folder_given_and_never_scores_too_few(shared: Path, 
     assert {p["phoneme"] for p in found["phonemes"]} == set(INVENTORY)
     missing = {item["phoneme"]: (item["n_examples"], item["reason"]) for item in found["not_scored"]}
     assert missing == {
-        "s": (3, "fewer than 3 example(s) to learn from"),
-        "u": (1, "fewer than 3 example(s) to learn from"),
+        "s": (3, "fewer than 3 examples left to learn from"),
+        "u": (1, "fewer than 3 examples left to learn from"),
     }
 
 
@@ -383,6 +384,9 @@ def test_phonemes_of_the_inventory_without_an_example_are_zero_shot_everywhere(s
     run("evaluate", folder / "pack", "--data", test, "--base", shared / "base", "-q")
     again = report(Path("results/evaluate-sw-0/0"))["scores"]["phonemes"]
     assert [p["phoneme"] for p in again if p["zero_shot"]] == ["ɖ"]
+    for tokens in (read_tokens(folder), read_tokens(Path("results/evaluate-sw-0/0"))):
+        assert {t.remark for t in tokens if t.predicted in ("ɖ", "t͡ʃ")} <= {"zero-shot"}
+        assert {t.remark for t in tokens if t.predicted not in ("ɖ", "t͡ʃ")} == {""}
 
 
 def test_an_inventory_that_cannot_be_used_is_refused_before_any_work(shared: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-from mtl_speech.corpora.intervals import Interval, Labels, read_text
+from mtl_speech.corpora.intervals import Interval, Labels, lines_of
 from mtl_speech.corpus import Problem
 from mtl_speech.errors import DataError
 
@@ -23,7 +23,7 @@ def read_labels(path: Path) -> tuple[dict[str, Labels], tuple[Problem, ...]]:
     """
     phones: defaultdict[str, list[Interval]] = defaultdict(list)
     problems: list[Problem] = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(lines_of(path), start=1):
         if not line.strip() or line.startswith(";;"):
             continue
         fields = line.split()
@@ -34,5 +34,5 @@ def read_labels(path: Path) -> tuple[dict[str, Labels], tuple[Problem, ...]]:
             reason = f"'{line[:60]}' is not 'recording channel start duration label'; left out"
             problems.append(Problem(path, reason, interval=number))
     if not phones:
-        raise DataError(f"{path}: no line of the form 'recording channel start duration label'")
+        raise DataError(f"{path}: no line of the form 'recording channel start duration label' (seconds, with a point)")
     return {name: Labels(path, name, tuple(lines)) for name, lines in phones.items()}, tuple(problems)

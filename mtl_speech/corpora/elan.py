@@ -16,9 +16,13 @@ from mtl_speech.audio import AUDIO_SUFFIXES
 from mtl_speech.corpora.intervals import Interval, Labels, labels_of_tiers
 from mtl_speech.corpus import Problem
 from mtl_speech.errors import DataError
+from mtl_speech.files import read_limited
+from mtl_speech.phonemes import MAX_LABEL
 
 MAX_BYTES = 64 << 20  # a file of two hours with ten tiers has under 40 MB
 MAX_DEPTH = 16  # ELAN's own files have 5 levels
+MAX_ELEMENTS = 1_000_000  # the same two hours have 600,000
+MAX_ATTRIBUTES = 64  # of an element; ELAN's own have 8
 
 Span = tuple[float, float]
 
@@ -44,10 +48,12 @@ def read_labels(path: Path) -> Labels:
         for number, annotation in enumerate(annotations, 1):
             label, own = (annotation.findtext("ANNOTATION_VALUE") or "").strip(), annotation.get("ANNOTATION_ID", "")
             if own not in spans:
-                problems.append(Problem(path, f"'{label}' has no time; left out", name, number))
+                problems.append(Problem(path, f"'{label[:MAX_LABEL]}' has no time; left out", name, number))
                 continue
             if own in guessed:
-                reason = f"'{label}' has no time of its own: it gets an even share of the time that is there"
+                reason = (
+                    f"'{label[:MAX_LABEL]}' has no time of its own: it gets an even share of the time that is there"
+                )
                 problems.append(Problem(path, reason, name, number, used=True))
             intervals.append(Interval(*spans[own], label, number))
         tiers.append((name, tuple(intervals)))
@@ -65,15 +71,13 @@ def read_eaf(path: Path) -> Element:
     Raises:
         DataError: as above, or the file is no .eaf, or its times are not milliseconds from the begin of the recording.
     """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path}: {path.stat().st_size >> 20} MB is too large for annotations of one recording")
-        raw = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    _check_xml(path, raw)
+    raw = read_limited(path, MAX_BYTES, "the annotations of one recording")
     parser = ElementTree.XMLParser(target=ElementTree.TreeBuilder(insert_comments=True))
-    root = ElementTree.fromstring(raw, parser)
+    try:
+        _check_xml(path, raw)
+        root = ElementTree.fromstring(raw, parser)
+    except (expat.ExpatError, ElementTree.ParseError, LookupError, ValueError) as error:
+        raise DataError(f"{path}: not an ELAN file ({error}): save it again from ELAN") from None
     if root.tag != "ANNOTATION_DOCUMENT" or root.find("TIME_ORDER") is None:
         raise DataError(f"{path}: not an ELAN file (its root is <{root.tag[:40]}>): save it again from ELAN")
     header = root.find("HEADER")
@@ -89,15 +93,20 @@ def read_eaf(path: Path) -> Element:
 
 
 def _check_xml(path: Path, raw: bytes) -> None:
-    """Raise DataError for what is no XML, has a document type, or is nested deeply; nothing is kept of the text."""
-    parser = expat.ParserCreate()
-    depth = 0
+    """Raise DataError for what has a document type, is nested deeply or has too much in it; nothing is kept of the text.
 
-    def begin(*_: object) -> None:
-        nonlocal depth
-        depth += 1
+    Raises ExpatError, LookupError or ValueError for what is no XML.
+    """
+    parser = expat.ParserCreate()
+    depth = count = 0
+
+    def begin(_: str, attributes: Mapping[str, str]) -> None:
+        nonlocal depth, count
+        depth, count = depth + 1, count + 1
         if depth > MAX_DEPTH:
             raise DataError(f"{path}: not an ELAN file: nested more than {MAX_DEPTH} levels deep")
+        if count > MAX_ELEMENTS or len(attributes) > MAX_ATTRIBUTES:
+            raise DataError(f"{path}: has too many elements or attributes for the annotations of one recording")
 
     def end(_: str) -> None:
         nonlocal depth
@@ -108,10 +117,7 @@ def _check_xml(path: Path, raw: bytes) -> None:
 
     parser.StartElementHandler, parser.EndElementHandler = begin, end
     parser.StartDoctypeDeclHandler = refuse
-    try:
-        parser.Parse(raw, True)
-    except (expat.ExpatError, LookupError, ValueError) as error:
-        raise DataError(f"{path}: not an ELAN file ({error}): save it again from ELAN") from None
+    parser.Parse(raw, True)
 
 
 def _times(root: Element) -> tuple[dict[str, Span], set[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from mtl_speech.audio import AUDIO_SUFFIXES
 from mtl_speech.corpora import ctm, elan, textgrid, timit
 from mtl_speech.corpora.intervals import MACHINE_LABELS, Labels, MissingPhones
 from mtl_speech.corpus import Problem
-from mtl_speech.errors import DataError
+from mtl_speech.errors import DataError, printable
 
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 
@@ -43,8 +44,14 @@ def has_audio(folder: Path) -> bool:
 
 def scan(folder: Path, track: Progress) -> Contents:
     """Find the recordings below a folder and read the labels of each. `track` wraps the long loop."""
-    files = sorted(files_below(folder))
     contents = Contents()
+    files = []
+    for path in sorted(files_below(folder)):
+        reason = unusable_name(path, folder) if path.suffix.lower() in (*_STEM_SUFFIXES, ".ctm") else None
+        if reason is None:
+            files.append(path)
+        else:
+            contents.problems.append(Problem(path, reason))
     _find_recordings(folder, files, contents)
     _read_ctm(folder, [path for path in files if path.suffix.lower() == ".ctm"], contents)
     labels = [(key_of(folder, path), path) for path in files if path.suffix.lower() in LABEL_SUFFIXES]
@@ -76,12 +83,23 @@ def files_below(folder: Path) -> Iterator[Path]:
         yield from (Path(root, name) for name in names if not name.startswith("."))
 
 
+def unusable_name(path: Path, folder: Path) -> str | None:
+    """Why a file below `folder` cannot be a recording or its labels, by its name alone."""
+    name = str(path.relative_to(folder))
+    if printable(name) == name and "\n" not in name:
+        return None
+    return "its name, or a folder's, has a line break or another control character, or is not UTF-8: rename it"
+
+
 def key_of(folder: Path, path: Path) -> str:
-    """The id of the recording that a file belongs to: "a.WAV", "a.WAV.wav" and "a.TextGrid" belong to "a"."""
+    """The id of the recording that a file belongs to: "a.WAV", "a.WAV.wav" and "a.TextGrid" belong to "a".
+
+    In Unicode's composed form (NFC), since some systems write the names of files decomposed.
+    """
     relative = path.relative_to(folder)
     while relative.suffix.lower() in _STEM_SUFFIXES:
         relative = relative.with_suffix("")
-    return relative.as_posix()
+    return unicodedata.normalize("NFC", relative.as_posix())
 
 
 def _find_recordings(folder: Path, files: list[Path], contents: Contents) -> None:
@@ -162,11 +180,12 @@ def _read_ctm(folder: Path, paths: list[Path], contents: Contents) -> None:
 def _ctm_by_key(path: Path, contents: Contents) -> dict[str, Labels]:
     """The labels of a CTM file by the id of the recording; it may be named by its id or by its file name alone."""
     try:
-        named, problems = ctm.read_labels(path)
+        read, problems = ctm.read_labels(path)
     except DataError as error:
         contents.problems.append(Problem(path, str(error).removeprefix(f"{path}: ")))
         return {}
     contents.problems.extend(problems)
+    named = {unicodedata.normalize("NFC", name): labels for name, labels in read.items()}
     stems = Counter(key.rpartition("/")[2] for key in contents.recordings)
     keys = {key.rpartition("/")[2]: key for key in contents.recordings if stems[key.rpartition("/")[2]] == 1}
     keys |= {key: key for key in contents.recordings}

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mtl_speech.corpus import Problem, Segment
 from mtl_speech.errors import DataError
-from mtl_speech.phonemes import UnmappableLabel, is_modifier, is_silence, normalise_ipa, to_ipa
+from mtl_speech.files import read_limited
+from mtl_speech.phonemes import MAX_LABEL, UnmappableLabel, is_modifier, is_silence, normalise_ipa, to_ipa
 
 ROUNDING = 0.001  # seconds: differences up to this are rounding, adjusted without a word
 TOLERANCE = 0.020  # seconds: overlaps and overruns up to this are adjusted and reported as used; beyond it left out
 MISMATCH = 0.1  # seconds: label file and recording may differ by so much without a word
-MAX_TEXT_BYTES = 256 << 20  # a CTM file of a thousand hours of speech has about so much
+MAX_TEXT_BYTES = 256 << 20  # more than MAX_LINES lines of a CTM file have
+MAX_LINES = 5_000_000  # the phones of 140 hours
 MACHINE_LABELS = "phones-pred"  # the tier of a transcription: never taken for labels that a person has checked
 _PHONE_TIERS = ("phones", "phone", "phonemes", "phoneme", "segments")
 _WORD_TIERS = ("words", "word")
@@ -24,7 +27,7 @@ class MissingPhones(DataError):
     """A label file without a tier of phones."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Interval:
     """A labelled time span in seconds; `number` is its 1-based place in the file (interval or line)."""
 
@@ -69,7 +72,7 @@ def labels_of_tiers(
             f"{path}: the tier '{MACHINE_LABELS}' holds machine labels: check them and rename the tier to 'phones'"
         )
     if index is None:
-        listed = ", ".join(f"'{name}'" for name in names[:8]) or "none"
+        listed = ", ".join(f"'{name[:MAX_LABEL]}'" for name in names[:8]) or "none"
         raise MissingPhones(f"{path}: no 'phones' tier ({kind}: {listed}): name the tier of phonemes 'phones'")
     name = names[index]
     found = list(problems)
@@ -105,7 +108,7 @@ class _Findings:
     problems: list[Problem] = field(default_factory=list)
 
     def add(self, interval: Interval, reason: str, used: bool = False) -> None:
-        named = f"'{interval.label}' " if interval.label else ""
+        named = f"'{interval.label[:MAX_LABEL]}' " if interval.label else ""
         self.problems.append(Problem(self.file, named + reason, self.tier, interval.number, used))
 
 
@@ -127,7 +130,8 @@ def find_segments(labels: Labels, duration: float, phone_set: str) -> tuple[tupl
     inside = [kept for each, found in tried if (kept := _within(each, duration, found)) is not None]
     result: list[Segment] = []
     for interval in _disjoint(inside, findings):
-        if is_modifier(interval.label) and result and interval.start - result[-1].end <= ROUNDING:
+        touches = bool(result) and interval.start - result[-1].end <= ROUNDING
+        if touches and is_modifier(interval.label) and len(result[-1].phoneme) < MAX_LABEL:
             joined = normalise_ipa(result[-1].phoneme + interval.label)
             result[-1] = replace(result[-1], phoneme=joined, end=interval.end)
             findings.add(interval, f"is no phoneme of its own: joined to the one before it as '{joined}'", used=True)
@@ -185,32 +189,42 @@ def _disjoint(intervals: Sequence[Interval], findings: _Findings) -> list[Interv
         if overlap > TOLERANCE or overlap >= shortest:
             for one, other in ((furthest, here), (index, before)):
                 if one not in doubtful:
-                    findings.add(ordered[one], f"overlaps '{other.label}' (interval {other.number}); left out")
+                    findings.add(
+                        ordered[one], f"overlaps '{other.label[:MAX_LABEL]}' (interval {other.number}); left out"
+                    )
                     doubtful.add(one)
         elif overlap > 0:
             boundary = here.start + (overlap / 2 if overlap > ROUNDING else 0.0)
             ordered[furthest], ordered[index] = replace(before, end=boundary), replace(here, start=boundary)
             if overlap > ROUNDING:
                 findings.add(
-                    here, f"overlaps '{before.label}' by {1000 * overlap:.0f} ms; split in the middle", used=True
+                    here,
+                    f"overlaps '{before.label[:MAX_LABEL]}' by {1000 * overlap:.0f} ms; split in the middle",
+                    used=True,
                 )
         if ordered[index].end > ordered[furthest].end:
             furthest = index
     return [interval for index, interval in enumerate(ordered) if index not in doubtful]
 
 
-def read_text(path: Path) -> str:
-    """A text file of labels, UTF-8 or Latin-1.
+def lines_of(path: Path) -> list[str]:
+    """The lines of a text file of labels, ended by CR, LF or both.
 
     Raises:
         DataError: unreadable, or larger than any label file.
     """
-    try:
-        if path.stat().st_size > MAX_TEXT_BYTES:
-            raise DataError(f"{path}: {path.stat().st_size >> 20} MB is too large for a label file")
-        raw = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    raw = read_limited(path, MAX_TEXT_BYTES, "a label file")
+    if max(raw.count(b"\n"), raw.count(b"\r")) > MAX_LINES:
+        raise DataError(f"{path}: more than {MAX_LINES:,} lines are too many for a label file: divide it")
+    return re.split(r"\r\n|\r|\n", decoded(raw))
+
+
+def decoded(raw: bytes) -> str:
+    """The text of a label file: UTF-8, UTF-16 with or without a byte-order mark, or else Latin-1."""
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return raw.decode("utf-16", errors="replace")
+    if b"\0" in raw[:4]:
+        return raw.decode("utf-16-be" if raw[:1] == b"\0" else "utf-16-le", errors="replace")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError:

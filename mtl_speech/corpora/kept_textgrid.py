@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mtl_speech.corpora.textgrid import Malformed, Tokens, decoded, header
+from mtl_speech.corpora.textgrid import Malformed, Tokens, header, read_text
 from mtl_speech.errors import DataError
 
 INTERVALS, POINTS = "IntervalTier", "TextTier"
@@ -38,7 +38,7 @@ def read_whole(path: Path) -> KeptTextGrid:
     Raises:
         DataError: no TextGrid, or one that breaks off, goes wrong or goes on after its last tier, so that it cannot be kept whole.
     """
-    text = decoded(path)
+    text = read_text(path)
     if "\ufffd" in text or re.search("[\x80-\x9f]", text):
         raise DataError(f"{path}: is neither UTF-8, UTF-16 nor Latin-1 throughout: save it again from Praat, as UTF-8")
     tokens = Tokens(text)

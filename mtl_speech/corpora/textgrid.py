@@ -8,17 +8,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mtl_speech.corpora.intervals import Interval, Labels, labels_of_tiers
+from mtl_speech.corpora.intervals import Interval, Labels, decoded, labels_of_tiers
 from mtl_speech.corpus import Problem
 from mtl_speech.errors import DataError
+from mtl_speech.files import read_limited
 
 MAX_BYTES = 64 << 20  # a TextGrid of an hour has under 10 MB
+MAX_VALUES = 4_000_000  # numbers and strings: the phones and words of ten hours have under 2 million
 
 # Praat reads numbers and quoted strings that stand free, and <flags>; all else is decoration. So long and short files
 # are one format.
 _TOKEN = re.compile(
-    r'"([^"]*(?:""[^"]*)*)"|(?<!\S)([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?!\S)|(<exists>|<absent>)|![^\n]*'
+    r'"([^"]*(?:""[^"]*)*)"|(?<!\S)([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)(?!\S)|(<exists>|<absent>)|![^\r\n]*'
 )
+
+
+_COMMA = re.compile(r"(?<!\S)\d+,\d+(?!\S)")
+_LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 @dataclass(frozen=True)
@@ -48,13 +54,16 @@ class Tokens:
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._position = 0
+        self._position = self._count = 0
         self._matches: Iterator[re.Match[str]] = _TOKEN.finditer(text)
 
     def _next(self) -> re.Match[str]:
         for match in self._matches:
             if match.lastindex is not None:  # not a comment
                 self._position = match.start()
+                self._count += 1
+                if self._count > MAX_VALUES:
+                    raise Malformed(f"it has more than {MAX_VALUES:,} numbers and strings")
                 return match
         self._position = len(self._text)
         raise Malformed("the file ends")
@@ -62,7 +71,7 @@ class Tokens:
     def string(self) -> str:
         match = self._next()
         if match.group(1) is None:
-            raise Malformed(f"text in quotes expected, not {match.group()!r}")
+            raise Malformed(f"text in quotes expected, not {match.group()[:40]!r}")
         return match.group(1).replace('""', '"')
 
     def numeral(self) -> str:
@@ -89,8 +98,13 @@ class Tokens:
                 raise Malformed(f"the end is expected, not {match.group()[:40]!r}")
 
     @property
+    def hint(self) -> str:
+        """What to do besides where numbers are written with a comma; else nothing."""
+        return ", with a point in its numbers, not a comma" if _COMMA.search(self._text) else ""
+
+    @property
     def line(self) -> int:
-        return self._text.count("\n", 0, self._position) + 1
+        return len(_LINE_END.findall(self._text, 0, self._position)) + 1
 
 
 def read_textgrid(path: Path) -> TextGrid:
@@ -101,12 +115,12 @@ def read_textgrid(path: Path) -> TextGrid:
     Raises:
         DataError: no TextGrid, a binary one, or larger than any real one.
     """
-    tokens = Tokens(decoded(path))
+    tokens = Tokens(read_text(path))
     try:
         _, end, n_tiers = header(tokens)
     except Malformed as error:
         raise DataError(
-            f"{path}: not a Praat TextGrid (line {tokens.line}: {error}): save it again from Praat"
+            f"{path}: not a Praat TextGrid (line {tokens.line}: {error}): save it again from Praat{tokens.hint}"
         ) from None
     tiers: list[tuple[str, list[Interval]]] = []
     problems: list[Problem] = []
@@ -116,7 +130,7 @@ def read_textgrid(path: Path) -> TextGrid:
             count += 1
             _read_tier(tokens, tiers)
     except Malformed as error:
-        reason = f"line {tokens.line}: {error}, in tier {count} of {n_tiers:.0f}; what follows is left out"
+        reason = f"line {tokens.line}: {error}, in tier {count} of {n_tiers:g}; what follows is left out"
         problems.append(Problem(path, reason))
     return TextGrid(path, float(end), tuple(Tier(name, tuple(items)) for name, items in tiers), tuple(problems))
 
@@ -166,26 +180,12 @@ def write_textgrid(path: Path, duration: float, tiers: Mapping[str, Sequence[tup
         beside.unlink(missing_ok=True)
 
 
-def decoded(path: Path) -> str:
-    """The text of a file in one of the encodings that Praat writes."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path}: {path.stat().st_size >> 20} MB is too large for a TextGrid of one recording")
-        raw = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+def read_text(path: Path) -> str:
+    """The text of a TextGrid, in one of the encodings that Praat writes. Raises DataError."""
+    raw = read_limited(path, MAX_BYTES, "a TextGrid of one recording")
     if raw.startswith(b"ooBinaryFile"):
         raise DataError(f"{path}: a binary TextGrid: save it in Praat as a text file")
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encoding = "utf-16"
-    elif b"\0" in raw[:4]:
-        encoding = "utf-16-be" if raw[:1] == b"\0" else "utf-16-le"
-    else:
-        encoding = "utf-8-sig"
-    try:
-        return raw.decode(encoding)
-    except UnicodeDecodeError:
-        return raw.decode("latin-1" if encoding == "utf-8-sig" else encoding, errors="replace")
+    return decoded(raw)
 
 
 def header(tokens: Tokens) -> tuple[str, str, float]:

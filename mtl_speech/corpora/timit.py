@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mtl_speech.corpora.intervals import Interval, Labels, read_text
+from mtl_speech.corpora.intervals import Interval, Labels, lines_of
 from mtl_speech.corpus import Problem
 from mtl_speech.errors import DataError
 from mtl_speech.phone_sets import TIMIT_CLOSURES
@@ -24,7 +24,9 @@ def read_labels(path: Path) -> Labels:
     problems: list[Problem] = []
     phones = _joined_closures(_read_lines(path, problems))
     if not phones:
-        raise DataError(f"{path}: no line of the form 'first-sample last-sample label'")
+        raise DataError(
+            f"{path}: no line of the form 'first-sample last-sample label' (samples of 16 kHz, not seconds)"
+        )
     word_file = next(
         (path.with_suffix(suffix) for suffix in (".WRD", ".wrd") if path.with_suffix(suffix).is_file()), None
     )
@@ -35,7 +37,7 @@ def read_labels(path: Path) -> Labels:
 def _read_lines(path: Path, problems: list[Problem]) -> list[Interval]:
     """One interval per line, with a problem for every line that is none."""
     result: list[Interval] = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(lines_of(path), start=1):
         if not line.strip():
             continue
         fields = line.split(maxsplit=2)

@@ -16,12 +16,14 @@ from prepare import prepare
 from table import as_json, markdown, results
 
 from mtl_speech.base import load_base
+from mtl_speech.corpus import Corpus
 from mtl_speech.evaluate import Trained, benchmark_tasks, meta_test, train_baseline, train_meta_transfer
-from mtl_speech.features import SegmentStore, build_store
+from mtl_speech.features import build_store
 from mtl_speech.files import atomic_write
 from mtl_speech.logs import progress_bar
 from mtl_speech.pack import save_pack
-from mtl_speech.recipe import begin_recipe
+from mtl_speech.recipe import begin_recipe, recipe_checkpoints
+from mtl_speech.run import CHECKPOINTS
 from mtl_speech.strategy import strategy_pack
 
 logger = logging.getLogger("mtl_speech.recipes")
@@ -45,22 +47,26 @@ def main(arguments: list[str]) -> None:
     base = load_base(Path(hparams["base"]) if hparams["base"] else None)
     meta, seed = hparams["meta"], hparams["seed"]
 
-    def store_of(part: str) -> SegmentStore:
-        return build_store(prepare(folder, languages[part], part, progress_bar), progress=progress_bar)
+    def corpora_of(part: str) -> list[Corpus]:
+        return prepare(folder, languages[part], part, progress_bar)
 
-    train, valid = store_of("train"), store_of("valid")
+    parts = {"training": corpora_of("train"), "validation": corpora_of("valid")}
+    train, valid = (build_store(corpora, progress=progress_bar) for corpora in parts.values())
+    transfer, curriculum = (
+        recipe_checkpoints(hparams, output, parts, base.pack, name) for name in ("meta-transfer", "curriculum")
+    )
     tasks = benchmark_tasks(valid, hparams["n_tasks"] // 2, hparams["n_seeds"] // 2, seed + 1)
     given = (base, train, valid, tasks)
     systems: list[Trained] = [
         train_baseline("baseline", *given, meta, whiten=False),
         train_baseline("baseline, whitened", *given, meta, whiten=True),
-        train_meta_transfer("+ meta-transfer", *given, replace(meta, hard_ratio=0.0), progress_bar),
-        train_meta_transfer("+ curriculum", *given, meta, progress_bar),
+        train_meta_transfer("+ meta-transfer", *given, replace(meta, hard_ratio=0.0), progress_bar, transfer),
+        train_meta_transfer("+ curriculum", *given, meta, progress_bar, curriculum),
     ]
     card = {"name": "voxangeles", "licence": "training data CC BY-NC 4.0: not for commercial use"}
     save_pack(strategy_pack(systems[-1].learner, base, meta, card), output / "strategy")
     logger.info("training ended after %.0f s; the test languages are read now", time.perf_counter() - started)
-    test = store_of("test")
+    test = build_store(corpora_of("test"), progress=progress_bar)
     test_tasks = benchmark_tasks(test, hparams["n_tasks"], hparams["n_seeds"], seed + 2)
     scored = [meta_test(system, test, test_tasks) for system in systems]
     names = [system.name for system in systems]
@@ -70,6 +76,9 @@ def main(arguments: list[str]) -> None:
     atomic_write(output / "table.json", as_json(data))
     atomic_write(output / "table.md", markdown(data))
     print(markdown(data))
+    for checkpoints in (transfer, curriculum):
+        checkpoints.clear()
+    (output / CHECKPOINTS).rmdir()
     logger.info("done in %.0f s", time.perf_counter() - started)
 
 

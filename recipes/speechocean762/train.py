@@ -20,7 +20,7 @@ from mtl_speech.files import atomic_write
 from mtl_speech.logs import progress_bar
 from mtl_speech.pack import save_pack
 from mtl_speech.pretrain import pretrain, segment_scores
-from mtl_speech.recipe import begin_recipe
+from mtl_speech.recipe import begin_recipe, recipe_checkpoints
 from mtl_speech.segmenter import train_segmenter
 from mtl_speech.views import make_views
 
@@ -37,12 +37,14 @@ def main(arguments: list[str]) -> None:
     started = time.perf_counter()
     hparams, output = begin_recipe(arguments)
     splits = prepare(Path(hparams["data_folder"]), progress_bar)
+    parts = {"training": [splits["train"]], "validation": [splits["valid"]]}
+    checkpoints = recipe_checkpoints(hparams, output, parts)
     phonemes = sorted(splits["train"].phoneme_counts())
     n_views, n_threads = 1 + hparams["n_augmented_views"], hparams["n_threads"]
     views = make_views(splits["train"], phonemes, n_views, n_threads, hparams["seed"], progress_bar)
     valid = build_store([splits["valid"]], phonemes, progress=progress_bar)
     logger.info("features ready after %.0f s", time.perf_counter() - started)
-    model, history = pretrain(views, valid, hparams["encoder"], hparams["pretrain"])
+    model, history = pretrain(views, valid, hparams["encoder"], hparams["pretrain"], checkpoints=checkpoints)
     segmenter = train_segmenter(model.encoder, views[0], hparams["seed"], progress_bar)
     tests = {"speechocean762 test speakers": splits["test"]}
     if hparams["second_test_folder"]:
@@ -64,6 +66,7 @@ def main(arguments: list[str]) -> None:
     }
     save_pack(base_pack(model.encoder, model.segment_head, tuple(phonemes), card, segmenter), output / "english")
     atomic_write(output / "history.json", json.dumps({"epochs": history, "scores": scores}, indent=1))
+    checkpoints.clear()
     logger.info("done in %.0f s: %s", time.perf_counter() - started, output / "english")
 
 

@@ -1,0 +1,210 @@
+"""What is fuzzed: every reader of a file that a person or a stranger gives, each as a function of the bytes of that file."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+
+from mtl_speech import corrections, word_list
+from mtl_speech.audio import audio_duration, check_audio, load_audio
+from mtl_speech.base import load_base
+from mtl_speech.config import MetaTrainConfig
+from mtl_speech.corpora import ctm, elan, textgrid, timit
+from mtl_speech.corpora.intervals import Labels, find_segments, find_words
+from mtl_speech.corpora.kept_textgrid import long_form, read_whole
+from mtl_speech.corpus import Problem
+from mtl_speech.demo import is_synthetic
+from mtl_speech.errors import MtlSpeechError
+from mtl_speech.inspection import describe_pack
+from mtl_speech.language_pack import LanguageModel, language_pack, load_language
+from mtl_speech.learner import Head
+from mtl_speech.options import AdaptOptions, MetaTrainOptions, SuggestOptions, TranscribeOptions
+from mtl_speech.pack import CARD, WEIGHTS, Pack, load_pack, save_pack
+from mtl_speech.pack_files import decode, header_entries
+from mtl_speech.phonemes import PHONE_SETS, guess_phone_set, to_ipa
+from mtl_speech.plain import json_text, plain
+from mtl_speech.settings import load_config
+from mtl_speech.strategy import load_learner, new_learner
+from mtl_speech.suggesting import inventory_of
+from mtl_speech.tokens import read_tokens
+from mtl_speech.transcribing import LEDGER_NAME, Outputs
+from mtl_speech.transcript_elan import eaf_bytes
+from mtl_speech.transcript_files import textgrid_text
+from mtl_speech.transcription import Phone, Transcription
+from mtl_speech.zero_shot import read_inventory
+from tests.fuzz import seeds
+from tests.helpers import tiny_base
+
+MAX_MESSAGE = 20_000  # characters: an error is for a person
+FOUND = Transcription(0.5, (Phone("", 0.0, 0.1, 1.0), Phone("t̪ʰ", 0.1, 0.4, 0.87), Phone("", 0.4, 0.5, 1.0)))
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader: the name of the file that it is given, what it does with it, and files to begin with."""
+
+    file: str
+    read: Callable[[Path], object]
+    seeds: tuple[bytes, ...]
+
+
+def attempt(target: Target, folder: Path, data: bytes) -> None:
+    """Give a reader a file of these bytes. It may refuse it in words, by an error of our own; all else is a finding."""
+    path = folder / target.file
+    path.write_bytes(data)
+    try:
+        target.read(path)
+    except MtlSpeechError as error:
+        said = str(error)
+        assert said.encode("utf-8") and len(said) <= MAX_MESSAGE, f"{len(said)} characters: {said[:200]}"
+
+
+def _labels(labels: Labels, problems: tuple[Problem, ...] = ()) -> None:
+    """What a folder's labels go through."""
+    phone_set = guess_phone_set(phone.label for phone in labels.phones)
+    segments, wrong = find_segments(labels, 0.5, phone_set)
+    words, more = find_words(labels, 0.5)
+    assert all(0 <= s.start < s.end <= 0.5 for s in segments)
+    assert all(one.end <= other.start for one, other in pairwise(segments))
+    for problem in (*labels.problems, *problems, *wrong, *more):
+        said = str(problem)
+        assert not any(unicodedata.category(c) in ("Cc", "Cs") for c in said) and len(said) <= MAX_MESSAGE, said[:200]
+    json_text(plain({"segments": segments, "words": words}))
+
+
+def _ctm(path: Path) -> None:
+    named, problems = ctm.read_labels(path)
+    for labels in named.values():
+        _labels(labels, problems)
+
+
+def _kept(path: Path) -> None:
+    grid = read_whole(path)
+    again = path.with_name("again.TextGrid")
+    again.write_text(long_form(grid), encoding="utf-8", newline="")
+    assert read_whole(again) == grid, "what is written is what was read"
+    textgrid_text(FOUND, path)
+
+
+def _eaf(path: Path) -> None:
+    again = path.with_name("again.eaf")
+    again.write_bytes(eaf_bytes(FOUND, path.with_suffix(".wav"), again, path))
+    elan.read_eaf(again)
+
+
+def _examples(path: Path) -> None:
+    read = corrections.read_examples(path)
+    corrections.changes_csv({"itself": corrections.compare(read, read)}).encode("utf-8")
+    corrections.examples_json(read).encode("utf-8")
+
+
+def _ledger(path: Path) -> None:
+    outputs = Outputs(path.parent, ("json",), "pack")
+    (path.parent / "a.json").write_bytes(b"{}")
+    outputs.is_own(path.parent / "a.json")
+
+
+def _config(path: Path) -> None:
+    for cls in (AdaptOptions, MetaTrainOptions, SuggestOptions, TranscribeOptions):
+        try:
+            json_text(plain(load_config(cls, path))).encode("utf-8")
+        except MtlSpeechError as error:
+            assert len(str(error)) <= MAX_MESSAGE
+
+
+def _audio(path: Path) -> None:
+    try:
+        audio_duration(path)
+    finally:
+        check_audio(load_audio(path))
+
+
+def _text(path: Path) -> None:
+    text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    for phone_set in PHONE_SETS:
+        try:
+            to_ipa(text, phone_set)
+        except MtlSpeechError as error:
+            assert len(str(error)) <= MAX_MESSAGE
+
+
+@cache
+def _language() -> Pack:
+    """A small language pack."""
+    base, config = tiny_base(), MetaTrainConfig(inner_steps=2)
+    learner = new_learner(base, base.phonemes, config)
+    head = Head(learner.theta[:2].unsqueeze(0) + 1, torch.ones(1, 2))
+    return language_pack(LanguageModel(learner, head, base.phonemes[:2]), base, config, "pa", {"name": "toy"})
+
+
+def _card(path: Path) -> None:
+    """A card as it stands beside weights that are right."""
+    if not (path.parent / WEIGHTS).exists():
+        data = path.read_bytes()
+        path.unlink()
+        saved = save_pack(_language(), path.parent / "saved")
+        (saved / WEIGHTS).rename(path.parent / WEIGHTS)
+        path.write_bytes(data)
+    describe_pack(load_pack(path.parent))
+
+
+def _card_values(path: Path) -> None:
+    """Any values in a card whose hashes are right: the pack is loaded as far as it goes."""
+    try:
+        values = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return
+    if not isinstance(values, dict):
+        return
+    base, kind = tiny_base(), values.pop("kind", "encoder")
+    if kind == "encoder":
+        pack = Pack("encoder", base.pack.tensors, {**base.pack.card, **values})
+    elif kind == "strategy":
+        own = {name: value for name, value in _language().tensors.items() if not name.startswith("head.")}
+        pack = Pack("strategy", own, {**_language().card, **values})
+    else:
+        pack = Pack("language", _language().tensors, {**_language().card, **values})
+    saved = save_pack(pack, path.parent / "saved")
+    describe_pack(load_pack(saved))
+    if kind == "encoder":
+        load_base(saved)
+    elif kind == "strategy":
+        load_learner(load_pack(saved), base)
+    else:
+        load_language(load_pack(saved), base)
+        inventory_of(load_pack(saved))
+
+
+def _weights(path: Path) -> None:
+    data = path.read_bytes()
+    header_entries(data, path)
+    decode(data, path)
+
+
+TARGETS = {
+    "textgrid": Target("a.TextGrid", lambda path: _labels(textgrid.read_labels(path)), seeds.TEXTGRIDS),
+    "kept_textgrid": Target("a.TextGrid", _kept, seeds.TEXTGRIDS),
+    "phn": Target("a.PHN", lambda path: _labels(timit.read_labels(path)), seeds.PHN),
+    "ctm": Target("a.ctm", _ctm, seeds.CTM),
+    "eaf": Target("a.eaf", lambda path: _labels(elan.read_labels(path)), seeds.EAF),
+    "eaf_kept": Target("a.eaf", _eaf, seeds.EAF),
+    "label": Target("a.txt", _text, seeds.LABELS),
+    "manifest": Target("manifest.json", lambda path: is_synthetic(path.parent), seeds.MANIFESTS),
+    "examples": Target("examples.json", _examples, seeds.EXAMPLES),
+    "tokens": Target("tokens.csv", lambda path: read_tokens(path.parent), seeds.TOKENS),
+    "inventory": Target("inventory.txt", lambda path: read_inventory(str(path)), seeds.INVENTORIES),
+    "words": Target("words.txt", lambda path: word_list.read_words(path, ("t̪ʰ", "aː", "k")), seeds.WORDS),
+    "ledger": Target(LEDGER_NAME, _ledger, seeds.LEDGERS),
+    "config": Target("config.yaml", _config, seeds.CONFIGS),
+    "card": Target(CARD, _card, seeds.CARDS),
+    "card_values": Target("values.json", _card_values, seeds.CARD_VALUES),
+    "weights": Target(WEIGHTS, _weights, seeds.WEIGHTS),
+    "audio": Target("a.wav", _audio, seeds.AUDIO),
+}

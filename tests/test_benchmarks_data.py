@@ -1,0 +1,46 @@
+"""The benches of data and adaptation run small, and their tables hold what was measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.slow  # each figure comes from a process of its own
+
+
+def bench(name: str, output: Path, *options: str) -> dict[str, Any]:
+    command = [sys.executable, ROOT / "benchmarks" / f"{name}.py", "--output", output, *options]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run(command, check=True, env=environment, capture_output=True)
+    assert (output / f"{name}.md").read_text(encoding="utf-8").startswith("Machine: ")
+    return dict(json.loads((output / f"{name}.json").read_text(encoding="utf-8")))
+
+
+def test_pretrain_is_measured_against_the_bare_loop(tmp_path: Path) -> None:
+    small = "--epochs=2 --channels=8 --recordings=6 --base=1".split()
+    data = bench("pretrain", tmp_path, *small)
+    bare, *ours = data["throughput"]
+    assert bare["rate_of_bare"] == bare["cpu_rate_of_bare"] == 1.0 and len(ours) == 3
+    assert all(row["rate_of_bare"] == row["rate"] / bare["rate"] > 0 for row in ours)
+    assert ours[-1]["cpu_rate"] == ours[-1]["crop_seconds"] / ours[-1]["own"] and ours[-1]["workers"] > 0
+    assert [m["segments"] for m in data["memory"]] == [50, 200, 800]
+
+
+def test_adapt_is_measured_stage_by_stage(tmp_path: Path) -> None:
+    data = bench("adapt", tmp_path, "--examples=50", "--classes=10", "--default-path", "0", "0")
+    assert [(row["classes"], row["examples"], row["cache"]) for row in data["rows"]] == [
+        (10, 50, "empty"),
+        (10, 50, "full"),
+    ]
+    for row in data["rows"]:
+        seconds = {stage: cpu for stage, (cpu, _) in row["seconds"].items()}
+        named = ("reading and features", "encoder", "head", "saving", "other")
+        assert row["core"] == sum(seconds[stage] for stage in named) > 0 and seconds["start-up"] > 0
