@@ -1,15 +1,15 @@
-"""The methods that a user would otherwise pick, on the same frozen encoder and the same tasks as meta-transfer.
-
-Each is fitted on the languages of `train`, has its settings chosen on the tasks of `valid` from its grid in GRIDS, and is then scored.
-The packages that have these methods do not serve here: peft's adapters expect (batch, channels, frames), learn2learn has no wheel for
-current Pythons. So they stand here, small:
+"""The methods that a user would otherwise pick, on the same encoder Θ and the same tasks as meta-transfer.
 
 - centroid: the mean log-mel spectrum of a segment, and the nearest class mean.
 - prototype: the same on the embeddings of Θ (Snell et al. 2017, without training).
+- protonet, anil: all weights of the encoder meta-trained, through the nearest mean (Snell et al. 2017) or through steps on a head
+  that starts from small random rows (Raghu et al. 2020).
 - finetune: a head is learned on frozen embeddings first, then the encoder and the head together (Kumar et al. 2022, LP-FT).
-- lora: the same, but only a low-rank update of each weight moves (Hu et al. 2022).
-- ia3: the same, but only a scale of each layer's output channels moves (Liu et al. 2022).
-- protonet, anil, maml: all weights of the encoder meta-trained (Snell et al. 2017; Raghu et al. 2020; Finn et al. 2017, second order).
+- lora, ia3: the same, but only a low-rank update of each weight moves (Hu et al. 2022), or a scale of each layer's output channels
+  (Liu et al. 2022); both from the package peft.
+- maml: all weights meta-trained for steps on all of them (Finn et al. 2017, second order).
+
+learn2learn, which has the last, cannot be built for current versions of Python.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -28,43 +29,47 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from mtl_speech.audio import MEL_BANDS
 from mtl_speech.base import BaseModel
 from mtl_speech.config import MetaTrainConfig
 from mtl_speech.corpora import Progress
+from mtl_speech.encoder import FrameConv, as_image
 from mtl_speech.episodes import Episode, EpisodeSampler, stack
-from mtl_speech.evaluate import Tasks, summary
+from mtl_speech.evaluate import N_WAY, Tasks, score_tasks, summary
 from mtl_speech.features import SegmentStore
-from mtl_speech.learner import Head, MetaLearner, adapt_head, centroid_head, prototypes
+from mtl_speech.forgetting import without_phi
+from mtl_speech.learner import Head, MetaLearner, adapt_head
 from mtl_speech.meta_train import embed_segments, meta_forward, standardise_embeddings
 from mtl_speech.metrics import episode_macro_f1
-from mtl_speech.scale_shift import ScaleShift, apply_layer, attach
+from mtl_speech.scale_shift import attach
+from mtl_speech.strategy import extend, row_of
 
 logger = logging.getLogger("mtl_speech.recipes")
 
 LORA_RANK = 4
-HEAD_RATE, HEAD_STEPS = (
-    10.0,
-    50,
-)  # of the head that fine-tuning starts from: the baseline's settings on validation languages
-MAML_STEPS = 5
+TUNE_STEPS, MAML_STEPS = 10, 5
+HEAD_RATE, HEAD_STEPS = 10.0, 50  # of the head that fine-tuning starts from: what the baseline takes
+# The settings that each is tried with; the best on the validation tasks is kept.
 GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     "centroid": {},
     "prototype": {},
-    "finetune": {"lr": (1e-4, 3e-4, 1e-3), "steps": (5, 20)},
-    "lora": {"lr": (1e-3, 3e-3, 1e-2), "steps": (5, 20)},
-    "ia3": {"lr": (3e-3, 1e-2, 3e-2), "steps": (5, 20)},
     "protonet": {"lr": (5e-5, 2e-4)},
     "anil": {"lr": (5e-5, 2e-4)},
-    "maml": {"lr": (2e-4,), "inner_lr": (1e-2,)},
+    "finetune": {"lr": (1e-4, 3e-4, 1e-3)},
+    "lora": {"lr": (1e-3, 3e-3, 1e-2)},
+    "ia3": {"lr": (3e-3, 1e-2, 3e-2)},
+    "maml": {"lr": (5e-5, 2e-4)},
 }
+TUNED = ("finetune", "lora", "ia3", "maml")  # these move the encoder itself in every task
+MAML_INNER_RATE = 1e-2
 
 
 @dataclass(frozen=True)
-class Peer:
-    """A method with its settings chosen. `predict` gives the query classes (n_query,) of one task of a store."""
+class Fitted:
+    """A method after training, its settings chosen; adaptation to a task moves its head alone."""
 
     name: str
-    predict: Callable[[SegmentStore, Episode], Tensor]
+    learner: MetaLearner
     trainable_parameters: int
     seconds: float
     valid: dict[str, float]
@@ -72,19 +77,161 @@ class Peer:
 
     def score(self, store: SegmentStore, tasks: Tasks) -> dict[str, np.ndarray]:
         """Macro-F1 of each task, by kind."""
-        return score_each(self.predict, store, tasks)
+        return score_tasks(self.learner, store, tasks)
+
+    def adapted(self, store: SegmentStore, episode: Episode) -> nn.Module:
+        """Adapt to one task from its windows on; returns the encoder that the adapted model has."""
+        current = copy.deepcopy(self.learner)
+        extend(current, store.phonemes)
+        classes = row_of(current, store)[episode.classes]
+        with torch.inference_mode():
+            support = current.embed(*store.windows(episode.support))
+            current.adapt(support[None], episode.support_labels[None], classes[None], True, torch.Generator())
+        return self.learner.encoder
+
+    @property
+    def parameters_per_example(self) -> float:
+        """Numbers that adaptation to a 5-way 5-shot task sets, for each of its examples."""
+        return self._n_adapted() / (N_WAY * 5)
+
+    def _n_adapted(self) -> int:
+        return N_WAY * (self.learner.centre.numel() + 1)
+
+    @contextmanager
+    def phi_off(self, encoder: nn.Module) -> Iterator[nn.Module | None]:
+        """Inside, an adapted encoder without its Φ or adapters; None where there is nothing that could be taken out of it."""
+        yield without_phi(encoder) if self.name not in ("protonet", "anil") else None
 
 
-def score_each(
-    predict: Callable[[SegmentStore, Episode], Tensor], store: SegmentStore, tasks: Tasks
-) -> dict[str, np.ndarray]:
-    """Macro-F1 of each task, by kind: (n_tasks,)."""
-    return {
-        kind: np.concatenate(
-            [episode_macro_f1(e.query_labels[None], predict(store, e)[None], len(e.classes)) for e in episodes]
-        )
-        for kind, episodes in tasks.items()
-    }
+@dataclass(frozen=True)
+class Tuned(Fitted):
+    """A method that moves weights of the encoder in every task: those that require a gradient."""
+
+    def score(self, store: SegmentStore, tasks: Tasks) -> dict[str, np.ndarray]:
+        """Macro-F1 of each task, by kind."""
+        return {kind: np.array([self._score(store, episode) for episode in tasks[kind]]) for kind in tasks}
+
+    def _score(self, store: SegmentStore, episode: Episode) -> float:
+        with self._tuned(store, episode) as head, torch.inference_mode():
+            parts = [self.learner.embed(*store.windows(part)) for part in episode.query.split(256)]
+            found = head.logits(torch.cat(parts)[None])[0].argmax(1)
+        return float(episode_macro_f1(episode.query_labels[None], found[None], len(episode.classes))[0])
+
+    def adapted(self, store: SegmentStore, episode: Episode) -> nn.Module:
+        """As of the class above; the encoder is a copy."""
+        with self._tuned(store, episode):
+            return copy.deepcopy(self.learner.encoder)
+
+    @contextmanager
+    def _tuned(self, store: SegmentStore, episode: Episode) -> Iterator[Head]:
+        """Inside, the encoder is tuned to the support set of a task, with the head given; afterwards it is as it was."""
+        moved = [p for p in self.learner.encoder.parameters() if p.requires_grad]
+        before = [p.detach().clone() for p in moved]
+        inputs, labels = store.windows(episode.support), episode.support_labels
+        weight, bias = (nn.Parameter(t[0]) for t in self._first_head(inputs, episode))
+        kind = torch.optim.SGD if self.name == "maml" else torch.optim.Adam
+        rate = MAML_INNER_RATE if self.name == "maml" else self.settings["lr"]
+        optimizer = kind([*moved, weight, bias], lr=rate)
+        try:
+            for _ in range(MAML_STEPS if self.name == "maml" else TUNE_STEPS):
+                optimizer.zero_grad()
+                F.cross_entropy(F.linear(self.learner.embed(*inputs), weight, bias), labels).backward()
+                optimizer.step()
+            yield Head(weight.detach()[None], bias.detach()[None])
+        finally:
+            with torch.no_grad():
+                for parameter, value in zip(moved, before, strict=True):
+                    parameter.copy_(value)
+                    parameter.grad = None
+
+    def _first_head(self, inputs: tuple[Tensor, Tensor], episode: Episode) -> tuple[Tensor, Tensor]:
+        n_way, dim = len(episode.classes), self.learner.centre.numel()
+        head = Head(torch.zeros(1, n_way, dim), torch.zeros(1, n_way))
+        if self.name != "maml":
+            with torch.no_grad():
+                z = self.learner.embed(*inputs)[None]
+                head = adapt_head(z, episode.support_labels[None], head, torch.full((HEAD_STEPS,), HEAD_RATE))
+        return head.weight, head.bias
+
+    def _n_adapted(self) -> int:
+        return super()._n_adapted() + sum(p.numel() for p in self.learner.encoder.parameters() if p.requires_grad)
+
+    @contextmanager
+    def phi_off(self, encoder: nn.Module) -> Iterator[nn.Module | None]:
+        """As of the class above."""
+        if self.name not in ("lora", "ia3"):
+            yield None
+            return
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        layers = [module for module in encoder.modules() if isinstance(module, BaseTunerLayer)]
+        for layer in layers:
+            layer.enable_adapters(False)
+        yield encoder
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+class LogMelMean(nn.Module):
+    """The mean log-mel frame of a segment, in place of an encoder."""
+
+    def forward(self, windows: Tensor, spans: Tensor) -> Tensor:
+        """(n_segments, n_frames, MEL_BANDS) and (n_segments, 2) -> (n_segments, MEL_BANDS)."""
+        frame = torch.arange(windows.shape[1])
+        inside = ((frame + 0.5 > spans[:, :1]) & (frame - 0.5 < spans[:, 1:])).float()
+        return torch.bmm((inside / inside.sum(1, keepdim=True).clamp_min(1.0)).unsqueeze(1), windows).squeeze(1)
+
+
+class ImageConv(nn.Module):
+    """A `FrameConv` as the Conv2d that it runs as, which peft knows."""
+
+    def __init__(self, layer: FrameConv) -> None:
+        super().__init__()
+        (size,), (stride,), padding = layer.kernel_size, layer.stride, cast(int, layer.padding[0])
+        self.conv = nn.Conv2d(layer.in_channels, layer.out_channels, (1, size), (1, stride), (0, padding))
+        self.conv.load_state_dict({"weight": layer.weight.unsqueeze(2), "bias": cast(Tensor, layer.bias)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, frames, in_channels) -> (batch, frames', out_channels)."""
+        return cast(Tensor, self.conv(as_image(x))).permute(0, 2, 3, 1).squeeze(1)
+
+
+def encoder_of(name: str, base: BaseModel, granularity: str = "channel") -> nn.Module:
+    """The encoder of a method before any training; what it may move requires a gradient."""
+    if name == "centroid":
+        return LogMelMean()
+    if name in ("lora", "ia3"):
+        return _with_adapters(base.encoder, name)
+    if name in ("protonet", "anil", "finetune", "maml"):
+        return copy.deepcopy(base.encoder).requires_grad_(True).eval()
+    return base.encoder if name == "prototype" else attach(base.encoder, granularity).eval()
+
+
+def _with_adapters(encoder: nn.Module, name: str) -> nn.Module:
+    """A copy of `encoder` with adapters of peft on all of its layers."""
+    from peft import IA3Config, LoraConfig, inject_adapter_in_model
+
+    adapted = copy.deepcopy(encoder)
+    for path, layer in list(adapted.named_modules()):
+        if isinstance(layer, FrameConv):
+            parent, _, child = path.rpartition(".")
+            setattr(adapted.get_submodule(parent), child, ImageConv(layer))
+    layers = [path for path, layer in adapted.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    lora = LoraConfig(r=LORA_RANK, lora_alpha=LORA_RANK, target_modules=layers)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = lora if name == "lora" else IA3Config(target_modules=layers, feedforward_modules=[])
+        return cast(nn.Module, inject_adapter_in_model(config, adapted)).eval()
+
+
+def learner_of(
+    name: str, encoder: nn.Module, base: BaseModel, phonemes: Sequence[str], config: MetaTrainConfig
+) -> MetaLearner:
+    """A learner on `encoder` for a peer: its head is the nearest mean, or learned from small random rows."""
+    means = name in ("centroid", "prototype", "protonet")
+    size = MEL_BANDS if name == "centroid" else base.encoder.config.embedding_size
+    init, steps = ("prototype", 0) if means else ("random", config.inner_steps)
+    return MetaLearner(encoder, size, phonemes, init, steps, config.inner_lr)
 
 
 def fit_peer(
@@ -95,270 +242,112 @@ def fit_peer(
     tasks: Tasks,
     config: MetaTrainConfig,
     progress: Progress | None = None,
-) -> Peer:
-    """Fit `name` with each setting of its grid and keep the one that is best on the validation tasks."""
+) -> Fitted:
+    """Fit a method of GRIDS with each of its settings and keep the one that is best on the validation tasks."""
     started = time.perf_counter()
-    best: Peer | None = None
-    grid = GRIDS[name]
-    for values in product(*grid.values()):
-        settings = dict(zip(grid, values, strict=True))
-        predict, n_parameters = _MAKERS[name](base, train, config, settings, progress)
-        valid_scores = summary(score_each(predict, valid, tasks))
-        logger.info("%s %s: validation %.4f", name, settings, valid_scores["mean"])
-        if best is None or valid_scores["mean"] > best.valid["mean"]:
-            best = Peer(name, predict, n_parameters, time.perf_counter() - started, valid_scores, settings)
+    best: Fitted | None = None
+    for values in product(*GRIDS[name].values()):
+        found = _fit(name, dict(zip(GRIDS[name], values, strict=True)), base, train, valid, tasks, config, progress)
+        logger.info("%s %s: validation %.4f", name, found.settings, found.valid["mean"])
+        if best is None or found.valid["mean"] > best.valid["mean"]:
+            best = found
     assert best is not None
-    return Peer(name, best.predict, best.trainable_parameters, time.perf_counter() - started, best.valid, best.settings)
+    return replace(best, seconds=time.perf_counter() - started)
 
 
-Made = tuple[Callable[[SegmentStore, Episode], Tensor], int]
-
-
-def _nearest_mean(embed: Callable[[SegmentStore, Tensor], Tensor]) -> Callable[[SegmentStore, Episode], Tensor]:
-    """Nearest class mean of what `embed` gives the segments of a store: (n, dim)."""
-
-    def predict(store: SegmentStore, episode: Episode) -> Tensor:
-        with torch.inference_mode():
-            support, query = embed(store, episode.support), embed(store, episode.query)
-            means, _ = prototypes(support[None], episode.support_labels[None], len(episode.classes))
-            return centroid_head(means).logits(query[None])[0].argmax(1)
-
-    return predict
-
-
-def _centroid(
-    base: BaseModel, train: SegmentStore, config: MetaTrainConfig, settings: Mapping[str, float], _: Any
-) -> Made:
-    def embed(store: SegmentStore, index: Tensor) -> Tensor:
-        windows, spans = store.windows(index)
-        frame = torch.arange(windows.shape[1])
-        inside = ((frame + 0.5 > spans[:, :1]) & (frame - 0.5 < spans[:, 1:])).float()
-        return torch.bmm((inside / inside.sum(1, keepdim=True).clamp_min(1.0)).unsqueeze(1), windows).squeeze(1)
-
-    return _nearest_mean(embed), 0
-
-
-def _embedder(encoder: nn.Module) -> Callable[[SegmentStore, Tensor], Tensor]:
-    """The embeddings of segments, those of a whole store computed once."""
-    known: dict[int, tuple[SegmentStore, Tensor]] = {}
-
-    def embed(store: SegmentStore, index: Tensor) -> Tensor:
-        if id(store) not in known:
-            parts = torch.arange(len(store)).split(256)
-            known[id(store)] = (store, torch.cat([encoder(*store.windows(part)) for part in parts]))
-        return known[id(store)][1][index]
-
-    return embed
-
-
-def _prototype(
-    base: BaseModel, train: SegmentStore, config: MetaTrainConfig, settings: Mapping[str, float], _: Any
-) -> Made:
-    return _nearest_mean(_embedder(base.encoder)), 0
-
-
-# Fine-tuning: the whole encoder, or a part that is added to it
-
-
-class LowRankUpdate(nn.Module):
-    """A Conv or Linear layer whose frozen weight (out, in, …) gets B A added, of rank `rank`; zero at the start."""
-
-    def __init__(self, layer: nn.Module, rank: int = LORA_RANK) -> None:
-        super().__init__()
-        weight = cast(Tensor, layer.weight)
-        self.layer = layer
-        self.down = nn.Parameter(torch.randn(rank, weight[0].numel()) * weight[0].numel() ** -0.5)
-        self.up = nn.Parameter(torch.zeros(len(weight), rank))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """As the layer."""
-        weight = cast(Tensor, self.layer.weight)
-        return apply_layer(self.layer, x, weight + (self.up @ self.down).view_as(weight), cast(Tensor, self.layer.bias))
-
-
-def tunable(base: BaseModel, how: str) -> tuple[nn.Module, list[nn.Parameter]]:
-    """A copy of the encoder, and those of its parameters that fine-tuning moves."""
-    if how == "finetune":
-        whole = copy.deepcopy(base.encoder).requires_grad_(True)
-        return whole, list(whole.parameters())
-    adapted = attach(base.encoder, "channel")
-    layers = [(name, m) for name, m in adapted.named_modules() if isinstance(m, ScaleShift)]
-    if how == "ia3":
-        return adapted, [layer.scale for _, layer in layers]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        for name, layer in layers:
-            parent, _, child = name.rpartition(".")
-            setattr(adapted.get_submodule(parent), child, LowRankUpdate(layer.layer))
-    return adapted, [p for m in adapted.modules() if isinstance(m, LowRankUpdate) for p in (m.down, m.up)]
-
-
-def _fine_tuned(how: str) -> Callable[..., Made]:
-    def make(
-        base: BaseModel, train: SegmentStore, config: MetaTrainConfig, settings: Mapping[str, float], _: Any
-    ) -> Made:
-        learner = _standardised(base.encoder, train, config)
-        encoder, moved = tunable(base, how)
-        start = [p.detach().clone() for p in moved]
-
-        def predict(store: SegmentStore, episode: Episode) -> Tensor:
-            with torch.no_grad():
-                for parameter, value in zip(moved, start, strict=True):
-                    parameter.copy_(value)
-            support, query = store.windows(episode.support), store.windows(episode.query)
-            with torch.no_grad():
-                z = learner.standardise(encoder(*support))
-                zero = Head(z.new_zeros(1, len(episode.classes), z.shape[1]), z.new_zeros(1, len(episode.classes)))
-                head = adapt_head(z[None], episode.support_labels[None], zero, torch.full((HEAD_STEPS,), HEAD_RATE))
-            weight, bias = (nn.Parameter(t[0].clone()) for t in (head.weight, head.bias))
-            optimizer = torch.optim.Adam([*moved, weight, bias], lr=settings["lr"])
-            for _ in range(int(settings["steps"])):
-                optimizer.zero_grad()
-                logits = F.linear(learner.standardise(encoder(*support)), weight, bias)
-                F.cross_entropy(logits, episode.support_labels).backward()
-                optimizer.step()
-            with torch.no_grad():
-                parts = zip(query[0].split(256), query[1].split(256), strict=True)
-                found = [F.linear(learner.standardise(encoder(*part)), weight, bias).argmax(1) for part in parts]
-            return torch.cat(found)
-
-        return predict, sum(p.numel() for p in moved)
-
-    return make
-
-
-def _standardised(
-    encoder: nn.Module, train: SegmentStore, config: MetaTrainConfig, init: str = "random"
-) -> MetaLearner:
-    """A learner on `encoder` whose embeddings are centred and scaled, not whitened, by those of `train`."""
-    size = base_size(encoder)
-    learner = MetaLearner(encoder, size, train.phonemes, init, config.inner_steps, config.inner_lr)
-    standardise_embeddings(learner, train, embed_segments(learner, train), None)
-    with torch.no_grad():
-        learner.log_scale.fill_(float(np.log(config.scale)))
-    return learner
-
-
-def base_size(encoder: nn.Module) -> int:
-    """The dimensions of an encoder's embeddings."""
-    return int(cast(Any, encoder).config.embedding_size)
-
-
-# Meta-training of all weights
-
-
-def _meta_trained(theta_init: str) -> Callable[..., Made]:
-    """ProtoNet (theta_init "prototype", no inner step) and ANIL (a small random head, inner steps on it alone)."""
-
-    def make(
-        base: BaseModel,
-        train: SegmentStore,
-        config: MetaTrainConfig,
-        settings: Mapping[str, float],
-        progress: Progress | None,
-    ) -> Made:
-        encoder = copy.deepcopy(base.encoder).requires_grad_(True).eval()
-        learner = _standardised(encoder, train, config, theta_init)
-        if theta_init == "prototype":
-            learner.log_rates = nn.Parameter(torch.zeros(0))
-        scalars = [learner.log_scale, *([learner.log_rates] if theta_init != "prototype" else [])]
-        groups = [{"params": list(encoder.parameters())}, {"params": scalars, "lr": 10 * config.outer_lr}]
-        generator = torch.Generator().manual_seed(config.seed)
-
-        def loss(episodes: list[Episode]) -> Tensor:
-            return meta_forward(learner, train, stack(episodes), generator=generator)[0]
-
-        _train(loss, groups, settings["lr"], train, config, progress)
-        encoder.requires_grad_(False)
-        embed = _embedder(encoder)
-
-        def predict(store: SegmentStore, episode: Episode) -> Tensor:
-            with torch.inference_mode():
-                z = learner.standardise(embed(store, torch.cat((episode.support, episode.query))))[None]
-                n = len(episode.support)
-                draw = torch.Generator().manual_seed(config.seed)
-                head = learner.adapt(z[:, :n], episode.support_labels[None], episode.classes[None], True, draw)
-                return head.logits(z[:, n:])[0].argmax(1)
-
-        return predict, sum(p.numel() for p in encoder.parameters()) + sum(p.numel() for p in scalars)
-
-    return make
-
-
-def _maml(
+def _fit(
+    name: str,
+    settings: dict[str, float],
     base: BaseModel,
     train: SegmentStore,
+    valid: SegmentStore,
+    tasks: Tasks,
     config: MetaTrainConfig,
-    settings: Mapping[str, float],
     progress: Progress | None,
-) -> Made:
-    encoder = copy.deepcopy(base.encoder).requires_grad_(True).eval()
-    learner = _standardised(encoder, train, config)
-    start = dict(encoder.named_parameters())
+) -> Fitted:
+    learner = learner_of(name, encoder_of(name, base), base, train.phonemes, config)
+    standardise_embeddings(learner, train, embed_segments(learner, train), None)
+    if name in ("protonet", "anil"):
+        with torch.no_grad():
+            learner.log_scale.fill_(float(np.log(config.scale)))
+    trainable = [p for p in learner.encoder.parameters() if p.requires_grad]
+    n_head = N_WAY * (learner.centre.numel() + 1) if name in TUNED else 0
+    scalars = [learner.log_scale, learner.log_rates] if name in ("protonet", "anil") else []
+    n_parameters = sum(p.numel() for p in [*trainable, *scalars]) + n_head
+    fitted = (Tuned if name in TUNED else Fitted)(name, learner, n_parameters, 0.0, {}, settings)
 
-    def adapted(store: SegmentStore, episode: Episode, create_graph: bool) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        weights: dict[str, Tensor] = dict(start)
-        weight = torch.zeros(len(episode.classes), base_size(encoder), requires_grad=True)
+    def validate() -> dict[str, float]:
+        return summary(fitted.score(valid, tasks))
+
+    if name not in ("protonet", "anil", "maml"):
+        return replace(fitted, valid=validate())
+    groups = [{"params": trainable, "lr": settings["lr"]}, {"params": scalars, "lr": 10 * config.outer_lr}]
+    loss = _maml_loss(learner, train) if name == "maml" else _forward_loss(learner, train, config)
+    return replace(fitted, valid=meta_train_all(learner, loss, groups, train, config, validate, progress))
+
+
+Loss = Callable[[list[Episode]], Tensor]
+
+
+def _forward_loss(learner: MetaLearner, train: SegmentStore, config: MetaTrainConfig) -> Loss:
+    generator = torch.Generator().manual_seed(config.seed)
+    return lambda episodes: meta_forward(learner, train, stack(episodes), generator=generator)[0]
+
+
+def _maml_loss(learner: MetaLearner, train: SegmentStore) -> Loss:
+    """The loss of the queries after the steps of `Tuned`, with gradients through these."""
+    encoder, dim = learner.encoder, learner.centre.numel()
+
+    def logits(weights: Mapping[str, Tensor], index: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.linear(learner.standardise(functional_call(encoder, weights, train.windows(index))), weight, bias)
+
+    def one(episode: Episode) -> Tensor:
+        weights: dict[str, Tensor] = dict(encoder.named_parameters())
+        weight = torch.zeros(len(episode.classes), dim, requires_grad=True)
         bias = torch.zeros(len(episode.classes), requires_grad=True)
-        inputs = store.windows(episode.support)
         for _ in range(MAML_STEPS):
-            logits = F.linear(learner.standardise(functional_call(encoder, weights, inputs)), weight, bias)
+            loss = F.cross_entropy(logits(weights, episode.support, weight, bias), episode.support_labels)
             moved = [*weights.values(), weight, bias]
-            gradients = torch.autograd.grad(
-                F.cross_entropy(logits, episode.support_labels), moved, create_graph=create_graph
-            )
-            *new, weight, bias = (p - settings["inner_lr"] * g for p, g in zip(moved, gradients, strict=True))
+            gradients = torch.autograd.grad(loss, moved, create_graph=True)
+            *new, weight, bias = (p - MAML_INNER_RATE * g for p, g in zip(moved, gradients, strict=True))
             weights = dict(zip(weights, new, strict=True))
-        return weights, weight, bias
+        return F.cross_entropy(logits(weights, episode.query, weight, bias), episode.query_labels)
 
-    def logits_of(store: SegmentStore, episode: Episode, create_graph: bool) -> Tensor:
-        weights, weight, bias = adapted(store, episode, create_graph)
-        return F.linear(
-            learner.standardise(functional_call(encoder, weights, store.windows(episode.query))), weight, bias
-        )
-
-    def loss(episodes: list[Episode]) -> Tensor:
-        return torch.stack([F.cross_entropy(logits_of(train, e, True), e.query_labels) for e in episodes]).mean()
-
-    _train(loss, [{"params": list(encoder.parameters())}], settings["lr"], train, config, progress)
-
-    def predict(store: SegmentStore, episode: Episode) -> Tensor:
-        return logits_of(store, episode, False).detach().argmax(1)
-
-    return predict, sum(p.numel() for p in encoder.parameters())
+    return lambda episodes: torch.stack([one(episode) for episode in episodes]).mean()
 
 
-def _train(
-    loss: Callable[[list[Episode]], Tensor],
-    groups: list[dict[str, Any]],
-    rate: float,
+def meta_train_all(
+    learner: MetaLearner,
+    loss: Loss,
+    groups: Sequence[Mapping[str, object]],
     train: SegmentStore,
     config: MetaTrainConfig,
+    validate: Callable[[], dict[str, float]],
     progress: Progress | None,
-) -> None:
-    """Adam with a cosine schedule on the loss of random meta-batches, as many as meta-transfer takes."""
-    optimizer = torch.optim.Adam(groups, lr=rate)
+) -> dict[str, float]:
+    """Adam with a cosine schedule on random meta-batches of the shapes of meta-transfer; the best round seen is kept.
+
+    Returns the validation scores of that round.
+    """
+    optimizer = torch.optim.Adam([dict(group) for group in groups])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, config.meta_steps))
     sampler, rng = EpisodeSampler(train), np.random.default_rng(config.seed)
-    shapes: Sequence[tuple[int, int]] = [(w, k) for w in config.n_way for k in config.n_shot if sampler.feasible(w, k)]
-    rounds: Iterable[int] = range(config.meta_steps)
-    for _ in progress(rounds, "meta-training") if progress else rounds:
-        n_way, n_shot = shapes[int(rng.integers(len(shapes)))]
-        episodes = [sampler.random(rng, n_way, n_shot, config.n_query) for _ in range(config.meta_batch)]
-        optimizer.zero_grad()
-        loss(episodes).backward()
-        nn.utils.clip_grad_norm_([p for g in groups for p in g["params"]], 10.0)
-        optimizer.step()
-        schedule.step()
-
-
-_MAKERS: dict[str, Callable[..., Made]] = {
-    "centroid": _centroid,
-    "prototype": _prototype,
-    "finetune": _fine_tuned("finetune"),
-    "lora": _fine_tuned("lora"),
-    "ia3": _fine_tuned("ia3"),
-    "protonet": _meta_trained("prototype"),
-    "anil": _meta_trained("random"),
-    "maml": _maml,
-}
+    shapes = [(w, k) for w in config.n_way for k in config.n_shot if sampler.feasible(w, k)]
+    best: tuple[dict[str, float], dict[str, Tensor]] | None = None
+    rounds = range(config.meta_steps + 1)
+    for number in progress(rounds, "meta-training") if progress else rounds:
+        if number == config.meta_steps or number % config.validate_every == 0:
+            scores = validate()
+            if best is None or scores["mean"] > best[0]["mean"]:
+                best = scores, copy.deepcopy(learner.state_dict())
+        if number < config.meta_steps:
+            n_way, n_shot = shapes[int(rng.integers(len(shapes)))]
+            episodes = [sampler.random(rng, n_way, n_shot, config.n_query) for _ in range(config.meta_batch)]
+            optimizer.zero_grad()
+            loss(episodes).backward()
+            nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 10.0)
+            optimizer.step()
+            schedule.step()
+    assert best is not None
+    learner.load_state_dict(best[1])
+    return best[0]
