@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl_speech.errors import DataError
+from mtl_speech.sphere import sphere_header, why_unreadable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -139,7 +140,7 @@ def log_mel(waveform: np.ndarray | torch.Tensor) -> torch.Tensor:
         return_complex=True,
     )
     power = spectrum.abs().square().transpose(1, 2)  # (n, n_frames, FFT_SIZE // 2 + 1)
-    mel = power @ _mel_filters().to(samples.device)
+    mel = power @ mel_filters().to(samples.device)
     return mel.clamp(min=POWER_FLOOR).log().reshape(*leading, -1, MEL_BANDS)
 
 
@@ -161,7 +162,7 @@ def stream_log_mel(blocks: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
 
 
 @lru_cache(maxsize=1)
-def _mel_filters() -> torch.Tensor:
+def mel_filters() -> torch.Tensor:
     """The mel filterbank, (FFT_SIZE // 2 + 1, MEL_BANDS)."""
     from torchaudio.functional import melscale_fbanks
 
@@ -190,7 +191,8 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
     except (soundfile.LibsndfileError, OSError, RuntimeError, ValueError) as error:
         # The library's words for an MP3 without a frame speak of a pipe.
         reason = "no frame of audio is found" if "possibly a pipe" in str(error) else error
-        raise DataError(f"{path}: cannot be read as audio ({reason}): {_HELP}") from error
+        told = why_unreadable(path) or f"cannot be read as audio ({reason}): {_HELP}"
+        raise DataError(f"{path}: {told}") from error
 
 
 def _blocks(file: soundfile.SoundFile, path: Path) -> Iterator[np.ndarray]:
@@ -223,7 +225,10 @@ def _blocks(file: soundfile.SoundFile, path: Path) -> Iterator[np.ndarray]:
 
 
 def _claimed_frames(file: soundfile.SoundFile) -> int:
-    """Frames by the header. For WAV and AIFF libsndfile corrects the number silently, but its log tells."""
+    """Frames by the header. For WAV and AIFF libsndfile corrects the number silently, but its log tells; for SPHERE it does not."""
+    if file.format == "NIST":
+        claimed = (sphere_header(Path(file.name)) or {}).get("sample_count", "")
+        return int(claimed) if claimed.isdecimal() else int(file.frames)
     found = re.search(r"(?:data|SSND) : (\d+) \(should be (\d+)\)", file.extra_info)
     if not found or any(int(found[1]) in sizes for sizes in _UNKNOWN_SIZES):
         return int(file.frames)

@@ -21,6 +21,7 @@ RATE_CHOICES = (1.0, 3.0, 10.0)  # multiples of the learned (or set) inner rates
 PRIOR_CHOICES = (0.1, 0.3, 1.0)  # multiples of the weight that the θ of the strategy has where its rows are means
 N_FOLDS = 3
 ENOUGH = 2_000  # examples from which on one fold of them chooses as well as all
+AT_ONCE = 8_192  # examples whose logits by all heads are held at a time
 TEMPERATURE_PRIOR = 0.5
 
 
@@ -82,15 +83,19 @@ def _trajectories(
 
 def _descend(z: Tensor, labels: Tensor, head: Head, rates: Tensor) -> Head:
     """Steps of `adapt_head` for several heads (n_heads, n_classes, ...) that learn from the same examples, with rates
-    (n_steps, n_heads): the heads are one matrix, so that a step is two products with the examples."""
+    (n_steps, n_heads): the heads are one matrix, so that a step is two products with the examples, AT_ONCE of them at a time."""
     n_heads, n_classes = head.bias.shape
     targets = F.one_hot(labels, n_classes).to(z).unsqueeze(1)
     share = balanced_weights(labels.unsqueeze(0), n_classes).to(z).view(-1, 1, 1)
+    parts = list(zip(*(x.split(AT_ONCE) for x in (z, targets, share)), strict=True))
     weight, bias = head.weight.flatten(0, 1), head.bias.flatten()
     for rate in rates:
-        logits = torch.addmm(bias, z, weight.T).view(-1, n_heads, n_classes)
-        residuals = torch.softmax(logits, dim=2).sub_(targets).mul_(share * rate.unsqueeze(1)).flatten(1)
-        weight, bias = torch.addmm(weight, residuals.T, z, alpha=-1.0), bias - residuals.sum(0)
+        new_weight, new_bias = weight, bias
+        for some, target, counts in parts:
+            logits = torch.addmm(bias, some, weight.T).view(-1, n_heads, n_classes)
+            residuals = torch.softmax(logits, dim=2).sub_(target).mul_(counts * rate.unsqueeze(1)).flatten(1)
+            new_weight, new_bias = torch.addmm(new_weight, residuals.T, some, alpha=-1.0), new_bias - residuals.sum(0)
+        weight, bias = new_weight, new_bias
     return Head(weight.view_as(head.weight), bias.view_as(head.bias))
 
 
@@ -121,8 +126,9 @@ def choose_steps(
         absent = torch.bincount(labels[~held], minlength=len(rows)) == 0
         heads = _trajectories(learner, z[~held], labels[~held], rows, starts, STEP_CHOICES, seed)
         for found, head in zip(predicted, heads, strict=True):
-            logits = head.logits(z[held].expand(len(starts), -1, -1)).masked_fill(absent, -torch.inf)
-            found[:, held] = logits.argmax(2)
+            for some in held.nonzero().squeeze(1).split(AT_ONCE):
+                logits = head.logits(z[some].expand(len(starts), -1, -1)).masked_fill(absent, -torch.inf)
+                found[:, some] = logits.argmax(2)
     seen = fold < len(held_out)
     true, choices = labels[seen], [replace(start, steps=steps) for steps in STEP_CHOICES for start in starts]
     macro_f1 = episode_macro_f1(true.expand(len(choices), -1), predicted.flatten(0, 1)[:, seen], len(rows)).tolist()

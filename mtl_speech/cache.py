@@ -7,6 +7,7 @@ it is damaged. Once the folder is larger than its limit, the entries that were n
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -25,8 +26,10 @@ from mtl_speech.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
-FOLDER, LIMIT = "MTL_SPEECH_CACHE", "MTL_SPEECH_CACHE_GIB"  # variables of the environment, which processes hand on
+# Variables of the environment, which processes hand on: the folder, how large its features may become, and the corpora of `remote`.
+FOLDER, LIMIT, DATA_LIMIT = "MTL_SPEECH_CACHE", "MTL_SPEECH_CACHE_GIB", "MTL_SPEECH_DATA_GIB"
 DEFAULT_GIB = 10.0  # an hour of speech takes 0.055 GiB
+DEFAULT_DATA_GIB = 50.0
 _SLACK = 16  # the limit is looked after each time that a sixteenth of it was written
 
 
@@ -38,13 +41,13 @@ def cache_folder() -> Path:
     return Path(given) if given else user_cache_path("mtl_speech", appauthor=False) / "features"
 
 
-def cache_gib() -> float:
+def cache_gib(variable: str = LIMIT, default: float = DEFAULT_GIB) -> float:
     """How large the cache may become, in GiB: $MTL_SPEECH_CACHE_GIB, else DEFAULT_GIB. At 0 nothing is kept."""
     try:
-        return max(0.0, float(os.environ.get(LIMIT, DEFAULT_GIB)))
+        return max(0.0, float(os.environ.get(variable, default)))
     except ValueError:
-        logger.warning("%s is no number: %r; %g GiB it is", LIMIT, os.environ[LIMIT], DEFAULT_GIB)
-        return DEFAULT_GIB
+        logger.warning("%s is no number: %r; %g GiB it is", variable, os.environ[variable], default)
+        return default
 
 
 def cache_fault(folder: Path) -> str | None:
@@ -93,10 +96,10 @@ class FeatureCache:
             if check and _checksum(frames) != told["crc32"]:
                 raise ValueError("its checksum is not right")
             speed = float(told["speed"])
-        except FileNotFoundError:
-            return None
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            logger.warning("%s: damaged (%s): made anew", path, error)
+        except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            # safe_open opens the file by its name twice, the second time with torch: it may be gone in between.
+            if not isinstance(error, FileNotFoundError) and not str(error).endswith(f"({errno.ENOENT})"):
+                logger.warning("%s: damaged (%s): made anew", path, error)
             return None
         if check:
             _touch(path)

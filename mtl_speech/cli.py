@@ -18,6 +18,7 @@ from mtl_speech.options import (
     CompareOptions,
     DemoOptions,
     EvaluateOptions,
+    ExportOptions,
     InfoOptions,
     MetaTrainOptions,
     PretrainOptions,
@@ -149,6 +150,18 @@ def demo(options: DemoOptions, run: Run) -> None:
     from mtl_speech import workflows
 
     workflows.demo(options, run)
+
+
+@main.of(ExportOptions, "pack")
+def export(pack: Path, options: ExportOptions, run: Run) -> None:
+    """Export a language PACK with its base as one plain model.
+
+    Writes model.onnx or model.pt2 (torch.export): samples and spans of segments in, probabilities of the phonemes out, without
+    this package. Each is compared with the pack before it is written.
+    """
+    from mtl_speech import exporting
+
+    exporting.export(pack, options, run)
 
 
 @main.of(InfoOptions, "pack")

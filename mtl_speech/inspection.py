@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from mtl_speech.languages import canonical, display_name
 from mtl_speech.options import InfoOptions, ValidateOptions, VerifyOptions
 from mtl_speech.pack import CARD, WEIGHTS, Pack, load_pack, pack_hash, require_base
 from mtl_speech.phonemes import articulation_order
-from mtl_speech.run import Run
+from mtl_speech.remote import local_folder
+from mtl_speech.run import Run, use_caches
 from mtl_speech.strategy import load_learner
 from mtl_speech.zero_shot import mapping_lines
 
@@ -29,8 +31,11 @@ FEW = 5  # examples: phonemes with fewer are named
 def validate(folder: Path, options: ValidateOptions, run: Run) -> Corpus:
     """Say what a folder of recordings holds, and every problem in it. Raises DataError when something cannot be used."""
     output = run.begin(options, "validate") if options.output_dir is not None else None
+    use_caches(options)
     lang = canonical(options.lang)
-    corpus = corpora.validate(folder, lang, options.phone_set, run.progress)
+    local = local_folder(folder, run)
+    corpus = corpora.validate(local.folder, lang, options.phone_set, run.progress)
+    folder, corpus = local.folder, replace(corpus, problems=(*local.problems, *corpus.problems))
     for line in summary(corpus, lang):
         run.say(line)
     for problem in corpus.problems:

@@ -32,6 +32,7 @@ from mtl_speech.metrics import episode_class_f1, episode_macro_f1
 from mtl_speech.scale_shift import distance_from_identity, scale_shift_layers
 
 logger = logging.getLogger(__name__)
+AT_ONCE = 800  # segments that pass through the encoder together; the memory of larger tensors is mapped anew each time
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,8 @@ def meta_forward(
     generator: torch.Generator | None = None,
     guessed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """L_{T(te)} of a meta-batch and its query logits (n_tasks, n_query, n_way). All segments are embedded in one batch.
+    """L_{T(te)} of a meta-batch and its query logits (n_tasks, n_query, n_way). All tasks are embedded together, AT_ONCE segments
+    at a time.
 
     In first order the support set is embedded without gradient.
     """
@@ -130,7 +132,9 @@ def meta_forward(
     def embed(index: Tensor) -> Tensor:
         unique, inverse = index.flatten().unique(return_inverse=True)
         windows, spans = store.windows(unique)
-        embeddings = learner.embed(windows if augment is None else augment(windows), spans)
+        windows = windows if augment is None else augment(windows)
+        parts = zip(windows.split(AT_ONCE), spans.split(AT_ONCE), strict=True)
+        embeddings = torch.cat([learner.embed(*part) for part in parts])
         # The gradient of `embeddings[inverse]` is summed by all threads at once, in an order that differs from run to run.
         return embeddings.index_select(0, inverse).view(*index.shape, -1)
 

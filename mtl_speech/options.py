@@ -25,6 +25,9 @@ class RunOptions(Config):
     cache_gib: float | None = setting(
         None, "how large that folder may become, in GiB; by default 10, and 0 keeps nothing", low=0
     )
+    data_gib: float | None = setting(
+        None, "how large copies of corpora from URLs and tar files may become there, in GiB; by default 50", low=0
+    )
 
 
 @dataclass(frozen=True)
@@ -174,6 +177,17 @@ class DemoOptions(RunOptions, _Base, DemoConfig):
 
     MEMORY: ClassVar[tuple[str, ...]] = ("n_words", "shots")
     strategy: Path | None = setting(None, "strategy pack to start from; by default the one that ships")
+
+
+@dataclass(frozen=True)
+class ExportOptions(RunOptions, _Base):
+    """Options of `export`."""
+
+    format: tuple[str, ...] = setting(("onnx",), "files to write", choices=("onnx", "torch-export"))
+    input: str = setting(
+        "waveform", "what the model takes: 16 kHz samples, or normalised log-mel frames", choices=("waveform", "frames")
+    )
+    seed: int = setting(0, "seed of the noise on which the files are compared with the pack", low=0)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,13 +52,9 @@ class Run:
         """
         import torch
 
-        from mtl_speech.cache import FOLDER, LIMIT
-
         if options.threads is not None:
             torch.set_num_threads(options.threads)
-        for variable, value in ((FOLDER, options.cache_dir), (LIMIT, options.cache_gib)):
-            if value is not None:
-                os.environ[variable] = str(value)
+        use_caches(options)
         folder = options.output_dir or Path("results") / re.sub(r"[^\w.-]+", "_", experiment or "run") / str(
             options.seed
         )
@@ -69,6 +65,10 @@ class Run:
         logger.info("options: %s", json.dumps(as_dict(options), ensure_ascii=False))
         logger.info("%d threads", torch.get_num_threads())
         return folder
+
+    def hold(self, lock: AbstractContextManager[object]) -> None:
+        """Take a lock, for as long as the run lasts."""
+        self._open.enter_context(lock)
 
     def say(self, text: str) -> None:
         """A line on what happens."""
@@ -119,6 +119,15 @@ class Run:
         for line in lines:
             self.say(line)
         return lines
+
+
+def use_caches(options: RunOptions) -> None:
+    """Set the places of the caches and their sizes, for this process and those that it starts."""
+    from mtl_speech.cache import DATA_LIMIT, FOLDER, LIMIT
+
+    for variable, value in ((FOLDER, options.cache_dir), (LIMIT, options.cache_gib), (DATA_LIMIT, options.data_gib)):
+        if value is not None:
+            os.environ[variable] = str(value)
 
 
 def kind_of(reason: str) -> str:

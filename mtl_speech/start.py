@@ -38,6 +38,7 @@ from mtl_speech.languages import display_name
 from mtl_speech.learner import MetaLearner
 from mtl_speech.options import AdaptOptions, part
 from mtl_speech.pack import load_pack, pack_hash
+from mtl_speech.remote import local_folder
 from mtl_speech.run import Run, problem_list
 from mtl_speech.strategy import load_learner, new_learner, prepare_learner, settings_on_target
 from mtl_speech.zero_shot import read_inventory
@@ -115,15 +116,18 @@ def load_target(options: AdaptOptions, folder: Path, run: Run) -> Target:
         folds = [punjabi_fold(source, config.seed, config.n_words, run.progress)]
         recordings = recordings_of(read_corpus(source / "test", config.lang, "ipa"))
     else:
-        stamp, source = STAMP if is_synthetic(options.data) else "", options.data
+        local = local_folder(options.data, run)
+        stamp, source = STAMP if is_synthetic(local.folder) else "", local.folder
         corpus = read_corpus(source, config.lang, options.phone_set, run.progress)
-        test = read_corpus(options.test, config.lang, options.phone_set, run.progress) if options.test else None
+        test_folder = local_folder(options.test, run).folder if options.test else None
+        test = read_corpus(test_folder, config.lang, options.phone_set, run.progress) if test_folder else None
         run.say(describe(corpus, config.lang))
         with unchanged(u.audio for u in (*corpus.utterances, *(test.utterances if test else ()))):
             folds = make_folds(corpus, test, config, run.progress)
         recordings = recordings_of(test or corpus)
         problems = [*corpus.problems, *(test.problems if test else ()), *folds[0].train.problems]
         left_out = run.left_out(problems, source)
+        problems = [*local.problems, *problems]
         unread = {problem.file for problem in folds[0].train.problems}
         read = corpus.filter(lambda u: u.audio not in unread)
         examples = examples_of(read)

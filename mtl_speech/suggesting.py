@@ -26,6 +26,7 @@ from mtl_speech.options import SuggestOptions
 from mtl_speech.pack import Pack, load_pack
 from mtl_speech.phonemes import is_silence
 from mtl_speech.recordings import Recording, find_recordings
+from mtl_speech.remote import local_folder
 from mtl_speech.run import Run
 from mtl_speech.suggest import Brought, Candidate, Inventory, Suggestion, choose
 from mtl_speech.transcribe import Transcriber
@@ -72,7 +73,7 @@ def suggest(folder: Path, options: SuggestOptions, run: Run) -> list[Suggestion]
         choice = word_choice(pack, options.words, run)
     else:
         assert options.pool is not None
-        choice = pool_choice(folder, pack, options.pool, options.base, run)
+        choice = pool_choice(folder, pack, local_folder(options.pool, run).folder, options.base, run)
     found = choose(choice.candidates, choice.inventory, options.number, seed=options.seed)
     if len(found) < options.number:
         run.say(f"there are only {len(found)} to choose from: all of them are ranked")

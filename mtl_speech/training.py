@@ -23,6 +23,7 @@ from mtl_speech.files import atomic_write, unchanged
 from mtl_speech.languages import canonical
 from mtl_speech.options import MetaTrainOptions, PretrainOptions, part
 from mtl_speech.pack import pack_hash, save_pack
+from mtl_speech.remote import local_folder
 from mtl_speech.run import CHECKPOINTS, Run
 from mtl_speech.segmenter import train_segmenter
 from mtl_speech.settings import as_dict
@@ -32,7 +33,7 @@ MIN_LANGUAGES = 5  # from here on whole languages are held out
 # What a run that goes on may have otherwise than the one that was stopped: where things lie (recordings and base are compared by
 # what is in them), how they are computed, and what only the card tells.
 NO_MATTER = frozenset(
-    "output_dir threads cache_dir cache_gib device workers valid base name attribution licence fresh checkpoint_minutes "
+    "output_dir threads cache_dir cache_gib data_gib device workers valid base name attribution licence fresh checkpoint_minutes "
     "checkpoint_steps".split()
 )
 VALID_DRAWS = 5  # draws of the support set of each validation language's full inventory
@@ -47,14 +48,16 @@ def pretrain(folder: Path, options: PretrainOptions, run: Run) -> Path:
     config = part(options, PretrainConfig)
     name = options.name or folder.resolve().name
     output = run.begin(options, f"pretrain-{name}")
+    folder = local_folder(folder, run).folder
     corpus = read_corpus(folder, options.lang, options.phone_set, run.progress)
     run.left_out(corpus.problems, folder)
     if options.valid is None:
         train, valid, how = hold_out(corpus, options.valid_share, options.seed)
     else:
-        train, valid, how = corpus, read_corpus(options.valid, options.lang, options.phone_set, run.progress), "--valid"
+        valid_folder = local_folder(options.valid, run).folder
+        train, valid, how = corpus, read_corpus(valid_folder, options.lang, options.phone_set, run.progress), "--valid"
         refuse_shared(train, valid)
-        run.left_out(valid.problems, options.valid)
+        run.left_out(valid.problems, valid_folder)
     phonemes = sorted(train.phoneme_counts())
     valid, n_unknown = only_phonemes(valid, phonemes)
     run.say(f"training: {_size(train)}, {len(phonemes)} phonemes; validation ({how}): {_size(valid)}")
@@ -154,7 +157,7 @@ def read_languages(folder: Path, options: MetaTrainOptions, run: Run) -> list[Co
 
     Subfolders of speakers can bear names that are codes too, so what was taken for what is said; `options.lang` makes it one.
     """
-    subfolders = []
+    folder, subfolders = local_folder(folder, run).folder, []
     if options.lang is None:
         try:
             subfolders = [(path, canonical(path.name)) for path in language_folders(folder)]

@@ -22,7 +22,8 @@ from mtl_speech.pack import Pack, load_pack, pack_hash
 from mtl_speech.phonemes import articulation_order, guess_phone_set
 from mtl_speech.plain import json_text, plain
 from mtl_speech.recordings import Recording, find_recordings
-from mtl_speech.run import Run
+from mtl_speech.remote import local_folder
+from mtl_speech.run import Run, use_caches
 from mtl_speech.sequence_metrics import SequenceScores, score_transcriptions
 from mtl_speech.settings import as_dict
 from mtl_speech.transcribe import Transcriber
@@ -46,7 +47,10 @@ def transcribe(
     A recording that cannot be read, and a file that would replace what a person made or changed, is named and left alone; the
     others go on. Raises DataError at the end if there was one, or at once if there is nothing to transcribe.
     """
-    recordings, problems = find_recordings(places)
+    use_caches(options)
+    locals_ = [local_folder(place, run) for place in places]
+    recordings, problems = find_recordings([local.folder for local in locals_])
+    problems += [problem for local in locals_ for problem in local.problems]
     if not recordings:
         raise DataError("; ".join(map(str, problems)) or "no recording is named: give audio files, or folders of them")
     pack = load_pack(pack_folder, "language")

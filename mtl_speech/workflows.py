@@ -31,6 +31,7 @@ from mtl_speech.meta_train import embed_segments
 from mtl_speech.metrics import NotScored, Scores, score
 from mtl_speech.options import AdaptOptions, DemoOptions, EvaluateOptions, part
 from mtl_speech.pack import load_pack, pack_hash
+from mtl_speech.remote import local_folder
 from mtl_speech.report import ablation_table, f1_table, write_report
 from mtl_speech.results import write_results
 from mtl_speech.run import Run, problem_list
@@ -185,12 +186,14 @@ def evaluate(folder: Path, options: EvaluateOptions, run: Run) -> Scores:
     output = run.begin(options, f"evaluate-{pack.name}")
     base = load_base(options.base)
     model = load_language(pack, base)
-    corpus = read_corpus(options.data, lang, options.phone_set, run.progress)
+    local = local_folder(options.data, run)
+    corpus = read_corpus(local.folder, lang, options.phone_set, run.progress)
     run.say(describe(corpus, lang))
     with unchanged(u.audio for u in corpus.utterances):
         store = build_store([corpus], progress=run.progress)
     problems = [*corpus.problems, *store.problems]
-    notes = [f"language pack '{pack.name}'", *run.left_out(problems, options.data)]
+    notes = [f"language pack '{pack.name}'", *run.left_out(problems, local.folder)]
+    problems = [*local.problems, *problems]
     known = torch.tensor([phoneme in model.classes for phoneme in store.phonemes])[store.label]
     outside = Counter(true_labels(store.select(torch.nonzero(~known).squeeze(1))))
     if not bool(known.any()):
@@ -209,10 +212,10 @@ def evaluate(folder: Path, options: EvaluateOptions, run: Run) -> Scores:
     probabilities, best = model.probabilities(embed_segments(model.learner, test, progress=run.progress)).max(1)
     true, predicted = true_labels(test), [model.classes[int(i)] for i in best]
     scores = score(true, predicted, utterances(test), n_train, not_scored, seed=options.seed)
-    stamp = STAMP if is_synthetic(options.data) else ""
+    stamp = STAMP if is_synthetic(local.folder) else ""
     notes += [CAVEAT] if stamp else []
     tokens = scored_tokens(utterances(test), times(test), true, predicted, probabilities.tolist(), n_train)
-    extra = {"pack": pack.name, "pack_sha256": pack_hash(pack), "problems": problem_list(problems, options.data)}
+    extra = {"pack": pack.name, "pack_sha256": pack_hash(pack), "problems": problem_list(problems, local.folder)}
     details = Details(
         about={
             "Language": f"{display_name(lang)} ({lang})",

@@ -116,6 +116,18 @@ def test_the_steps_are_those_of_the_meta_learner(n_recordings: int) -> None:
     torch.testing.assert_close(ours.bias, theirs.bias, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("at_once", [1, 7, 31])  # of 32 examples
+def test_examples_taken_in_parts_are_learned_as_at_one_go(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    learner = plain_learner()
+    z, labels, groups = examples(4, 0.5)
+    whole, choice = learn_head(learner, z, labels, ROWS, StepChoice(20)), choose_steps(learner, z, labels, groups, ROWS)
+    monkeypatch.setattr(base_learning, "AT_ONCE", at_once)
+    parts, same = learn_head(learner, z, labels, ROWS, StepChoice(20)), choose_steps(learner, z, labels, groups, ROWS)
+    torch.testing.assert_close(parts.weight, whole.weight, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(parts.bias, whole.bias, rtol=1e-4, atol=1e-5)
+    assert same.steps == choice.steps and same.macro_f1 == pytest.approx(choice.macro_f1)
+
+
 # The choice
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -229,9 +230,26 @@ def test_place_and_size_come_from_the_environment(tmp_path: Path, monkeypatch: p
 
 # Two at once
 
+
+def test_an_entry_that_another_process_removes_while_it_is_opened_counts_as_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = FeatureCache(tmp_path, 2**30)
+    cache.write(64 * "0", torch.zeros(4, 80).half(), 1.0)
+    path, opened = cache.path(64 * "0"), torch.UntypedStorage.from_file
+
+    def late(*given: Any, **named: Any) -> Any:
+        path.unlink(missing_ok=True)
+        return opened(*given, **named)
+
+    monkeypatch.setattr(torch.UntypedStorage, "from_file", late)
+    assert cache.read(64 * "0") is None and not path.exists() and not caplog.records
+
+
 WRITER = """
 import sys
 from pathlib import Path
+from typing import Any
 import torch
 from mtl_speech.cache import FeatureCache
 cache = FeatureCache(Path(sys.argv[1]), 2**30)
@@ -254,3 +272,32 @@ def test_processes_that_make_the_same_entries_at_once_do_no_harm(tmp_path: Path)
         assert process.returncode == 0 and "damaged" not in said, said
     cache = FeatureCache(tmp_path / "cache", 2**30)
     assert {path.name[:2] for path in entries(cache)} == {"00", "01", "02"} and len(entries(cache)) == 3
+
+
+FILLER = """
+import sys
+from pathlib import Path
+from typing import Any
+import torch
+from mtl_speech.cache import FeatureCache
+cache = FeatureCache(Path(sys.argv[1]), int(sys.argv[2]))
+frames = torch.arange(100 * 80).remainder(64).view(100, 80).half()
+for number in range(120):
+    key = f"{number:02x}{sys.argv[3]}" + 60 * "0"
+    cache.write(key, frames, 1.0)
+    found = cache.read(key)
+    assert found is None or torch.equal(found[0], frames), "half an entry"
+"""
+
+
+def test_processes_that_fill_the_folder_at_once_keep_it_within_the_limit(tmp_path: Path) -> None:
+    """Each looks after the limit when it has written a sixteenth of it, so two can be two sixteenths above."""
+    size = 100 * MEL_BANDS * 2
+    command = [sys.executable, "-c", FILLER, str(tmp_path / "cache"), str(32 * size)]
+    running = [subprocess.Popen([*command, name], stderr=subprocess.PIPE, text=True) for name in ("aa", "bb")]
+    for process in running:
+        _, said = process.communicate()
+        assert process.returncode == 0 and not said, said
+    left = entries(FeatureCache(tmp_path / "cache", 1))
+    assert sum(path.stat().st_size for path in left) < 38 * size and len(left) >= 28
+    assert {path.name[2:4] for path in left} <= {"aa", "bb"} and not [p for p in left if p.name.startswith(".")]

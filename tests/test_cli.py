@@ -35,6 +35,7 @@ COMMANDS = [
     "meta-train",
     "adapt",
     "evaluate",
+    "export",
     "transcribe",
     "suggest",
     "compare",

@@ -498,3 +498,31 @@ def test_speechocean_reads_whole_and_fast(corpora: Path) -> None:
     assert len({u.speaker for u in corpus.utterances}) == 125
     assert len(corpus.phoneme_counts()) == 39
     assert all(0 <= s.start < s.end <= u.duration for u in corpus.utterances for s in u.segments)
+
+
+def test_labels_apart_are_found_by_name_in_place_of_those_beside(tmp_path: Path) -> None:
+    audio(tmp_path / "data" / "x" / "a.wav")
+    audio(tmp_path / "data" / "x" / "b.wav")
+    audio(tmp_path / "data" / "y" / "b.wav")
+    raw_textgrid(tmp_path / "data" / "x" / "a.TextGrid", [(0.0, 0.5, "beside")])
+    for name in ("other/a", "x/b", "b", "c"):  # by its name alone, by its path, and two of no one recording
+        path = tmp_path / "labels" / f"{name}.TextGrid"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        raw_textgrid(path, PLAIN)
+    corpus = read_corpus(tmp_path / "data", "en", labels=tmp_path / "labels")
+    assert [u.id for u in corpus.utterances] == ["x/a", "x/b"]
+    assert corpus.utterances[0].segments == corpus.utterances[1].segments
+    texts = [str(problem).removeprefix(f"{tmp_path}/") for problem in corpus.problems]
+    assert len(texts) == 2 and texts[0].startswith("data/y/b.wav: no labels")
+    assert (
+        texts[1] == "labels: label files that are of no recording, or not of one alone: 2, such as b.TextGrid; left out"
+    )
+
+
+def test_a_reader_stands_in_for_that_of_a_suffix(tmp_path: Path) -> None:
+    audio(tmp_path / "a.wav")
+    (tmp_path / "a.PHN").write_text(TIMIT_PHN)
+    read = {".phn": timit.read_folded_labels}
+    (plain,), (folded,) = (read_corpus(tmp_path, "en", "timit", readers=r).utterances for r in (None, read))
+    assert [s.phoneme for s in plain.segments] == ["d͡ʒ", "ɪ", "t", "s", "ə̥"]
+    assert [(s.phoneme, s.start) for s in folded.segments] == [("d͡ʒ", 0.15), ("ɪ", 0.2), ("s", 0.35), ("ə", 0.5)]

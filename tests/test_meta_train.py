@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtl_speech import meta_train
 from mtl_speech.encoder import Encoder
 from mtl_speech.episodes import Episode, EpisodeBatch, EpisodeSampler, full_inventory, stack
 from mtl_speech.errors import DataError
@@ -177,6 +178,23 @@ def test_all_segments_of_a_meta_batch_are_embedded_in_one_batch_and_each_once(mo
     monkeypatch.setattr(Encoder, "frames", lambda self, x: (sizes.append(len(x)), frames(self, x))[1])
     meta_forward(learner, store, batch)
     assert sizes == [len(torch.cat((batch.support, batch.query), dim=1).unique())]
+
+
+@pytest.mark.parametrize("first_order", [True, False])
+def test_segments_embedded_in_parts_give_the_gradients_of_one_batch(
+    monkeypatch: pytest.MonkeyPatch, first_order: bool
+) -> None:
+    learner, store = double_learner("posterior")
+    trainable = [p for p in learner.parameters() if p.requires_grad]
+    with double_precision():
+        batch, gradients = stack(episodes_of(store)), []
+        for at_once in (1000, 5):
+            monkeypatch.setattr(meta_train, "AT_ONCE", at_once)
+            loss, _ = meta_forward(learner, store, batch, first_order)
+            gradients.append(torch.autograd.grad(loss, trainable, allow_unused=True))
+    assert len(batch.query.unique()) > 5
+    for whole, parts in zip(*gradients, strict=True):
+        torch.testing.assert_close(parts, whole, rtol=1e-9, atol=1e-12)
 
 
 def test_in_first_order_the_support_set_is_embedded_without_gradient(monkeypatch: pytest.MonkeyPatch) -> None:

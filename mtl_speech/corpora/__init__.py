@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from mtl_speech.audio import SAMPLE_RATE, audio_duration, check_audio, load_audio
-from mtl_speech.corpora.folder import Contents, Progress, has_audio, scan
+from mtl_speech.corpora.folder import Contents, LabelReader, Progress, has_audio, scan
 from mtl_speech.corpora.intervals import MACHINE_LABELS, find_segments, find_words
 from mtl_speech.corpus import Corpus, Problem, Segment, Utterance
 from mtl_speech.errors import DataError, UsageError
@@ -22,7 +23,13 @@ _EXPECTED = (
 
 
 def read_corpus(
-    folder: Path, language: str = "und", phone_set: str = "auto", progress: Progress | None = None
+    folder: Path,
+    language: str = "und",
+    phone_set: str = "auto",
+    progress: Progress | None = None,
+    *,
+    labels: Path | None = None,
+    readers: Mapping[str, LabelReader] | None = None,
 ) -> Corpus:
     """Read a folder of audio files with labels; of the audio only the headers.
 
@@ -34,12 +41,14 @@ def read_corpus(
         language: any code or name that `languages.canonical` knows.
         phone_set: "ipa", "arpabet", "timit", or "auto": guessed from all labels of the folder together.
         progress: wraps each long loop: called with an iterable and a description, gives an iterable.
+        labels: a folder of label files, in whatever folders below it, to be read in place of those beside the recordings.
+        readers: how label files of a suffix (".phn") are read, where not as the package does.
 
     Raises:
         DataError: no such folder, or no audio files in it.
         UsageError: unknown language or phone set.
     """
-    return _read(folder, language, phone_set, progress, in_full=False)
+    return _read(folder, language, phone_set, progress, in_full=False, labels=labels, readers=readers)
 
 
 def validate(folder: Path, language: str = "und", phone_set: str = "auto", progress: Progress | None = None) -> Corpus:
@@ -66,18 +75,26 @@ def _require_folder(folder: Path) -> None:
         raise DataError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}: {_EXPECTED}")
 
 
-def _read(folder: Path, language: str, phone_set: str, progress: Progress | None, in_full: bool) -> Corpus:
+def _read(
+    folder: Path,
+    language: str,
+    phone_set: str,
+    progress: Progress | None,
+    in_full: bool,
+    labels: Path | None = None,
+    readers: Mapping[str, LabelReader] | None = None,
+) -> Corpus:
     tag = canonical(language)
     if phone_set not in PHONE_SETS:
         raise UsageError(f"unknown phone set '{phone_set}': use one of {', '.join(PHONE_SETS)}")
     _require_folder(folder)
     track: Progress = progress or (lambda iterable, _: iterable)
-    contents = scan(folder, track)
+    contents = scan(folder, track, labels, readers)
     if not contents.recordings:
         hint = f" ({contents.problems[0]})" if contents.problems else ""
         raise DataError(f"{folder}: no audio files{hint}: {_EXPECTED}")
     if phone_set == "auto":
-        phone_set = guess_phone_set(phone.label for labels in contents.labels.values() for phone in labels.phones)
+        phone_set = guess_phone_set(phone.label for each in contents.labels.values() for phone in each.phones)
     name = folder.resolve().name
     utterances: list[Utterance] = []
     for key in track(sorted(contents.recordings), f"{'Checking' if in_full else 'Reading'} {name}"):

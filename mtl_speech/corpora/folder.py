@@ -17,9 +17,10 @@ from mtl_speech.corpus import Problem
 from mtl_speech.errors import DataError, printable
 
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
+LabelReader = Callable[[Path], Labels]
 
 UNREADABLE_SUFFIXES = (".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr", ".3gp")
-_READERS: tuple[tuple[str, Callable[[Path], Labels]], ...] = (
+_READERS: tuple[tuple[str, LabelReader], ...] = (
     (".phn", timit.read_labels),
     (".eaf", elan.read_labels),
     (".textgrid", textgrid.read_labels),  # the last one found for a recording is used
@@ -42,8 +43,13 @@ def has_audio(folder: Path) -> bool:
     return any(path.suffix.lower() in AUDIO_SUFFIXES for path in files_below(folder))
 
 
-def scan(folder: Path, track: Progress) -> Contents:
-    """Find the recordings below a folder and read the labels of each. `track` wraps the long loop."""
+def scan(
+    folder: Path, track: Progress, apart: Path | None = None, readers: Mapping[str, LabelReader] | None = None
+) -> Contents:
+    """Find the recordings below a folder and read the labels of each, beside it or from the folder `apart`.
+
+    `track` wraps the long loop. `readers` stand in for those of the suffixes that they name.
+    """
     contents = Contents()
     files = []
     for path in sorted(files_below(folder)):
@@ -55,10 +61,13 @@ def scan(folder: Path, track: Progress) -> Contents:
     _find_recordings(folder, files, contents)
     _read_ctm(folder, [path for path in files if path.suffix.lower() == ".ctm"], contents)
     labels = [(key_of(folder, path), path) for path in files if path.suffix.lower() in LABEL_SUFFIXES]
-    failed = _read_label_files(labels, contents, track, f"Labels of {folder.resolve().name}")
+    if apart is not None:
+        labels = _labels_apart(apart, contents)
+    failed = _read_label_files(labels, contents, track, f"Labels of {folder.resolve().name}", readers or {})
+    where = "beside it" if apart is None else f"below {apart}"
     for key, path in contents.recordings.items():
         if key not in contents.labels and key not in failed:
-            reason = "no labels: no .TextGrid, .eaf or .PHN of the same name beside it, and no .ctm names it"
+            reason = f"no labels: no .TextGrid, .eaf or .PHN of the same name {where}, and no .ctm names it"
             contents.problems.append(Problem(path, reason))
     return contents
 
@@ -115,8 +124,39 @@ def _find_recordings(folder: Path, files: list[Path], contents: Contents) -> Non
                 )
 
 
+def _labels_apart(folder: Path, contents: Contents) -> list[tuple[str, Path]]:
+    """The label files below a folder, each with the id of the recording that it names by its path or its file name alone.
+
+    What is of no recording is told in one problem: alignments of a whole corpus may be used on a part of it.
+    """
+    keys, found, others = _keys_by_name(contents), [], []
+    for path in sorted(files_below(folder)):
+        if path.suffix.lower() in LABEL_SUFFIXES:
+            name = key_of(folder, path)
+            key = keys.get(name) or keys.get(name.rpartition("/")[2])
+            if key is None:
+                others.append(path)
+            else:
+                found.append((key, path))
+    if others:
+        reason = f"label files that are of no recording, or not of one alone: {len(others):,}, such as {others[0].name}; left out"
+        contents.problems.append(Problem(folder, reason))
+    return found
+
+
+def _keys_by_name(contents: Contents) -> dict[str, str]:
+    """The ids of the recordings by what may name them: the id, or the file name alone where only one has it."""
+    stems = Counter(key.rpartition("/")[2] for key in contents.recordings)
+    keys = {key.rpartition("/")[2]: key for key in contents.recordings if stems[key.rpartition("/")[2]] == 1}
+    return keys | {key: key for key in contents.recordings}
+
+
 def _read_label_files(
-    files: Sequence[tuple[str, Path]], contents: Contents, track: Progress, description: str
+    files: Sequence[tuple[str, Path]],
+    contents: Contents,
+    track: Progress,
+    description: str,
+    readers: Mapping[str, LabelReader] = {},
 ) -> set[str]:
     """Read label files, each with the id of its recording. Returns the ids of recordings whose labels cannot be used."""
     failed: set[str] = set()
@@ -125,7 +165,7 @@ def _read_label_files(
         those = [(key, path) for key, path in files if path.suffix.lower() == suffix]
         for key, path in track(those, description) if those else ():
             try:
-                _read_one(key, path, read, contents, failed)
+                _read_one(key, path, readers.get(suffix, read), contents, failed)
             except MissingPhones as error:
                 without.append((key, path, str(error).removeprefix(f"{path}: ")))
     for key, path, reason in without:
@@ -135,7 +175,7 @@ def _read_label_files(
     return failed | {key for key, _, _ in without}
 
 
-def _read_one(key: str, path: Path, read: Callable[[Path], Labels], contents: Contents, failed: set[str]) -> None:
+def _read_one(key: str, path: Path, read: LabelReader, contents: Contents, failed: set[str]) -> None:
     """Read the label file of one recording. Raises MissingPhones."""
     if key not in contents.recordings:
         contents.problems.append(Problem(path, "labels without a recording of the same name beside them; left out"))
@@ -186,9 +226,7 @@ def _ctm_by_key(path: Path, contents: Contents) -> dict[str, Labels]:
         return {}
     contents.problems.extend(problems)
     named = {unicodedata.normalize("NFC", name): labels for name, labels in read.items()}
-    stems = Counter(key.rpartition("/")[2] for key in contents.recordings)
-    keys = {key.rpartition("/")[2]: key for key in contents.recordings if stems[key.rpartition("/")[2]] == 1}
-    keys |= {key: key for key in contents.recordings}
+    keys = _keys_by_name(contents)
     for name in named:
         if name not in keys:
             reason = f"names the recording '{name}', which is not there or not there once; left out"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from mtl_speech.corpora.intervals import Interval, Labels, lines_of
+from mtl_speech.corpora.timit_folding import SILENCES_48, fold_48
 from mtl_speech.corpus import Problem
 from mtl_speech.errors import DataError
 from mtl_speech.phone_sets import TIMIT_CLOSURES
@@ -21,8 +23,30 @@ def read_labels(path: Path) -> Labels:
     Raises:
         DataError: the file cannot be read or has no label line.
     """
+    return _read(path, _joined_closures)
+
+
+def read_folded_labels(path: Path) -> Labels:
+    """As `read_labels`, with the phones folded to the 48 of Lee and Hon: closures are silence, a glottal stop is left out.
+
+    Raises:
+        DataError: as `read_labels`.
+    """
+    return _read(path, _folded)
+
+
+def _folded(phones: list[Interval]) -> list[Interval]:
+    found = [(phone, fold_48(phone.label)) for phone in phones]
+    return [
+        Interval(phone.start, phone.end, "sil" if label in SILENCES_48 else label, phone.number)
+        for phone, label in found
+        if label is not None
+    ]
+
+
+def _read(path: Path, edit: Callable[[list[Interval]], list[Interval]]) -> Labels:
     problems: list[Problem] = []
-    phones = _joined_closures(_read_lines(path, problems))
+    phones = edit(_read_lines(path, problems))
     if not phones:
         raise DataError(
             f"{path}: no line of the form 'first-sample last-sample label' (samples of 16 kHz, not seconds)"

@@ -13,6 +13,7 @@ from typing import Any
 from mtl_speech.corpora import read_corpus
 from mtl_speech.corpus import Corpus
 from mtl_speech.errors import DataError
+from mtl_speech.manifest import log_splits
 
 logger = logging.getLogger("mtl_speech.recipes")
 
@@ -41,17 +42,7 @@ def prepare(data_folder: Path, progress: Callable[..., Any] | None = None) -> di
         "valid": corpus.filter(lambda u: u.speaker in valid),
         "test": corpus.filter(lambda u: u.speaker in test),
     }
-    for name, split in splits.items():
-        n_speakers = len({u.speaker for u in split.utterances})
-        n_phones = sum(split.phoneme_counts().values())
-        logger.info(
-            "%s: %d speakers, %d recordings, %d phones, %.1f min",
-            name,
-            n_speakers,
-            len(split.utterances),
-            n_phones,
-            split.seconds / 60,
-        )
+    log_splits(splits)
     for problem in corpus.problems:
         logger.warning("%s", problem)
     return splits

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import struct
+import tarfile
 
 _SHORT = """File type = "ooTextFile"
 Object class = "TextGrid"
@@ -192,4 +195,26 @@ AUDIO = (
     b"FORM\0\0\0\x30AIFFCOMM\0\0\0\x12\0\1\0\0\0\4\0\x10\x40\x0c\xfa\0\0\0\0\0\0\0SSND\0\0\0\x0c\0\0\0\0\0\0\0\0\0\1\0\1",
     b"OggS\0\2" + b"\0" * 20 + b"\1\x1e\1vorbis" + b"\0" * 23,
     b"ID3\4\0\0\0\0\0\x0a" + b"\0" * 10 + b"\xff\xfb\x90\x00" + b"\0" * 413,
+)
+
+
+def _tar(form: int, name: str, kind: bytes = tarfile.REGTYPE, **headers: str) -> bytes:
+    """An archive of one member of two bytes, without the padding at its end."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=form) as archive:
+        info = tarfile.TarInfo(name)
+        info.size, info.type, info.linkname, info.pax_headers = 2 * (kind != tarfile.SYMTYPE), kind, "u", headers
+        archive.addfile(info, io.BytesIO(b"ab"))
+    return stream.getvalue().rstrip(b"\0").ljust(512, b"\0")[:3000] + bytes(1024)
+
+
+_SPARSE = {"GNU.sparse.size": "9", "GNU.sparse.map": "0,2", "hdrcharset": "BINARY"}
+TARS = (
+    _tar(tarfile.USTAR_FORMAT, "s0/u.wav"),
+    _tar(tarfile.GNU_FORMAT, "s" * 120 + ".wav"),
+    _tar(tarfile.PAX_FORMAT, "\u0a20/u.wav", size="2", path="../u.wav"),
+    _tar(tarfile.PAX_FORMAT, "u.wav", **_SPARSE),
+    _tar(tarfile.GNU_FORMAT, "u.wav", tarfile.GNUTYPE_SPARSE),
+    _tar(tarfile.USTAR_FORMAT, "u.wav", tarfile.SYMTYPE),
+    gzip.compress(_tar(tarfile.USTAR_FORMAT, "u.wav"), mtime=0),
 )

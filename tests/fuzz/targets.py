@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from mtl_speech.corpora.intervals import Labels, find_segments, find_words
 from mtl_speech.corpora.kept_textgrid import long_form, read_whole
 from mtl_speech.corpus import Problem
 from mtl_speech.demo import is_synthetic
-from mtl_speech.errors import MtlSpeechError
+from mtl_speech.errors import DataError, MtlSpeechError
 from mtl_speech.inspection import describe_pack
 from mtl_speech.language_pack import LanguageModel, language_pack, load_language
 from mtl_speech.learner import Head
@@ -33,6 +34,7 @@ from mtl_speech.plain import json_text, plain
 from mtl_speech.settings import load_config
 from mtl_speech.strategy import load_learner, new_learner
 from mtl_speech.suggesting import inventory_of
+from mtl_speech.tar_members import members, unsafe
 from mtl_speech.tokens import read_tokens
 from mtl_speech.transcribing import LEDGER_NAME, Outputs
 from mtl_speech.transcript_elan import eaf_bytes
@@ -188,6 +190,16 @@ def _weights(path: Path) -> None:
     decode(data, path)
 
 
+def _tar(path: Path) -> None:
+    try:
+        with open(path, "rb") as stream:
+            for member in members(stream, lambda _: True, 1 << 20):
+                if member.content is not None:
+                    assert not unsafe(member.name) and len(member.content.read()) == member.size
+    except tarfile.ReadError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
 TARGETS = {
     "textgrid": Target("a.TextGrid", lambda path: _labels(textgrid.read_labels(path)), seeds.TEXTGRIDS),
     "kept_textgrid": Target("a.TextGrid", _kept, seeds.TEXTGRIDS),
@@ -207,4 +219,5 @@ TARGETS = {
     "card_values": Target("values.json", _card_values, seeds.CARD_VALUES),
     "weights": Target(WEIGHTS, _weights, seeds.WEIGHTS),
     "audio": Target("a.wav", _audio, seeds.AUDIO),
+    "tar": Target("a.tar", _tar, seeds.TARS),
 }

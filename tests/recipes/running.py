@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from mtl_speech import recipe_training
 from mtl_speech.corpora.textgrid import write_textgrid
 from mtl_speech.logs import close_log
 from mtl_speech.pack import save_pack
@@ -57,14 +58,15 @@ def run(
 ) -> tuple[Path, ModuleType]:
     """Run the command of a YAML file from the repository's root; gives its output folder and the script's module.
 
-    `settings` are added to the command, in place of its own where both name one. `patches` replaces names in the script.
+    `settings` are added to the command, in place of its own where both name one. `patches` replaces names in the script, or in
+    what the recipes share where the script does not have them.
     """
     script, yaml, *given = command_of(hparams)
     options = dict(zip(given[::2], given[1::2], strict=True)) | {f"--{k}": str(v) for k, v in settings.items()}
     arguments = [yaml, *(part for pair in options.items() for part in pair)]
     with loaded(ROOT / script) as module, pytest.MonkeyPatch.context() as patch:
         for name, value in (patches or {}).items():
-            patch.setattr(module, name, value)
+            patch.setattr(module if hasattr(module, name) else recipe_training, name, value)
         patch.chdir(ROOT)
         patch.setattr(sys, "argv", [script, *arguments])
         module.main(arguments)

@@ -48,7 +48,7 @@ def example(hparams: Path) -> list[str]:
 def test_there_are_recipes_with_settings_scripts_and_a_readme() -> None:
     """The tests below run once for each file found: without this one they would pass where none is found."""
     folders = {path.relative_to(RECIPES).parts[0] for path in RECIPES.rglob("*.py")}
-    assert {"speechocean762", "English-Punjabi", "VoxAngeles"} <= folders
+    assert {"speechocean762", "English-Punjabi", "VoxAngeles", "LibriSpeech", "TIMIT"} <= folders
     assert {path.parent.parent.name for path in HPARAMS} == {path.parent.name for path in READMES} == folders
     assert {ROOT / command_of(path)[0] for path in HPARAMS} == set(SCRIPTS)
 
@@ -79,8 +79,9 @@ def test_command_gives_all_that_must_be_given_and_the_override_works(path: Path)
 
 @pytest.mark.parametrize("path", HPARAMS, ids=name)
 def test_nothing_is_set_that_the_script_does_not_read(path: Path) -> None:
-    scripts = (ROOT / command_of(path)[0], ROOT / "mtl_speech" / "recipe.py")
-    text = "".join(script.read_text(encoding="utf-8") for script in scripts)
+    script = (ROOT / command_of(path)[0]).read_text(encoding="utf-8")
+    shared = ["recipe", "recipe_training"] if "recipe_training" in script else ["recipe"]
+    text = script + "".join((ROOT / "mtl_speech" / f"{name}.py").read_text(encoding="utf-8") for name in shared)
     references = set(re.findall(r"!ref .*?<(\w+)>", path.read_text(encoding="utf-8")))
     for key in load(path, command_of(path)[2:]):
         assert f'hparams["{key}"]' in text or key in references, f"{name(path)}: nobody reads '{key}'"

@@ -1,0 +1,34 @@
+"""Meta-train a strategy on phoneme tasks of LibriSpeech, and score it on tasks of the test speakers.
+
+python recipes/LibriSpeech/meta_train.py recipes/LibriSpeech/hparams/meta_train.yaml --data_folder DIR/LibriSpeech
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from prepare import prepare
+
+from mtl_speech.base import load_base
+from mtl_speech.features import build_store
+from mtl_speech.logs import progress_bar
+from mtl_speech.recipe import begin_recipe
+from mtl_speech.recipe_training import train_strategy, write_task_table
+
+
+def main(arguments: list[str]) -> None:
+    """Prepare, train, score, save."""
+    hparams, output = begin_recipe(arguments)
+    base = load_base(Path(hparams["base"]))
+    prepared = prepare(Path(hparams["data_folder"]), hparams["alignments"], hparams["parts"], output, progress_bar)
+    card = {"recipe": "recipes/LibriSpeech"}
+    n_scored = hparams["max_scored_segments"]
+    start, learner = train_strategy(hparams, output, base, prepared.splits, card, n_scored)
+    test = build_store([prepared.splits["test"]], base.phonemes, progress=progress_bar)
+    learners = {"closed-form start": start, "+ meta-training": learner}
+    print(write_task_table(hparams, output, learners, test, prepared.notes, n_scored))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,61 @@
+"""Prepare TIMIT: the folders TRAIN and TEST in upper or lower case, audio as SPHERE or RIFF, phones folded from 61 to 48 labels.
+
+Training: all speakers of TRAIN. Validation: the usual 50 speakers of TEST. Test: the 24 speakers of the core test set. The two SA
+sentences, which all speakers read, are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mtl_speech.corpora import read_corpus
+from mtl_speech.corpora.timit import read_folded_labels
+from mtl_speech.corpora.timit_folding import CORE_TEST_SPEAKERS, DEV_SPEAKERS
+from mtl_speech.corpus import Corpus, Utterance
+from mtl_speech.errors import DataError
+from mtl_speech.manifest import Counts, Prepared, compare_counts, speakers_of, validated
+
+# Eight sentences a speaker without SA: 630 speakers and 6,300 sentences in all, by TIMIT's own documentation.
+PUBLISHED = {"train": Counts(462, 3_696), "valid": Counts(50, 400), "test": Counts(24, 192)}
+
+
+def prepare(data_folder: Path, output: Path, progress: Callable[..., Any] | None = None) -> Prepared:
+    """Read the corpus; the manifest goes to `output`.
+
+    Raises DataError: the layout is another one, a split is empty, or a speaker is in two of them.
+    """
+    train, test = (_read(find_part(data_folder, name), progress) for name in ("train", "test"))
+    splits = {
+        "train": train,
+        "valid": test.filter(lambda u: u.speaker in DEV_SPEAKERS),
+        "test": test.filter(lambda u: u.speaker in CORE_TEST_SPEAKERS),
+    }
+    notes = [
+        note
+        for name, split in splits.items()
+        for note in compare_counts(name, Counts(len(speakers_of(split)), len(split.utterances)), PUBLISHED[name])
+    ]
+    return validated(splits, notes, output, data_folder)
+
+
+def find_part(data_folder: Path, name: str) -> Path:
+    """The one folder TRAIN or TEST, in any case, in the data folder or one or two folders below."""
+    below = (path for pattern in ("*", "*/*", "*/*/*") for path in data_folder.glob(pattern))
+    found = sorted(path for path in below if path.name.lower() == name and path.is_dir())
+    if len(found) != 1:
+        listed = f": {', '.join(map(str, found))}" if found else ""
+        raise DataError(f"{data_folder}: expected one folder {name.upper()} of TIMIT in it, found {len(found)}{listed}")
+    return found[0]
+
+
+def _read(folder: Path, progress: Callable[..., Any] | None) -> Corpus:
+    corpus = read_corpus(folder, "en", "timit", progress, readers={".phn": read_folded_labels})
+    kept = tuple(replace(u, speaker=u.speaker.lower()) for u in corpus.utterances if not _is_sa(u))
+    return Corpus(corpus.name.lower(), kept, corpus.problems)
+
+
+def _is_sa(utterance: Utterance) -> bool:
+    return utterance.id.rpartition("/")[2].lower() in ("sa1", "sa2")

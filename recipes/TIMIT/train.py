@@ -1,0 +1,33 @@
+"""Pretrain an encoder and its segmenter on TIMIT, and report its phones, folded to 39 labels, on the core test set.
+
+python recipes/TIMIT/train.py recipes/TIMIT/hparams/train.yaml --data_folder DIR/TIMIT
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from prepare import prepare
+
+from mtl_speech.corpora.timit_folding import IPA_48_TO_39
+from mtl_speech.logs import progress_bar
+from mtl_speech.recipe import begin_recipe
+from mtl_speech.recipe_training import train_encoder, write_phone_reports
+
+ATTRIBUTION = "Trained on TIMIT, Garofolo, J. et al. (1993), TIMIT Acoustic-Phonetic Continuous Speech Corpus, LDC93S1."
+LICENCE = "training data under the licence of the Linguistic Data Consortium: use and pass on as that allows"
+
+
+def main(arguments: list[str]) -> None:
+    """Prepare, train, score, save."""
+    hparams, output = begin_recipe(arguments)
+    prepared = prepare(Path(hparams["data_folder"]), output, progress_bar)
+    card = {"attribution": ATTRIBUTION, "licence": LICENCE, "recipe": "recipes/TIMIT"}
+    tests = {"core test set": prepared.splits["test"]}
+    found = train_encoder(hparams, output, prepared.splits, lambda: tests, card, IPA_48_TO_39)
+    print(write_phone_reports(hparams, output, found, prepared.notes))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
