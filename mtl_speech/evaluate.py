@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,26 +32,9 @@ N_WAY, N_QUERY, SHOTS = 5, 15, (1, 5)
 BASELINE_RATES, BASELINE_STEPS = (1.0, 3.0, 10.0, 30.0), (20, 50, 100, 200)
 
 
-class System(Protocol):
-    """What can be scored: its name, what it took to train, and its score on the validation tasks."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def trainable_parameters(self) -> int: ...
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def valid(self) -> dict[str, float]: ...
-
-    def score(self, store: SegmentStore, tasks: Tasks) -> dict[str, np.ndarray]:
-        """Macro-F1 of each task, by kind."""
-        ...
-
-
 @dataclass(frozen=True)
 class Trained:
-    """A learner, ready for meta-test."""
+    """One system, ready for meta-test: its learner, what it took to train, and its score on the validation tasks."""
 
     name: str
     learner: MetaLearner
@@ -69,7 +52,7 @@ class Trained:
 class Scored:
     """Macro-F1 of one system on each task, by kind: (n_tasks,) in the order of the tasks."""
 
-    system: System
+    system: Trained
     tasks: Tasks
     languages: tuple[str, ...]
     macro_f1: dict[str, np.ndarray]
@@ -114,7 +97,7 @@ def summary(scores: Mapping[str, np.ndarray]) -> dict[str, float]:
     return {**means, "mean": float(np.mean(list(means.values())))}
 
 
-def meta_test(system: System, store: SegmentStore, tasks: Tasks) -> Scored:
+def meta_test(system: Trained, store: SegmentStore, tasks: Tasks) -> Scored:
     """Score a system whose strategy no longer moves."""
     return Scored(system, tasks, store.languages, system.score(store, tasks))
 
@@ -156,15 +139,16 @@ def train_meta_transfer(
     config: MetaTrainConfig,
     progress: Callable[[Iterable[Any], str], Iterable[Any]] | None = None,
     checkpoints: Checkpoints | None = None,
+    views: Sequence[SegmentStore] = (),
 ) -> Trained:
-    """Meta-train on the languages of `train`; the round that is best on the validation tasks is kept.
+    """Meta-train on the languages of `train` and `views` of its segments; the round that is best on the validation tasks is kept.
 
     With `checkpoints` a run that was stopped goes on.
     """
     started = time.perf_counter()
     learner = new_learner(base, train.phonemes, config)
     prepare_learner(learner, train, config)
-    trainer = MetaTrainer(learner, train, config)
+    trainer = MetaTrainer(learner, train, config, views=views)
     history = trainer.train(lambda current: summary(score_tasks(current, valid, tasks))["mean"], progress, checkpoints)
     n_parameters = sum(p.numel() for p in learner.parameters() if p.requires_grad)
     result = summary(score_tasks(learner, valid, tasks))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 from prepare import prepare
-from table import as_json, markdown, results
+from table import as_json, markdown, results, row_of
 
 from mtl_speech.base import load_base
 from mtl_speech.corpus import Corpus
@@ -68,11 +68,11 @@ def main(arguments: list[str]) -> None:
     logger.info("training ended after %.0f s; the test languages are read now", time.perf_counter() - started)
     test = build_store(corpora_of("test"), progress=progress_bar)
     test_tasks = benchmark_tasks(test, hparams["n_tasks"], hparams["n_seeds"], seed + 2)
-    scored = [meta_test(system, test, test_tasks) for system in systems]
+    rows = [row_of(meta_test(system, test, test_tasks)) for system in systems]
     names = [system.name for system in systems]
     pairs = [(names[0], names[1]), (names[0], names[2]), (names[1], names[2]), (names[2], names[3])]
     facts = {"command": "python " + " ".join(sys.argv), "seed": seed, "languages": languages, "base": base.pack.name}
-    data = results(scored, pairs, {**facts, "seconds": round(time.perf_counter() - started)})
+    data = results(rows, pairs, {**facts, "seconds": round(time.perf_counter() - started)})
     atomic_write(output / "table.json", as_json(data))
     atomic_write(output / "table.md", markdown(data))
     print(markdown(data))
