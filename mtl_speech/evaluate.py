@@ -43,6 +43,10 @@ class Trained:
     valid: dict[str, float]
     history: MetaHistory | None = None
 
+    def score(self, store: SegmentStore, tasks: Tasks) -> dict[str, np.ndarray]:
+        """Macro-F1 of each task, by kind."""
+        return score_tasks(self.learner, store, tasks)
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -95,7 +99,7 @@ def summary(scores: Mapping[str, np.ndarray]) -> dict[str, float]:
 
 def meta_test(system: Trained, store: SegmentStore, tasks: Tasks) -> Scored:
     """Score a system whose strategy no longer moves."""
-    return Scored(system, tasks, store.languages, score_tasks(system.learner, store, tasks))
+    return Scored(system, tasks, store.languages, system.score(store, tasks))
 
 
 def train_baseline(
@@ -135,15 +139,16 @@ def train_meta_transfer(
     config: MetaTrainConfig,
     progress: Callable[[Iterable[Any], str], Iterable[Any]] | None = None,
     checkpoints: Checkpoints | None = None,
+    views: Sequence[SegmentStore] = (),
 ) -> Trained:
-    """Meta-train on the languages of `train`; the round that is best on the validation tasks is kept.
+    """Meta-train on the languages of `train` and `views` of its segments; the round that is best on the validation tasks is kept.
 
     With `checkpoints` a run that was stopped goes on.
     """
     started = time.perf_counter()
     learner = new_learner(base, train.phonemes, config)
     prepare_learner(learner, train, config)
-    trainer = MetaTrainer(learner, train, config)
+    trainer = MetaTrainer(learner, train, config, views=views)
     history = trainer.train(lambda current: summary(score_tasks(current, valid, tasks))["mean"], progress, checkpoints)
     n_parameters = sum(p.numel() for p in learner.parameters() if p.requires_grad)
     result = summary(score_tasks(learner, valid, tasks))

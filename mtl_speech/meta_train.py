@@ -189,7 +189,10 @@ def is_hard_round(number: int, ratio: float) -> bool:
 
 
 class MetaTrainer:
-    """Meta-training of one learner on one store; `step` is one round, `train` is all of them."""
+    """Meta-training of one learner on one store; `step` is one round, `train` is all of them.
+
+    `views` are stores of the same segments in augmented recordings: each round takes its windows from one of them or `store`.
+    """
 
     def __init__(
         self,
@@ -197,12 +200,16 @@ class MetaTrainer:
         store: SegmentStore,
         config: MetaTrainConfig,
         by: str = "utterance",
+        views: Sequence[SegmentStore] = (),
     ) -> None:
         if store.phonemes != learner.phonemes:
             raise ValueError(
                 "the phonemes of the store are not those of the learner, in its order: rows of θ would be mixed up"
             )
+        if not all(torch.equal(view.label, store.label) for view in views):
+            raise ValueError("the views have other segments than the store")
         self.learner, self.store, self.config = learner, store, config
+        self.views = (store, *views)
         self.augment: Callable[[Tensor], Tensor] | None = None
         if config.augment:
             from mtl_speech.augment import SpecAugment  # speechbrain takes seconds to load
@@ -251,6 +258,7 @@ class MetaTrainer:
         """One round: sample tasks, learn their heads, move Φ and θ, remember the hard classes."""
         episodes, hard = self.sample_round()
         batch = stack(episodes)
+        view = self.views[int(self.rng.integers(len(self.views)))] if len(self.views) > 1 else self.store
         for group in self.optimizer.param_groups:
             group.setdefault("base_lr", group["lr"])
             group["lr"] = group["base_lr"] * self._schedule()
@@ -258,7 +266,7 @@ class MetaTrainer:
         with torch.random.fork_rng(devices=[]):  # the augmentation draws from torch's own generator
             torch.manual_seed(int(self.rng.integers(2**31)))
             loss, logits = meta_forward(
-                self.learner, self.store, batch, self.config.first_order, self.augment, self.generator, guessed
+                self.learner, view, batch, self.config.first_order, self.augment, self.generator, guessed
             )
         layers = scale_shift_layers(self.learner.encoder).values()
         penalty = self.config.phi_decay * distance_from_identity(layers) if layers else 0.0

@@ -404,6 +404,25 @@ def test_the_settings_reach_the_rounds(changed: dict[str, object]) -> None:
     assert rounds[-1] != others[-1] and not all(torch.equal(trained[n], other[n]) for n in trained)
 
 
+def test_rounds_take_their_windows_from_the_views() -> None:
+    """A view whose frames are NaN makes the loss of its rounds NaN; the tasks are those of a run without views."""
+    store = toy_store()
+    broken = replace(store, frames=torch.full_like(store.frames, torch.nan))
+    trainer = MetaTrainer(tiny_learner(store), store, meta_config(outer_lr=1e-9, meta_steps=20), views=[store, broken])
+    losses = []
+    for _ in range(20):
+        losses.append(trainer.step()["loss"])
+        trainer.learner.load_state_dict(tiny_learner(store).state_dict())  # what NaN has spoiled
+    assert 2 <= int(np.isnan(losses).sum()) <= 14, "one round in three, by chance"
+
+
+def test_views_of_other_segments_are_refused() -> None:
+    store = toy_store()
+    other = replace(store, label=store.label.flip(0))
+    with pytest.raises(ValueError, match="other segments"):
+        MetaTrainer(tiny_learner(store), store, meta_config(), views=[other])
+
+
 @pytest.mark.parametrize("first_order", [False, True])
 def test_meta_training_lowers_the_loss_on_tasks_of_a_language_it_never_saw(first_order: bool) -> None:
     store = toy_store(n_languages=3, n_utterances=10, noise=2.5)

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import yaml
 from prepare import prepare
-from table import as_json, markdown, results
+from table import as_json, markdown, results, row_of
 
+from mtl_speech.augment import WaveformAugment
 from mtl_speech.base import load_base
 from mtl_speech.corpus import Corpus
 from mtl_speech.evaluate import Trained, benchmark_tasks, meta_test, train_baseline, train_meta_transfer
@@ -52,6 +53,10 @@ def main(arguments: list[str]) -> None:
 
     parts = {"training": corpora_of("train"), "validation": corpora_of("valid")}
     train, valid = (build_store(corpora, progress=progress_bar) for corpora in parts.values())
+    views = [
+        build_store(parts["training"], train.phonemes, WaveformAugment(number), progress_bar)
+        for number in range(1, hparams["n_views"])
+    ]
     transfer, curriculum = (
         recipe_checkpoints(hparams, output, parts, base.pack, name) for name in ("meta-transfer", "curriculum")
     )
@@ -60,19 +65,19 @@ def main(arguments: list[str]) -> None:
     systems: list[Trained] = [
         train_baseline("baseline", *given, meta, whiten=False),
         train_baseline("baseline, whitened", *given, meta, whiten=True),
-        train_meta_transfer("+ meta-transfer", *given, replace(meta, hard_ratio=0.0), progress_bar, transfer),
-        train_meta_transfer("+ curriculum", *given, meta, progress_bar, curriculum),
+        train_meta_transfer("+ meta-transfer", *given, replace(meta, hard_ratio=0.0), progress_bar, transfer, views),
+        train_meta_transfer("+ curriculum", *given, meta, progress_bar, curriculum, views),
     ]
     card = {"name": "voxangeles", "licence": "training data CC BY-NC 4.0: not for commercial use"}
     save_pack(strategy_pack(systems[-1].learner, base, meta, card), output / "strategy")
     logger.info("training ended after %.0f s; the test languages are read now", time.perf_counter() - started)
     test = build_store(corpora_of("test"), progress=progress_bar)
     test_tasks = benchmark_tasks(test, hparams["n_tasks"], hparams["n_seeds"], seed + 2)
-    scored = [meta_test(system, test, test_tasks) for system in systems]
+    rows = [row_of(meta_test(system, test, test_tasks)) for system in systems]
     names = [system.name for system in systems]
     pairs = [(names[0], names[1]), (names[0], names[2]), (names[1], names[2]), (names[2], names[3])]
     facts = {"command": "python " + " ".join(sys.argv), "seed": seed, "languages": languages, "base": base.pack.name}
-    data = results(scored, pairs, {**facts, "seconds": round(time.perf_counter() - started)})
+    data = results(rows, pairs, {**facts, "seconds": round(time.perf_counter() - started)})
     atomic_write(output / "table.json", as_json(data))
     atomic_write(output / "table.md", markdown(data))
     print(markdown(data))
