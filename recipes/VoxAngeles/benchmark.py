@@ -26,6 +26,8 @@ from peers import Fitted, Tuned
 from sklearn.metrics import f1_score
 from table import Row, as_json, costs, markdown, results, row_of
 from torch import nn
+from tuned_phi import NAME as PHI_TUNED
+from tuned_phi import tune_phi
 
 from mtl_speech.augment import WaveformAugment
 from mtl_speech.base import BaseModel, load_base
@@ -49,6 +51,7 @@ OURS: dict[str, dict[str, Any]] = {
     "meta-transfer+curriculum": {},
     "meta-transfer, kernel": {"hard_ratio": 0.0, "granularity": "kernel"},
     "meta-transfer, first order": {"hard_ratio": 0.0, "first_order": True},
+    PHI_TUNED: {"hard_ratio": 0.0},
 }
 BEST = "meta-transfer"  # what the methods outside the ablation are compared with
 ABLATION = ("baseline", "whitened", "meta-transfer", "meta-transfer+curriculum")
@@ -195,6 +198,8 @@ def fit(name: str, given: Given) -> Fitted:
     if name in OURS:
         config = replace(given.config, **OURS[name])
         found = train_meta_transfer(name, *known, config, progress_bar, views=given.views)
+        if name == PHI_TUNED:
+            return tune_phi(found, given.valid, given.tasks)
     else:
         found = train_baseline(name, *known, given.config, whiten=name == "whitened")
     return Fitted(found.name, found.learner, found.trainable_parameters, found.seconds, found.valid)

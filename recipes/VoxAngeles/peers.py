@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import cast
@@ -97,12 +97,11 @@ class Tuned(Fitted):
         moved = [p for p in self.learner.encoder.parameters() if p.requires_grad]
         before = [p.detach().clone() for p in moved]
         inputs, labels = store.windows(episode.support), episode.support_labels
-        weight, bias = (nn.Parameter(t[0]) for t in self._first_head(inputs, episode))
-        maml = self.name == "maml"
-        rate = MAML_INNER_RATE if maml else self.settings["lr"]
-        optimizer = (torch.optim.SGD if maml else torch.optim.Adam)([*moved, weight, bias], lr=rate)
+        first = self._first_head(store, episode)
+        weight, bias = nn.Parameter(first.weight[0]), nn.Parameter(first.bias[0])
+        optimizer = self._optimizer(moved, [weight, bias])
         try:
-            for _ in range(MAML_STEPS if maml else TUNE_STEPS):
+            for _ in range(self._n_steps(episode)):
                 optimizer.zero_grad()
                 F.cross_entropy(F.linear(self.learner.embed(*inputs), weight, bias), labels).backward()
                 optimizer.step()
@@ -113,14 +112,22 @@ class Tuned(Fitted):
                     parameter.copy_(value)
                     parameter.grad = None
 
-    def _first_head(self, inputs: tuple[Tensor, Tensor], episode: Episode) -> tuple[Tensor, Tensor]:
+    def _first_head(self, store: SegmentStore, episode: Episode) -> Head:
         n_way, dim = len(episode.classes), self.learner.centre.numel()
         head = Head(torch.zeros(1, n_way, dim), torch.zeros(1, n_way))
-        if self.name != "maml":
-            with torch.no_grad():
-                z = self.learner.embed(*inputs)[None]
-                head = adapt_head(z, episode.support_labels[None], head, torch.full((HEAD_STEPS,), HEAD_RATE))
-        return head.weight, head.bias
+        if self.name == "maml":
+            return head
+        with torch.no_grad():
+            z = self.learner.embed(*store.windows(episode.support))[None]
+            return adapt_head(z, episode.support_labels[None], head, torch.full((HEAD_STEPS,), HEAD_RATE))
+
+    def _optimizer(self, moved: Sequence[Tensor], head: Sequence[Tensor]) -> torch.optim.Optimizer:
+        if self.name == "maml":
+            return torch.optim.SGD([*moved, *head], lr=MAML_INNER_RATE)
+        return torch.optim.Adam([*moved, *head], lr=self.settings["lr"])
+
+    def _n_steps(self, episode: Episode) -> int:
+        return MAML_STEPS if self.name == "maml" else TUNE_STEPS
 
     def _n_adapted(self) -> int:
         return super()._n_adapted() + sum(p.numel() for p in self.learner.encoder.parameters() if p.requires_grad)

@@ -98,7 +98,7 @@ def test_every_method_has_a_row_on_the_same_tasks(bench: ModuleType, output: Pat
 
 def test_what_can_be_taken_out_leaves_the_base_as_it_was(bench: ModuleType, output: Path) -> None:
     methods = read_json(output / "table.json")["methods"]
-    for name in ("baseline", "lora", "ia3", "meta-transfer", "meta-transfer, kernel"):
+    for name in ("baseline", "lora", "ia3", "meta-transfer", "meta-transfer, kernel", "meta-transfer, Φ tuned"):
         found = methods[name]["own_language"]
         assert found["off"] == pytest.approx(found["before"], abs=1e-6), name
     for name in ("finetune", "maml", "protonet", "anil"):
@@ -112,7 +112,7 @@ def test_tuning_to_a_task_moves_the_encoder_and_brings_it_back(bench: ModuleType
     base = bench.load_base(options.base)
     train, held = bench.divided(options.meta_dir, options.valid_languages, 0)
     given = bench.stores(options, base, train, held)
-    for name in ("finetune", "lora", "ia3"):
+    for name in ("finetune", "lora", "ia3", "meta-transfer, Φ tuned"):
         system = bench.fit(name, given)
         before = {key: value.clone() for key, value in system.learner.state_dict().items()}
         encoder, _ = system.adapt(given.valid, given.tasks["5w5s"][0])
@@ -120,7 +120,11 @@ def test_tuning_to_a_task_moves_the_encoder_and_brings_it_back(bench: ModuleType
         assert all(torch.equal(before[key], after[key]) for key in before), name
         moved = {k for k, v in encoder.state_dict().items() if not torch.equal(v, before[f"encoder.{k}"])}
         assert moved, name
-        assert name == "finetune" or all("lora_" in key or "ia3_" in key for key in moved), f"{name} moves Θ: {moved}"
+        parts = ("",) if name == "finetune" else ("lora_", "ia3_", "scale", "shift")
+        assert all(any(part in key for part in parts) for key in moved), f"{name} moves Θ: {moved}"
+    encoder, _ = system.adapt(given.valid, given.tasks["5w1s"][0])
+    after = encoder.state_dict()
+    assert all(torch.equal(before[f"encoder.{key}"], after[key]) for key in after), "Φ was tuned to one example"
 
 
 def test_what_was_scored_is_taken_from_there_and_other_settings_are_not(
