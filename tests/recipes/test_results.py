@@ -67,6 +67,20 @@ def test_readme_of_voxangeles_has_the_table_of_its_log() -> None:
         assert table["languages"] == module.read_languages(VOXANGELES / "languages.yaml")
 
 
+def test_readme_of_voxangeles_has_the_tables_of_its_bench() -> None:
+    data = read_json(VOXANGELES / "logs" / "benchmark.json")
+    with loaded(VOXANGELES / "table.py") as module:
+        text = f"{module.markdown(data).strip()}\n\n{module.costs(data).strip()}"
+    readme = (VOXANGELES / "README.md").read_text(encoding="utf-8")
+    for block in text.split("\n\n"):
+        assert block in readme, "the README has other figures than logs/benchmark.json"
+    with loaded(VOXANGELES / "benchmark.py") as module:
+        assert tuple(data["methods"]) == module.METHODS
+    with loaded(VOXANGELES / "train.py") as module:
+        languages = module.read_languages(VOXANGELES / "languages.yaml")
+    assert (data["train"], data["valid"]) == (sorted(languages["train"]), sorted(languages["valid"]))
+
+
 def test_readme_of_voxangeles_has_the_tables_of_phonemes_held_back() -> None:
     found = read_json(VOXANGELES / "logs" / "zero_shot.json")
     with loaded(VOXANGELES / "zero_shot.py") as module:
