@@ -106,7 +106,7 @@ def bare_loop(batches: Any, encoder: Any, config: Any, names: Sequence[str]) -> 
 
     def run() -> None:
         for crops in in_memory:
-            segment, frame, articulation = model.losses(crops)
+            segment, frame, articulation = model(crops)
             loss = segment + config.frame_loss * frame + config.articulatory_loss * articulation
             optimiser.zero_grad()
             loss.backward()

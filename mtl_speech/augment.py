@@ -112,9 +112,16 @@ class SpecAugment(torch.nn.Module):
             drop_length_low=2, drop_length_high=12, drop_count_low=0, drop_count_high=2, dim=2
         )
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(batch, frames, MEL_BANDS) -> the same shape."""
-        knots = torch.randn(len(features), 1, 6) * self.channel_std
+    def forward(self, features: Tensor, index: Tensor | None = None, n: int | None = None) -> Tensor:
+        """(batch, frames, MEL_BANDS) -> the same shape.
+
+        With `index` (batch,) they are these rows of a batch of n, and are changed as they would be in all of it.
+        """
+        whole = len(features) if index is None or n is None else n
+        knots = torch.randn(whole, 1, 6) * self.channel_std
         channel = F.interpolate(knots, size=MEL_BANDS, mode="linear", align_corners=True)
-        dropped: Tensor = self.frequency(self.time(features + channel.to(features)))
-        return dropped
+        if whole == len(features):
+            dropped: Tensor = self.frequency(self.time(features + channel.to(features)))
+            return dropped
+        kept = self.frequency(self.time(features.new_ones(whole, *features.shape[1:])))
+        return (features + channel[index].to(features)) * kept[index]

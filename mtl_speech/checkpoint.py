@@ -29,6 +29,7 @@ from torch import Tensor
 from mtl_speech import __version__
 from mtl_speech.corpora import Progress
 from mtl_speech.corpus import Corpus
+from mtl_speech.distributed import highest, is_main, wait_for_all
 from mtl_speech.errors import DataError, PackError
 from mtl_speech.files import TEMPORARY, atomic_write, content_hash
 from mtl_speech.pack_files import decode, encode, header_entries, parse_json, read_bounded, refuse
@@ -98,6 +99,7 @@ class Checkpoints:
 
         Raises DataError: the run that was stopped had other settings or other data, or no checkpoint can be used.
         """
+        wait_for_all()  # none may look while the main process still removes old ones
         self._found = self._latest()
         if self._found is not None:
             path, state = self._found
@@ -132,11 +134,16 @@ class Checkpoints:
         )
 
     def tick(self, training: Resumable, last: bool = False) -> None:
-        """Between two steps: save where it is time to. A run that was asked to stop is saved, and stops."""
+        """Between two steps: save where it is time to. A run that was asked to stop is saved, and stops.
+
+        Of several processes the main one saves, and all stop where any of them was asked to.
+        """
         self._ticks += 1
         by_steps = self.steps is not None and self._ticks >= self.steps
         by_time = 0 < self.minutes <= (time.monotonic() - self._saved_at) / 60
-        if last or by_steps or by_time or self._stop is not None:
+        (asked,) = highest([float(self._stop or 0)])
+        self._stop = int(asked) or None
+        if (last or by_steps or by_time or asked) and is_main():
             try:
                 self.save(training.state())
             except Diverged as error:  # the run itself goes on: with checkpoints it does what it does without
@@ -168,6 +175,8 @@ class Checkpoints:
 
     def clear(self) -> None:
         """The run is done, or begins anew: its checkpoints go. Raises OSError."""
+        if not is_main():
+            return
         if self.n_saved:
             logger.info("%d checkpoints took %.2f s", self.n_saved, self.seconds)
         if self.folder.is_dir():
@@ -196,6 +205,7 @@ class Checkpoints:
     def _stop_if_asked(self) -> None:
         if self._stop is not None:
             number, self._stop = self._stop, None
+            wait_for_all()  # until the main process has saved
             self.say("stopped, and saved: the same command goes on from here")
             self._restore_signals()
             signal.raise_signal(number)

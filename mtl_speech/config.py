@@ -44,6 +44,8 @@ class PretrainConfig(Config):
     average_decay: float = setting(
         0.995, "share that the running average of the weights keeps per step", low=0, below=1
     )
+    accumulate: int = setting(1, "parts that a batch is computed in, one after another: less memory", low=1)
+    precision: str = setting("fp32", "numbers of the forward pass: fp32, or bf16 (autocast)", choices=("fp32", "bf16"))
     device: str = setting("cpu", "where to compute: cpu, cuda or cuda:N")
     workers: int = setting(1, "processes that read, augment and cut recordings beside the training", low=0, high=1024)
     seed: int = setting(0, "seed of everything random", low=0)
@@ -84,6 +86,8 @@ class MetaTrainConfig(Config):
     hard_ratio: float = setting(0.5, "share of rounds that are drawn from the hard classes", low=0, high=1)
     hard_pool: int = setting(10, "hard classes that are remembered", low=2)
     validate_every: int = setting(25, "meta-updates between validations", low=1)
+    accumulate: int = setting(1, "parts that a meta-batch is computed in, one after another: less memory", low=1)
+    precision: str = setting("fp32", "numbers of the encoder: fp32, or bf16 (autocast)", choices=("fp32", "bf16"))
     seed: int = setting(0, "seed of everything random", low=0)
 
 

@@ -18,7 +18,9 @@ class Crops:
     """A batch of stretches of recordings.
 
     features: (n_crops, n_frames, MEL_BANDS); frame_labels: (n_crops, n_frames), silence being the last class;
-    spans: (n_segments, 2) frames; rows: (n_segments,) crop of each segment; labels: (n_segments,).
+    spans: (n_segments, 2) frames; rows: (n_segments,) crop of each segment, in order; labels: (n_segments,).
+    Where several processes share a batch, `index` (n_crops,) tells which of its `n_crops` crops these are; `n_segments` is how many
+    segments all of them have.
     """
 
     features: Tensor
@@ -26,17 +28,44 @@ class Crops:
     spans: Tensor
     rows: Tensor
     labels: Tensor
+    index: Tensor
+    n_crops: int
+    n_segments: int
+
+    def split(self, n: int) -> list[Crops]:
+        """The crops in n parts, of which the last can be empty."""
+        parts = []
+        for part in torch.arange(len(self.features)).tensor_split(n):
+            first, last = (int(part[0]), int(part[-1])) if len(part) else (0, -1)
+            inside = (self.rows >= first) & (self.rows <= last)
+            spans, rows, labels = self.spans[inside], self.rows[inside] - first, self.labels[inside]
+            features, frame_labels, index = self.features[part], self.frame_labels[part], self.index[part]
+            parts.append(Crops(features, frame_labels, spans, rows, labels, index, self.n_crops, self.n_segments))
+        return parts
+
+    def to(self, device: torch.device | str) -> Crops:
+        """The same on another device."""
+        features, frame_labels = self.features.to(device), self.frame_labels.to(device)
+        spans, rows, labels = self.spans.to(device), self.rows.to(device), self.labels.to(device)
+        return Crops(features, frame_labels, spans, rows, labels, self.index, self.n_crops, self.n_segments)
 
 
 class CropBatches(Dataset[Crops]):
     """Batches of crops: an epoch visits every recording once, in one of its views, cut at a random phase.
 
-    The order of epoch e depends on (seed, e) alone. A batch is cut from the views when it is asked for.
+    The order of epoch e depends on (seed, e) alone. A batch is cut from the views when it is asked for. With a `share` (i, n) it is
+    every n-th crop of the batch, from the i-th on.
     """
 
     def __init__(
-        self, views: Sequence[SegmentStore], crop_lengths: Sequence[int], batch_frames: int, seed: int
+        self,
+        views: Sequence[SegmentStore],
+        crop_lengths: Sequence[int],
+        batch_frames: int,
+        seed: int,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
+        self.share = share
         self.views, self.crop_lengths, self.batch_frames, self.seed = views, crop_lengths, batch_frames, seed
         self.epoch = 0
         self.plan = self._plan(0)
@@ -70,17 +99,24 @@ class CropBatches(Dataset[Crops]):
 
     def _cut(self, view: int, length: int, first: Tensor) -> Crops:
         store = self.views[view]
+        index = torch.arange(self.share[0], len(first), self.share[1])
+        low, high = _segments_inside(store, first, length)
+        n_crops, n_segments = len(first), int((high - low).sum())
+        first, low, high = first[index], low[index], high[index]
         rows = first.unsqueeze(1) + torch.arange(length)
-        low, high = (
-            torch.searchsorted(store.start, first.double()),
-            torch.searchsorted(store.end, (first + length).double()),
-        )
-        counts = (high - low).clamp_min(0)
+        counts = high - low
         crop = torch.repeat_interleave(torch.arange(len(first)), counts)
         offset = torch.arange(len(crop)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
-        index = low[crop] + offset
-        spans = torch.stack((store.start[index], store.end[index]), dim=1) - first[crop].unsqueeze(1)
-        return Crops(store.take(rows), frame_labels(store, rows), spans.float(), crop, store.label[index])
+        inside = low[crop] + offset
+        spans = torch.stack((store.start[inside], store.end[inside]), dim=1) - first[crop].unsqueeze(1)
+        features, labels = store.take(rows), frame_labels(store, rows)
+        return Crops(features, labels, spans.to(features.dtype), crop, store.label[inside], index, n_crops, n_segments)
+
+
+def _segments_inside(store: SegmentStore, first: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """The first segment that lies whole in each of the crops from rows `first` (n,) on, and the one after the last."""
+    low = torch.searchsorted(store.start, first.double())
+    return low, torch.maximum(low, torch.searchsorted(store.end, (first + length).double()))
 
 
 def tile(store: SegmentStore, recordings: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from mtl_speech.audio import MEL_BANDS
 from mtl_speech.config import EncoderConfig
+from mtl_speech.distributed import n_processes, total, total_with_gradient
 
 N_PARTS = 3  # a segment is pooled over its onset, its middle and its offset
 
@@ -44,6 +45,7 @@ class FrameConv(nn.Conv1d):
         """The gradient of `convolve` with respect to its input, which was of `shape`, from that of its output."""
         x = as_image(dy.new_empty(shape))  # its shape counts, it is never read
         stride, padding = (1, self.stride[0]), (0, cast(int, self.padding[0]))
+        weight = weight.to(dy.dtype)  # which is bfloat16 under autocast
         dx, _, _ = torch.ops.aten.convolution_backward(
             as_image(dy), x, weight.unsqueeze(2), None, stride, padding, (1, 1), False, (0, 0), 1, [True, False, False]
         )
@@ -51,11 +53,31 @@ class FrameConv(nn.Conv1d):
 
 
 class FrameBatchNorm(nn.BatchNorm1d):
-    """Batch-norm over (batch, frames, channels)."""
+    """Batch-norm over (batch, frames, channels). In training its statistics are of the batches of all processes together."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, frames, channels) -> the same shape."""
+        if self.training and n_processes() > 1:
+            return self._of_all(x.flatten(0, 1)).view_as(x)
         return super().forward(x.flatten(0, 1)).view_as(x)
+
+    def _of_all(self, rows: Tensor) -> Tensor:
+        """(n_rows, channels) -> the same shape. The means and then the variances are summed over processes (Ioffe, Szegedy 2015).
+
+        `nn.SyncBatchNorm` does the same on CUDA alone.
+        """
+        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        values = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        n = total(values.new_tensor(float(len(rows))))
+        mean = total_with_gradient(values.sum(0)) / n
+        centred = values - mean
+        variance = total_with_gradient(centred.square().sum(0)) / n
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (n / (n - 1).clamp_min(1.0)), self.momentum)
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
+        return (centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias).to(rows.dtype)
 
 
 class ConvNorm(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
@@ -42,6 +42,10 @@ class EpisodeBatch:
     mask: Tensor  # (n_tasks, n_query)
     classes: Tensor  # (n_tasks, n_way)
     language: Tensor  # (n_tasks,)
+
+    def select(self, index: Tensor) -> EpisodeBatch:
+        """The tasks `index` (n,) of the batch."""
+        return EpisodeBatch(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
 
 def stack(episodes: Sequence[Episode]) -> EpisodeBatch:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from mtl_speech.distributed import is_main
 from mtl_speech.plain import without_absolute_paths
 
 T = TypeVar("T")
@@ -56,7 +57,10 @@ def close_log() -> None:
 
 
 def progress_bar(items: Iterable[T], description: str) -> Iterable[T]:
-    """A bar on standard error for a step that takes more than two seconds; it leaves a line behind."""
+    """A bar on standard error for a step that takes more than two seconds; it leaves a line behind.
+
+    Of several processes the main one has it.
+    """
     from tqdm import tqdm
 
-    return tqdm(items, desc=description, delay=2.0, dynamic_ncols=True)
+    return tqdm(items, desc=description, delay=2.0, dynamic_ncols=True, disable=not is_main())

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from mtl_speech.checkpoint import Checkpoints, State, optimiser_tensors, put_optimiser, put_tensors, tensors_of
 from mtl_speech.config import MetaTrainConfig
 from mtl_speech.corpora import Progress
+from mtl_speech.distributed import from_main, is_main, n_processes, rank, sum_gradients, total
 from mtl_speech.episodes import Episode, EpisodeBatch, EpisodeSampler, stack
 from mtl_speech.errors import DataError
 from mtl_speech.features import SegmentStore
@@ -72,7 +73,7 @@ def standardise_embeddings(
         covariance = (deviations.T @ deviations).double() / len(embeddings)
         covariance = (1 - shrinkage) * covariance + shrinkage * covariance.trace() / dim * torch.eye(dim)
         values, vectors = torch.linalg.eigh(covariance)
-        whitener = (vectors @ torch.diag(values.clamp_min(1e-8 * float(values.max())).rsqrt()) @ vectors.T).float()
+        whitener = (vectors @ torch.diag(values.clamp_min(1e-8 * float(values.max())).rsqrt()) @ vectors.T).to(embeddings)
     norm = ((embeddings - centre) @ whitener).square().sum(1).mean().sqrt()
     learner.centre.copy_(centre)
     learner.whitener.copy_(whitener / norm)
@@ -122,11 +123,13 @@ def meta_forward(
     augment: Callable[[Tensor], Tensor] | None = None,
     generator: torch.Generator | None = None,
     guessed: Tensor | None = None,
+    bf16: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """L_{T(te)} of a meta-batch and its query logits (n_tasks, n_query, n_way). All tasks are embedded together, AT_ONCE segments
     at a time.
 
-    In first order the support set is embedded without gradient.
+    In first order the support set is embedded without gradient. With `bf16` the encoder computes under autocast, all else in
+    float32.
     """
 
     def embed(index: Tensor) -> Tensor:
@@ -134,7 +137,9 @@ def meta_forward(
         windows, spans = store.windows(unique)
         windows = windows if augment is None else augment(windows)
         parts = zip(windows.split(AT_ONCE), spans.split(AT_ONCE), strict=True)
-        embeddings = torch.cat([learner.embed(*part) for part in parts])
+        with torch.autocast(windows.device.type, torch.bfloat16, enabled=bf16):
+            raw = [learner.encoder(*part) for part in parts]
+        embeddings = torch.cat([learner.standardise(each.float() if bf16 else each) for each in raw])
         # The gradient of `embeddings[inverse]` is summed by all threads at once, in an order that differs from run to run.
         return embeddings.index_select(0, inverse).view(*index.shape, -1)
 
@@ -263,31 +268,57 @@ class MetaTrainer:
             group.setdefault("base_lr", group["lr"])
             group["lr"] = group["base_lr"] * self._schedule()
         guessed = torch.from_numpy(self.rng.random(batch.classes.shape) < self.config.guess_share)
-        with torch.random.fork_rng(devices=[]):  # the augmentation draws from torch's own generator
-            torch.manual_seed(int(self.rng.integers(2**31)))
-            loss, logits = meta_forward(
-                self.learner, view, batch, self.config.first_order, self.augment, self.generator, guessed
-            )
-        layers = scale_shift_layers(self.learner.encoder).values()
-        penalty = self.config.phi_decay * distance_from_identity(layers) if layers else 0.0
+        moved = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.optimizer.zero_grad(set_to_none=True)
-        (loss + penalty).backward()
-        torch.nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], 10.0)
+        with torch.random.fork_rng(devices=[]):  # the augmentation draws from torch's own generator
+            loss, predicted = self._gradients(view, batch, guessed, int(self.rng.integers(2**31)))
+        sum_gradients(moved)
+        torch.nn.utils.clip_grad_norm_(moved, 10.0)
         self.optimizer.step()
-        class_f1 = torch.from_numpy(
-            episode_class_f1(batch.query_labels, logits.detach().argmax(2), logits.shape[2], batch.mask)
-        )
+        n_way = batch.classes.shape[1]
+        class_f1 = torch.from_numpy(episode_class_f1(batch.query_labels, predicted, n_way, batch.mask))
         self.pool.update(batch.language.tolist(), batch.classes, class_f1)
         self.history.hard_classes.append(self._named(self.pool.history[-1]))
         row = {
             "round": float(len(self.history.rounds)),
             "hard": float(hard),
-            "n_way": float(logits.shape[2]),
-            "loss": float(loss.detach()),
+            "n_way": float(n_way),
+            "loss": float(loss),
             "macro_f1": float(class_f1.nanmean()),
         }
         self.history.rounds.append(row)
         return row
+
+    def _gradients(self, view: SegmentStore, batch: EpisodeBatch, guessed: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Compute this process's share of the gradients, part by part: every n-th task of the batch.
+
+        Returns the loss of the whole batch and the predicted queries of all of its tasks (n_tasks, n_query).
+        """
+        config, n_tasks = self.config, len(batch.classes)
+        mine = torch.arange(rank(), n_tasks, n_processes())
+        loss, predicted = torch.zeros(()), torch.zeros_like(batch.query_labels)
+        torch.manual_seed(seed + rank())
+        if n_processes() > 1:
+            self.generator.manual_seed(seed + rank())  # it is the same again where a run goes on
+        layers = scale_shift_layers(self.learner.encoder).values()
+        penalty: Tensor | float = config.phi_decay * distance_from_identity(layers) if layers and is_main() else 0.0
+        for part in mine.tensor_split(min(config.accumulate, len(mine)) or 1) if len(mine) else ():
+            mean, logits = meta_forward(
+                self.learner,
+                view,
+                batch.select(part),
+                config.first_order,
+                self.augment,
+                self.generator,
+                guessed[part],
+                config.precision == "bf16",
+            )
+            share = mean * (len(part) / n_tasks)
+            (share + penalty).backward()
+            penalty = 0.0  # it counts once
+            loss += share.detach()
+            predicted[part] = logits.detach().argmax(2)
+        return total(loss), total(predicted)
 
     def _named(self, entered: Iterable[tuple[int, int]]) -> list[tuple[str, str]]:
         return [(self.store.languages[language], self.store.phonemes[phoneme]) for language, phoneme in entered]
@@ -315,7 +346,8 @@ class MetaTrainer:
                 if checkpoints is not None:
                     checkpoints.tick(self, last)
                 if validate is not None and (last or number % self.config.validate_every == 0):
-                    self._validate(number, validate(self.learner))
+                    (found,) = from_main([validate(self.learner) if is_main() else 0.0])
+                    self._validate(number, found)
                 if not last:
                     self.learner.eval()  # Θ keeps to its running statistics and has no dropout
                     self.step()

@@ -9,8 +9,9 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from sklearn.metrics import f1_score
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Sampler
 
 from mtl_speech.articulation import articulatory_features
@@ -27,6 +29,7 @@ from mtl_speech.augment import SpecAugment
 from mtl_speech.checkpoint import Checkpoints, State, optimiser_tensors, put_optimiser, put_tensors, tensors_of
 from mtl_speech.config import EncoderConfig, PretrainConfig
 from mtl_speech.crops import CropBatches, Crops
+from mtl_speech.distributed import from_main, is_main, n_processes, peers_alive, rank, together, total
 from mtl_speech.encoder import Encoder
 from mtl_speech.features import SegmentStore
 
@@ -42,20 +45,29 @@ class PretrainModel(nn.Module):
         self.encoder = Encoder(config)
         self.segment_head = nn.Linear(config.embedding_size, len(phonemes))
         self.frame_head = nn.Linear(config.channels, len(phonemes) + 1)
-        features = torch.from_numpy(articulatory_features(list(phonemes))).float()
+        features = torch.tensor(articulatory_features(list(phonemes)), dtype=torch.get_default_dtype())
         self.register_buffer("articulation", features)
         self.feature_head = nn.Linear(config.embedding_size, features.shape[1])
 
-    def losses(self, crops: Crops) -> tuple[Tensor, Tensor, Tensor]:
-        """Segment, frame and articulatory loss of a batch."""
+    def forward(self, crops: Crops) -> tuple[Tensor, Tensor, Tensor]:
+        """Segment, frame and articulatory loss of a batch, each a mean; of a part of a batch, what it adds to them."""
         frames = self.encoder.frames(crops.features)
         embedded = self.encoder.pool(frames, crops.spans, crops.rows)
-        segment = F.cross_entropy(self.segment_head(embedded), crops.labels, label_smoothing=0.05)
-        stride = self.encoder.config.stride
-        targets = crops.frame_labels[:, ::stride]
-        frame = F.cross_entropy(self.frame_head(frames).flatten(0, 1), targets.flatten())
+        targets = crops.frame_labels[:, :: self.encoder.config.stride]
+        phonemes, each_frame = self.segment_head(embedded), self.frame_head(frames)
+        features = torch.tanh(self.feature_head(embedded))
         articulation = self.articulation[crops.labels]  # type: ignore[index]
-        return segment, frame, F.mse_loss(torch.tanh(self.feature_head(embedded)), articulation)
+        n_crops, n_segments = crops.n_crops / max(1, len(frames)), crops.n_segments / max(1, len(embedded))
+        return (
+            _mean(F.cross_entropy, phonemes, crops.labels, label_smoothing=0.05) / n_segments,
+            _mean(F.cross_entropy, each_frame.flatten(0, 1), targets.flatten()) / n_crops,
+            _mean(F.mse_loss, features, articulation) / n_segments,
+        )
+
+
+def _mean(loss: Callable[..., Tensor], output: Tensor, target: Tensor, **given: float) -> Tensor:
+    """A mean loss; zero, and still with gradients, where there is nothing."""
+    return loss(output, target, **given) if len(output) else output.sum()
 
 
 class PretrainBrain(sb.Brain):
@@ -76,10 +88,11 @@ class PretrainBrain(sb.Brain):
         self.n_steps = steps
         self.spec_augment = SpecAugment()
         self.history: list[dict[str, float]] = []
+        self.model = model  # as it is without torch's wrapper for several processes
         super().__init__(
             modules={"model": model},
             opt_class=partial(torch.optim.AdamW, lr=config.pretrain_lr, weight_decay=config.weight_decay),
-            run_opts={"device": config.device},
+            run_opts={"device": config.device, "precision": config.precision},
         )
         self.average = copy.deepcopy(model).eval()
         self.updates = 0
@@ -90,6 +103,16 @@ class PretrainBrain(sb.Brain):
         if self.checkpoints is not None:
             self.checkpoints.resume(self)
 
+    def _wrap_distributed(self) -> None:
+        """Of several processes, sum the gradients. Batch-norm takes the statistics of all by itself (`FrameBatchNorm`)."""
+        if together():
+            places = [torch.cuda.current_device()] if self.device.startswith("cuda") else None
+            # A group of its own: the sums of gradients and those of batch-norm may come in any order beside each other.
+            group = torch.distributed.new_group()
+            self.modules["model"] = DistributedDataParallel(
+                self.model, places, broadcast_buffers=False, process_group=group
+            )
+
     def epochs(self) -> Iterator[int]:
         """The epochs that are left; after all of them a last checkpoint is written."""
         yield from range(self.epoch, self.config.epochs + 1)
@@ -99,9 +122,7 @@ class PretrainBrain(sb.Brain):
 
     def state(self) -> State:
         """All that the next steps depend on, at the start of step number `self.step` of an epoch."""
-        tensors = tensors_of("model", self.modules.model.state_dict()) | tensors_of(
-            "average", self.average.state_dict()
-        )
+        tensors = tensors_of("model", self.model.state_dict()) | tensors_of("average", self.average.state_dict())
         values = {
             "epoch": self.epoch,
             "step": self.step - 1,
@@ -115,7 +136,7 @@ class PretrainBrain(sb.Brain):
     def restore(self, state: State) -> None:
         """Go on from what `state` gave."""
         values = state.values
-        put_tensors("model", self.modules.model.state_dict(), state)
+        put_tensors("model", self.model.state_dict(), state)
         put_tensors("average", self.average.state_dict(), state)
         put_optimiser(self.optimizer, state)
         self.epoch, self.step, self.updates = (int(values[key]) for key in ("epoch", "step", "updates"))
@@ -124,17 +145,44 @@ class PretrainBrain(sb.Brain):
 
     def compute_forward(self, batch: Crops, stage: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Losses of a batch of crops."""
-        features = self.spec_augment(batch.features) if stage == sb.Stage.TRAIN else batch.features
-        moved = Crops(
-            *(t.to(self.device) for t in (features, batch.frame_labels, batch.spans, batch.rows, batch.labels))
-        )
-        losses: tuple[Tensor, Tensor, Tensor] = self.modules.model.losses(moved)
+        losses: tuple[Tensor, Tensor, Tensor] = self.modules.model(batch.to(self.device))
         return losses
 
     def compute_objectives(self, predictions: tuple[Tensor, Tensor, Tensor], batch: Crops, stage: Any) -> Tensor:
         """The weighted sum of the three losses."""
         segment, frame, articulation = predictions
         return segment + self.config.frame_loss * frame + self.config.articulatory_loss * articulation
+
+    def fit_batch(self, batch: Crops) -> Tensor:
+        """One step on a batch, in `accumulate` parts. Gives the loss of the whole batch, of all processes."""
+        self.on_fit_batch_start(batch, True)
+        features = self.spec_augment(batch.features, batch.index, batch.n_crops)
+        parts = replace(batch, features=features).split(self.config.accumulate)
+        loss = torch.zeros((), device=self.device)
+        with self._own_draws(), peers_alive():
+            for number, part in enumerate(parts):
+                with self.no_sync(number < len(parts) - 1):
+                    with self.training_ctx:
+                        outputs = self.compute_forward(part, sb.Stage.TRAIN)
+                        share = self.compute_objectives(outputs, part, sb.Stage.TRAIN)
+                    self.check_loss_isfinite(share)
+                    (share * n_processes()).backward()  # of which torch's wrapper takes the mean
+                loss += share.detach()
+        self.optimizers_step()
+        self.on_fit_batch_end(batch, None, loss, True)
+        return total(loss).cpu()
+
+    @contextmanager
+    def _own_draws(self) -> Iterator[None]:
+        """Inside, each of several processes draws its own dropout; torch's generator stays the same in all of them."""
+        if n_processes() == 1:
+            yield
+            return
+        with torch.random.fork_rng():
+            torch.manual_seed(
+                int(np.random.SeedSequence((self.config.seed, self.updates, rank())).generate_state(1)[0])
+            )
+            yield
 
     def on_stage_start(self, stage: Any, epoch: int | None = None) -> None:
         """Take a new plan of crops for each epoch."""
@@ -159,9 +207,7 @@ class PretrainBrain(sb.Brain):
         self.updates += 1
         decay = min(self.config.average_decay, self.updates / (self.updates + 10))
         with torch.no_grad():
-            for mean, now in zip(
-                self.average.state_dict().values(), self.modules.model.state_dict().values(), strict=True
-            ):
+            for mean, now in zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True):
                 if mean.dtype.is_floating_point:
                     mean.lerp_(now, 1 - decay)
                 else:
@@ -171,7 +217,8 @@ class PretrainBrain(sb.Brain):
         """Score the averaged weights on the validation speakers after each epoch."""
         if stage != sb.Stage.TRAIN:
             return
-        accuracy, macro_f1 = segment_scores(self.average, self.valid)
+        scores = segment_scores(self.average, self.valid) if is_main() else (0.0, 0.0)
+        accuracy, macro_f1 = from_main(scores)
         row = {
             "epoch": float(epoch or 0),
             "train_loss": float(stage_loss),
@@ -230,7 +277,8 @@ def pretrain(
     """
     torch.manual_seed(config.seed)
     model = PretrainModel(encoder_config, views[0].phonemes)
-    batches = CropBatches(views, config.crop_lengths, config.batch_frames, config.seed)
+    share = rank(), n_processes()
+    batches = CropBatches(views, config.crop_lengths, config.batch_frames, config.seed, share)
     brain = PretrainBrain(config, model, batches, valid, checkpoints)
     # With a generator of its own, the loader does not draw from torch's at the start of an epoch, so that one can be resumed.
     loader: DataLoader[Crops] = DataLoader(

@@ -16,6 +16,7 @@ from speechbrain import parse_arguments
 
 from mtl_speech.checkpoint import Checkpoints, hashes_of
 from mtl_speech.corpus import Corpus
+from mtl_speech.distributed import is_main, only_one_process, processes, wait_for_all
 from mtl_speech.lock import only_run
 from mtl_speech.logs import log_to
 from mtl_speech.pack import Pack, pack_hash
@@ -26,11 +27,12 @@ from mtl_speech.settings import Config, as_dict
 NO_MATTER = frozenset("data_folder output_folder base n_threads checkpoint_minutes fresh".split())
 
 
-def begin_recipe(arguments: Sequence[str]) -> tuple[dict[str, Any], Path]:
+def begin_recipe(arguments: Sequence[str], many: bool = False) -> tuple[dict[str, Any], Path]:
     """The settings of a command line (a file, and options that override it) and the folder to write to.
 
     The folder is made, no other run can write to it until this process ends, the log begins in it (that of a run that was stopped
-    goes on), and the number of threads is set. A file of settings is the user's own, for it can run code.
+    goes on), and the number of threads is set. A file of settings is the user's own, for it can run code. With `many` the recipe
+    can be run by several processes, of which only the main one writes and logs; any other refuses that (UsageError).
     """
     hparams_file, _, overrides = parse_arguments(list(arguments))
     with open(hparams_file, encoding="utf-8") as file:
@@ -38,9 +40,14 @@ def begin_recipe(arguments: Sequence[str]) -> tuple[dict[str, Any], Path]:
     output = Path(hparams["output_folder"])
     output.mkdir(parents=True, exist_ok=True)
     held = ExitStack()
-    held.enter_context(only_run(output, "python " + shlex.join(sys.argv)))
     atexit.register(held.close)
-    log_to(output / "log.txt", append=(output / CHECKPOINTS).is_dir())
+    if many:
+        held.enter_context(processes(getattr(hparams.get("pretrain"), "device", "cpu")))
+    only_one_process(sys.argv[0])
+    if is_main():
+        held.enter_context(only_run(output, "python " + shlex.join(sys.argv)))
+        log_to(output / "log.txt", append=(output / CHECKPOINTS).is_dir())
+    wait_for_all()
     torch.set_num_threads(hparams["n_threads"])
     return hparams, output
 

@@ -21,6 +21,7 @@ from mtl_speech.adapt import Fold
 from mtl_speech.base import BaseModel, base_pack
 from mtl_speech.config import AdaptConfig, MetaTrainConfig
 from mtl_speech.corpus import Corpus
+from mtl_speech.distributed import leave_to_main
 from mtl_speech.evaluate import benchmark_tasks, score_tasks, summary
 from mtl_speech.features import SegmentStore, build_store
 from mtl_speech.files import atomic_write
@@ -73,6 +74,7 @@ def train_encoder(
     valid = build_store([splits["valid"]], phonemes, progress=progress_bar)
     logger.info("features ready after %.0f s", time.perf_counter() - started)
     model, history = pretrain(views, valid, hparams["encoder"], hparams["pretrain"], checkpoints=checkpoints)
+    leave_to_main()
     segmenter = train_segmenter(model.encoder, views[0], hparams["seed"], progress_bar)
     found, figures = {}, {}
     for name, corpus in tests().items():
@@ -158,6 +160,7 @@ def train_strategy(
     history = trainer.train(
         lambda current: summary(score_tasks(current, valid, tasks))["mean"], progress_bar, checkpoints
     )
+    leave_to_main()
     scores = {kind: round(value, 4) for kind, value in summary(score_tasks(learner, valid, tasks)).items()}
     logger.info("validation speakers: %s", scores)
     inherited = {key: base.pack.value(key, str) for key in ("attribution", "licence")}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl_speech.corpus import Problem
+from mtl_speech.distributed import is_main, only_one_process
 from mtl_speech.lock import only_run
 from mtl_speech.logs import log_to, progress_bar
 from mtl_speech.options import RunOptions
@@ -30,7 +31,10 @@ N_KINDS, N_NAMED = 10, 3  # reasons that are counted, and problems that are name
 
 @dataclass(frozen=True)
 class Run:
-    """`command` is the command line as typed. A quiet run prints its results only: tables, and where they were written."""
+    """`command` is the command line as typed. A quiet run prints its results only: tables, and where they were written.
+
+    Of several processes that work together only the main one prints and writes.
+    """
 
     command: str = "mtl-speech"
     quiet: bool = False
@@ -52,6 +56,7 @@ class Run:
         """
         import torch
 
+        only_one_process(self.command)
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         use_caches(options)
@@ -59,6 +64,8 @@ class Run:
             options.seed
         )
         folder.mkdir(parents=True, exist_ok=True)
+        if not is_main():
+            return folder
         self._open.enter_context(only_run(folder, self.command))
         log_to(folder / "log.txt", append=(folder / CHECKPOINTS).is_dir())
         logger.info("%s", self.command)
@@ -73,7 +80,7 @@ class Run:
     def say(self, text: str) -> None:
         """A line on what happens."""
         logger.info("%s", text, extra=SAID)
-        if not self.quiet:
+        if not self.quiet and is_main():
             print(text, flush=True)
 
     def result(self, text: str) -> None:

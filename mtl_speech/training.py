@@ -15,6 +15,7 @@ from mtl_speech.checkpoint import Checkpoints, hashes_of
 from mtl_speech.config import EncoderConfig, MetaTrainConfig, PretrainConfig
 from mtl_speech.corpora import language_folders, read_corpus
 from mtl_speech.corpus import Corpus, Utterance, split_by
+from mtl_speech.distributed import leave_to_main, processes
 from mtl_speech.earlier import PACK, earlier_kept
 from mtl_speech.errors import DataError, UsageError
 from mtl_speech.evaluate import benchmark_tasks, train_meta_transfer
@@ -47,6 +48,7 @@ def pretrain(folder: Path, options: PretrainOptions, run: Run) -> Path:
 
     config = part(options, PretrainConfig)
     name = options.name or folder.resolve().name
+    run.hold(processes(config.device))
     output = run.begin(options, f"pretrain-{name}")
     folder = local_folder(folder, run).folder
     corpus = read_corpus(folder, options.lang, options.phone_set, run.progress)
@@ -72,6 +74,7 @@ def pretrain(folder: Path, options: PretrainOptions, run: Run) -> Path:
     model, history = run_pretraining(
         views, held, part(options, EncoderConfig), config, progress=not run.quiet, checkpoints=checkpoints
     )
+    leave_to_main()
     segmenter = train_segmenter(model.encoder, views[0], options.seed, run.progress)
     accuracy, macro_f1 = segment_scores(model, held)
     scores = {"validation": {"accuracy": round(accuracy, 4), "macro_f1": round(macro_f1, 4), "held_out": how}}
@@ -90,6 +93,7 @@ def meta_train(folder: Path, options: MetaTrainOptions, run: Run) -> Path:
     """Meta-train a strategy on tasks of the languages in `folder`; gives the path of its pack."""
     config = part(options, MetaTrainConfig)
     name = options.name or folder.resolve().name
+    run.hold(processes())
     output = run.begin(options, f"meta-train-{name}")
     base = load_base(options.base)
     corpora = read_languages(folder, options, run)
@@ -113,6 +117,7 @@ def meta_train(folder: Path, options: MetaTrainOptions, run: Run) -> Path:
             f"validation ({how}): no language has enough examples for a task; raise --valid-share or give --valid"
         )
     trained = train_meta_transfer(name, base, store, held, tasks, config, run.progress, checkpoints)
+    leave_to_main()
     assert trained.history is not None
     before, valid_scores = trained.history.validations[0]["score"], {k: round(v, 4) for k, v in trained.valid.items()}
     scores = {"validation": {"held_out": how, "macro_f1": valid_scores, "macro_f1_before": round(before, 4)}}

@@ -28,7 +28,11 @@ GAP_FRAMES = 6
 
 
 class DoubleStore(SegmentStore):
-    """A store that gives float64 windows, for comparisons with finite differences."""
+    """A store that gives float64 frames and windows, for comparisons with finite differences."""
+
+    def take(self, rows: Tensor) -> Tensor:
+        """As `SegmentStore.take`, in float64."""
+        return super().take(rows).double()
 
     def windows(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """As `SegmentStore.windows`, in float64."""

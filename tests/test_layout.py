@@ -23,7 +23,7 @@ PACKAGE = ROOT / "mtl_speech"
 
 # A module imports only from modules before it. `corpora` stands for the modules in that folder.
 ORDER = """
-    errors files lock plain logs settings config options languages phone_sets articulation phonemes ipa_text inventories
+    errors distributed files lock plain logs settings config options languages phone_sets articulation phonemes ipa_text inventories
     sphere audio corpus tar_members corrections manifest intervals corpora places cache features crops augment views episodes
     hard_classes encoder scale_shift segmenter segmental learner metrics figures pack_files pack checkpoint earlier
     transcription transcript_files transcript_elan sequence_metrics recordings word_list suggest base pretrain meta_train

@@ -95,7 +95,7 @@ def test_losses_are_those_of_segments_frames_and_articulation() -> None:
     batches = CropBatches([store], (48,), 400, seed=0)
     crops = batches[0]
     model = PretrainModel(ENCODER, TABLE).eval()
-    segment, frame, articulation = model.losses(crops)
+    segment, frame, articulation = model(crops)
     frames = model.encoder.frames(crops.features)
     embedded = torch.cat(
         [model.encoder.pool(frames[r : r + 1], s[None]) for r, s in zip(crops.rows, crops.spans, strict=True)]

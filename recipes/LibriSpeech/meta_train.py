@@ -19,7 +19,7 @@ from mtl_speech.recipe_training import train_strategy, write_task_table
 
 def main(arguments: list[str]) -> None:
     """Prepare, train, score, save."""
-    hparams, output = begin_recipe(arguments)
+    hparams, output = begin_recipe(arguments, many=True)
     base = load_base(Path(hparams["base"]))
     prepared = prepare(Path(hparams["data_folder"]), hparams["alignments"], hparams["parts"], output, progress_bar)
     card = {"recipe": "recipes/LibriSpeech"}

@@ -22,7 +22,7 @@ ATTRIBUTION = (
 
 def main(arguments: list[str]) -> None:
     """Prepare, train, score, save."""
-    hparams, output = begin_recipe(arguments)
+    hparams, output = begin_recipe(arguments, many=True)
     prepared = prepare(Path(hparams["data_folder"]), hparams["alignments"], hparams["parts"], output, progress_bar)
     licence = "Apache-2.0; training data CC BY 4.0"
     card = {"attribution": ATTRIBUTION, "licence": licence, "recipe": "recipes/LibriSpeech"}

@@ -21,7 +21,7 @@ LICENCE = "training data under the licence of the Linguistic Data Consortium: us
 
 def main(arguments: list[str]) -> None:
     """Prepare, train, score, save."""
-    hparams, output = begin_recipe(arguments)
+    hparams, output = begin_recipe(arguments, many=True)
     prepared = prepare(Path(hparams["data_folder"]), output, progress_bar)
     card = {"attribution": ATTRIBUTION, "licence": LICENCE, "recipe": "recipes/TIMIT"}
     tests = {"core test set": prepared.splits["test"]}

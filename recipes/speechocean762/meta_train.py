@@ -18,7 +18,7 @@ from mtl_speech.recipe_training import train_strategy
 
 def main(arguments: list[str]) -> None:
     """Prepare, train, score on the validation speakers, save."""
-    hparams, output = begin_recipe(arguments)
+    hparams, output = begin_recipe(arguments, many=True)
     base = load_base(Path(hparams["base"]) if hparams["base"] else None)
     splits = prepare(Path(hparams["data_folder"]), progress_bar)
     train_strategy(hparams, output, base, splits, {"recipe": "recipes/speechocean762"})

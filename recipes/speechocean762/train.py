@@ -24,7 +24,7 @@ ATTRIBUTION = (
 
 def main(arguments: list[str]) -> None:
     """Prepare, train, score, save."""
-    hparams, output = begin_recipe(arguments)
+    hparams, output = begin_recipe(arguments, many=True)
     splits = prepare(Path(hparams["data_folder"]), progress_bar)
 
     def tests() -> dict[str, Corpus]:
