@@ -73,7 +73,9 @@ def standardise_embeddings(
         covariance = (deviations.T @ deviations).double() / len(embeddings)
         covariance = (1 - shrinkage) * covariance + shrinkage * covariance.trace() / dim * torch.eye(dim)
         values, vectors = torch.linalg.eigh(covariance)
-        whitener = (vectors @ torch.diag(values.clamp_min(1e-8 * float(values.max())).rsqrt()) @ vectors.T).to(embeddings)
+        whitener = (vectors @ torch.diag(values.clamp_min(1e-8 * float(values.max())).rsqrt()) @ vectors.T).to(
+            embeddings
+        )
     norm = ((embeddings - centre) @ whitener).square().sum(1).mean().sqrt()
     learner.centre.copy_(centre)
     learner.whitener.copy_(whitener / norm)

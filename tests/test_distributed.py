@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mtl_speech.encoder import FrameBatchNorm
 from tests import shared_training
 
 ROOT = Path(__file__).parent.parent
@@ -71,3 +74,60 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path: Path, what: str) ->
     alone(what, tmp_path / "one")
     together(what, tmp_path / "two")
     check_equal(tmp_path / "one", tmp_path / "two", 1e-7)
+
+
+@pytest.mark.parametrize("what", ["meta", "pretraining"])
+def test_a_process_that_is_killed_costs_nothing(tmp_path: Path, what: str) -> None:
+    """Killed without a word in the middle: the other ends with a sentence, the same command goes on to the same bits."""
+    together(what, tmp_path / "whole")
+    folder = tmp_path / "killed"
+    process = start(what, folder)
+    until = time.monotonic() + 120
+    while newest(folder) < 4 and time.monotonic() < until:
+        time.sleep(0.01)
+    (child,) = [pid for pid in children(process.pid) if environment_of(pid).get("RANK") == "1"]
+    os.kill(child, signal.SIGKILL)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode != 0 and not (folder / "state.safetensors").exists()
+    assert "another process of this training has ended" in said and "goes on from the last checkpoint" in said
+    reached = newest(folder)
+    assert "goes on from checkpoint" in together(what, folder) and reached >= 4
+    (tensors, history), (whole, whole_history) = outcome(folder), outcome(tmp_path / "whole")
+    assert all(torch.equal(tensors[name], whole[name]) for name in whole) and history == whole_history
+
+
+def test_one_process_goes_on_with_what_two_began(tmp_path: Path) -> None:
+    alone("meta", tmp_path / "one")
+    folder = tmp_path / "both"
+    process = start("meta", folder)
+    while newest(folder) < 4 and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert newest(folder) >= 4 and not (folder / "state.safetensors").exists()
+    shared_training.main("meta", folder)
+    check_equal(tmp_path / "one", folder, 1e-7)
+
+
+@pytest.mark.parametrize("what", ["meta", "pretraining"])
+def test_a_batch_in_parts_gives_the_same_step(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the statistics of batch-norm, which are of each part: they are held still here."""
+    monkeypatch.setattr(FrameBatchNorm, "forward", lambda self, x: x * self.weight + self.bias)
+    alone(what, tmp_path / "whole")
+    alone(what, tmp_path / "parts", "accumulate=3")
+    check_equal(tmp_path / "whole", tmp_path / "parts", 1e-7)
+
+
+def newest(folder: Path) -> int:
+    """The number of the last checkpoint."""
+    return max((int(path.name[:8]) for path in (folder / "checkpoints").glob("0*.safetensors")), default=0)
+
+
+def children(pid: int) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout.split()
+    return [int(each) for each in found]
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    pairs = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
