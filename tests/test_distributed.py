@@ -15,8 +15,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mtl_speech.config import EncoderConfig, PretrainConfig
 from mtl_speech.encoder import FrameBatchNorm
+from mtl_speech.meta_train import MetaTrainer, trainable_state
+from mtl_speech.pretrain import pretrain
 from tests import shared_training
+from tests.helpers import make_store, meta_config, tiny_learner, toy_store
 
 ROOT = Path(__file__).parent.parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
@@ -131,3 +135,30 @@ def children(pid: int) -> list[int]:
 def environment_of(pid: int) -> dict[str, str]:
     pairs = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
     return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+
+
+@pytest.mark.parametrize("granularity", ["channel", "kernel"])
+def test_bf16_computes_convolutions_in_bfloat16_and_keeps_weights_in_float32(granularity: str) -> None:
+    found = {}
+    for precision in ("fp32", "bf16"):
+        store = toy_store()
+        learner = tiny_learner(store, theta_init="posterior", granularity=granularity)
+        seen: list[torch.dtype] = []
+        learner.encoder.stem.register_forward_hook(lambda module, given, output, seen=seen: seen.append(output.dtype))
+        trainer = MetaTrainer(learner, store, meta_config(meta_steps=5, precision=precision))
+        found[precision] = [trainer.step()["loss"] for _ in range(5)]
+        assert set(seen) == {torch.bfloat16 if precision == "bf16" else torch.float32}
+        assert all(tensor.dtype == torch.float32 for tensor in trainable_state(learner).values())
+    assert found["bf16"] != found["fp32"] and found["bf16"] == pytest.approx(found["fp32"], rel=0.03)
+
+
+def test_pretraining_in_bf16_learns_as_in_float32() -> None:
+    store = make_store([[0, 1, 0, 1, 1, 0]] * 6, phonemes=("a", "s"), noise=2.0)
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        config = PretrainConfig(epochs=2, batch_frames=200, crop_lengths=(48, 96), workers=0, precision=precision)
+        encoder = EncoderConfig(channels=8, blocks=1, embedding_size=12, dropout=0.0)
+        model, history = pretrain([store], store, encoder, config)
+        losses[precision] = [row["train_loss"] for row in history]
+        assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in model.state_dict().values())
+    assert losses["bf16"] != losses["fp32"] and losses["bf16"] == pytest.approx(losses["fp32"], rel=0.03)
