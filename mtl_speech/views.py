@@ -10,7 +10,7 @@ import multiprocessing
 import signal
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -101,7 +101,9 @@ def make_views(
             contents.append(content)
     kept.prune()
     augments = [None, *(WaveformAugment(seed * 1000 + number) for number in range(1, n_views))]
-    return [_view(corpus, _at_speed(found, a), phonemes, problems, contents, a, kept) for a in augments]
+    views = [_view(corpus, _at_speed(found, a), phonemes, problems, contents, a, kept) for a in augments]
+    shared = {key: getattr(views[0], key) for key in ("label", "utterance", "language", "speaker")}
+    return [replace(view, **shared) for view in views]  # which takes the memory of one
 
 
 def _at_speed(found: Sequence[Found], augment: WaveformAugment | None) -> list[Found]:

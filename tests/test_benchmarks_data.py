@@ -44,3 +44,14 @@ def test_adapt_is_measured_stage_by_stage(tmp_path: Path) -> None:
         seconds = {stage: cpu for stage, (cpu, _) in row["seconds"].items()}
         named = ("reading and features", "encoder", "head", "saving", "other")
         assert row["core"] == sum(seconds[stage] for stage in named) > 0 and seconds["start-up"] > 0
+
+
+def test_scale_is_worked_out_from_what_was_measured(tmp_path: Path) -> None:
+    data = bench("scale", tmp_path, "--channels=8", "--recordings=20")
+    pretraining = data["pretraining"]
+    assert pretraining["step_ms_fp32"] > 0 and pretraining["step_ms_bf16"] > 0 and pretraining["read_ms"] > 0
+    assert pretraining["checkpoint_bytes"] > 4 * 4 * pretraining["parameters"]  # weights, their average, two moments
+    assert len(data["sum_ms"]) == 3 and all(each > 0 for each in data["sum_ms"])
+    assert 100 < data["bytes_per_segment"] < 1_000
+    text = (tmp_path / "scale.md").read_text(encoding="utf-8")
+    assert f"| gradients, bytes a step | {4 * pretraining['parameters']:,} |" in text
