@@ -209,9 +209,10 @@ def loop_forward(
     augment: Callable[[Tensor], Tensor] | None = None,
     generator: torch.Generator | None = None,
     guessed: Tensor | None = None,
+    bf16: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """What `meta_forward` computes, one task after another and one inner step after another, each by autograd."""
-    assert augment is None, "the loop does not augment"
+    assert augment is None and not bf16, "the loop does neither"
     losses, logits = [], []
     for task in range(len(batch.classes)):
         one = EpisodeBatch(*(getattr(batch, f.name)[task : task + 1] for f in fields(batch)))
