@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -82,7 +83,7 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path: Path, what: str) ->
 
 @pytest.mark.parametrize("what", ["meta", "pretraining"])
 def test_a_process_that_is_killed_costs_nothing(tmp_path: Path, what: str) -> None:
-    """Killed without a word in the middle: the other ends with a sentence, the same command goes on to the same bits."""
+    """Killed without a word in the middle: torchrun ends the other, and the same command goes on to the same bits."""
     together(what, tmp_path / "whole")
     folder = tmp_path / "killed"
     process = start(what, folder)
@@ -93,11 +94,33 @@ def test_a_process_that_is_killed_costs_nothing(tmp_path: Path, what: str) -> No
     os.kill(child, signal.SIGKILL)
     said, _ = process.communicate(timeout=120)
     assert process.returncode != 0 and not (folder / "state.safetensors").exists()
-    assert "another process of this training has ended" in said and "goes on from the last checkpoint" in said
+    assert "SIGKILL" in said
     reached = newest(folder)
     assert "goes on from checkpoint" in together(what, folder) and reached >= 4
     (tensors, history), (whole, whole_history) = outcome(folder), outcome(tmp_path / "whole")
     assert all(torch.equal(tensors[name], whole[name]) for name in whole) and history == whole_history
+
+
+def test_the_process_that_is_left_says_what_to_do(tmp_path: Path) -> None:
+    """Two processes that nobody watches: torchrun may end the one that is left before it has said anything."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.shared_training", "meta", str(tmp_path)]
+    left, killed = (
+        subprocess.Popen(
+            command, cwd=ROOT, env={**common, "RANK": rank, "LOCAL_RANK": rank}, stderr=subprocess.PIPE, text=True
+        )
+        for rank in "01"
+    )
+    while newest(tmp_path) < 2 and left.poll() is None:
+        time.sleep(0.01)
+    killed.kill()
+    _, said = left.communicate(timeout=120)
+    killed.communicate()
+    assert left.returncode != 0
+    assert "another process of this training has ended" in said and "goes on from the last checkpoint" in said
 
 
 def test_one_process_goes_on_with_what_two_began(tmp_path: Path) -> None:
