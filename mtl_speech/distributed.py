@@ -37,7 +37,9 @@ def processes(device: str = "cpu") -> Iterator[None]:
     if not launched():
         yield
         return
-    import torch
+    # This module keeps the group that there is when it is imported (the default of its arguments); with a group kept, the threads
+    # of gloo outlive `destroy_process_group`, and now and then abort the process at its end. torch.optim imports it, too.
+    import torch.distributed.nn.functional
 
     dist = torch.distributed
     if device.startswith("cuda"):

@@ -2,7 +2,8 @@
 
 python -m tests.shared_training WHAT FOLDER [NAME=VALUE ...]
 
-The main process writes to FOLDER: `state.safetensors` with all weights, and `history.json`.
+The main process writes to FOLDER: `state.safetensors` with all weights, `history.json`, and `threads.txt` with the names of the
+threads that are left afterwards, where the system tells them.
 """
 
 from __future__ import annotations
@@ -75,6 +76,9 @@ def main(what: str, folder: Path, *given: str) -> None:
         if is_main():
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "state.safetensors")
             (folder / "history.json").write_text(json.dumps(history), encoding="utf-8")
+    if is_main():
+        names = [path.read_text(encoding="utf-8") for path in Path("/proc/self/task").glob("*/comm")]
+        (folder / "threads.txt").write_text("".join(names), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -79,6 +79,8 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path: Path, what: str) ->
     alone(what, tmp_path / "one")
     together(what, tmp_path / "two")
     check_equal(tmp_path / "one", tmp_path / "two", 1e-7)
+    left = (tmp_path / "two" / "threads.txt").read_text(encoding="utf-8")
+    assert "gloo" not in left, f"these threads could abort a training that is done:\n{left}"
 
 
 @pytest.mark.parametrize("what", ["meta", "pretraining"])
