@@ -19,7 +19,7 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(VENV)/bin/pip || $(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/pip install -c constraints.txt -e '.[bench,dev,synthetic,export,remote]'
+	$(VENV)/bin/pip install -c constraints.txt -e '.[bench,dev,synthetic,export,remote,hub]'
 	touch $@
 
 demo: $(STAMP)

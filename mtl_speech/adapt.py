@@ -23,7 +23,7 @@ from mtl_speech.corpora import Progress
 from mtl_speech.corpus import Corpus, split_by
 from mtl_speech.episodes import EpisodeSampler
 from mtl_speech.errors import DataError
-from mtl_speech.features import SegmentStore, build_store
+from mtl_speech.features import LOG_MEL, FrontEnd, SegmentStore, build_store
 from mtl_speech.files import content_hash
 from mtl_speech.language_pack import LanguageModel, times, true_labels, utterances
 from mtl_speech.learner import MetaLearner
@@ -86,7 +86,11 @@ class Adaptation:
 
 
 def make_folds(
-    corpus: Corpus, test: Corpus | None, config: AdaptConfig, progress: Progress | None = None
+    corpus: Corpus,
+    test: Corpus | None,
+    config: AdaptConfig,
+    progress: Progress | None = None,
+    front_end: FrontEnd = LOG_MEL,
 ) -> list[Fold]:
     """Divide a corpus into training and test: one fold, or N_FOLDS of them (cross-validation) where there is little.
 
@@ -98,7 +102,7 @@ def make_folds(
     corpora = [corpus] if test is None else [replace(corpus, name="train"), replace(test, name="test")]
     if test is not None:
         refuse_shared(corpus, test)
-    store = build_store(corpora, progress=progress)
+    store = build_store(corpora, progress=progress, front_end=front_end)
     if test is not None:
         return [fold_of(store, {f"test/{u.id}" for u in test.utterances}, "the test folder")]
     usable = {store.utterance_ids[int(i)] for i in store.utterance.unique()}  # read, and with a phoneme segment
@@ -147,10 +151,13 @@ def fold_of(store: SegmentStore, held: set[str], how: str) -> Fold:
     return Fold(train, test, how)
 
 
-def fold_of_parts(parts: Mapping[str, Corpus], how: str, progress: Progress | None = None) -> Fold:
+def fold_of_parts(
+    parts: Mapping[str, Corpus], how: str, progress: Progress | None = None, front_end: FrontEnd = LOG_MEL
+) -> Fold:
     """The fold of corpora "train", "valid" and "test" that are divided already. Raises DataError when one has no segment."""
     names = ("train", "valid", "test")
-    store = build_store([replace(parts[name], name=name) for name in names], progress=progress)
+    corpora = [replace(parts[name], name=name) for name in names]
+    store = build_store(corpora, progress=progress, front_end=front_end)
     owner = torch.tensor([names.index(name.split("/", 1)[0]) for name in store.utterance_ids])[store.utterance]
     train, valid, test = (store.select(torch.nonzero(owner == i).squeeze(1)) for i in range(3))
     empty = [name for name, each in zip(names, (train, valid, test), strict=True) if len(each) == 0]

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from mtl_speech.config import EncoderConfig
 from mtl_speech.encoder import Encoder
-from mtl_speech.errors import ConfigError, PackError
-from mtl_speech.features import SegmentStore
+from mtl_speech.errors import ConfigError, PackError, UsageError
+from mtl_speech.features import LOG_MEL, FrontEnd, SegmentStore
+from mtl_speech.hub import AUTO, HubEncoder, load_hub_encoder
 from mtl_speech.pack import Pack, load_pack
 from mtl_speech.segmenter import Segmenter
 from mtl_speech.settings import as_dict, load_config
@@ -27,17 +28,30 @@ M = TypeVar("M", bound=nn.Module)
 class BaseModel:
     """Θ in evaluation mode with folded batch-norm, the segment head that it was pretrained with, and a segmenter on its frames.
 
-    Without a segmenter, language packs cannot transcribe.
+    Without a segmenter, language packs cannot transcribe. A `HubEncoder` as Θ has no head.
     """
 
-    encoder: Encoder
-    head: nn.Linear
+    encoder: Encoder | HubEncoder
+    head: nn.Linear | None
     phonemes: tuple[str, ...]
     pack: Pack
     segmenter: Segmenter | None = None
 
+    @property
+    def front_end(self) -> FrontEnd:
+        """What a store must be made with to be heard by Θ."""
+        return self.encoder.front_end if isinstance(self.encoder, HubEncoder) else LOG_MEL
+
+    @property
+    def built_in(self) -> Encoder:
+        """Θ, where it is the built-in encoder. Raises UsageError where it is not."""
+        if isinstance(self.encoder, HubEncoder):
+            raise UsageError("this serves the built-in encoder alone, not one of --encoder")
+        return self.encoder
+
     def predict(self, store: SegmentStore, batch_size: int = 512) -> Tensor:
         """The phoneme index that the pretrained model gives each segment from its window: (n_segments,)."""
+        assert self.head is not None
         with torch.inference_mode():
             parts = torch.arange(len(store)).split(batch_size)
             return torch.cat([self.head(self.encoder(*store.windows(i))).argmax(1) for i in parts])
@@ -70,6 +84,20 @@ def load_base(folder: Path | None = None) -> BaseModel:
     head = _fitted(lambda: nn.Linear(config.embedding_size, len(phonemes)), "head.", pack)
     segmenter = load_segmenter(config, pack)
     return BaseModel(encoder.requires_grad_(False).eval(), head.requires_grad_(False).eval(), phonemes, pack, segmenter)
+
+
+def load_hub_base(name: str, layer: str = AUTO, phi: Sequence[str] = ()) -> BaseModel:
+    """An encoder of another maker as a base; see `load_hub_encoder`. Its pack is never saved: it stands for its hash."""
+    encoder = load_hub_encoder(name, layer, phi)
+    return BaseModel(encoder, None, (), hub_pack(encoder, Path(name).name or name))
+
+
+def hub_pack(encoder: nn.Module, name: str) -> Pack:
+    """The pack that a `HubEncoder` would be: all its weights, and what its card says."""
+    config = cast(HubEncoder, encoder).config
+    how = {"layer": config.layer, "phi": list(config.phi)}
+    tensors = {f"encoder.{k}": v.detach() for k, v in encoder.state_dict().items()}
+    return Pack("encoder", tensors, {"name": name, "hub": how})
 
 
 def _fitted(make: Callable[[], M], prefix: str, pack: Pack) -> M:

@@ -79,8 +79,8 @@ class FeatureCache:
         """Where an entry lies."""
         return self.folder / key[:2] / f"{key}.safetensors"
 
-    def read(self, key: str, check: bool = True) -> tuple[Tensor, float] | None:
-        """The frames (n_frames, MEL_BANDS) float16, mapped from the disk, and the speed of an entry; None where there is none.
+    def read(self, key: str, check: bool = True, width: int = MEL_BANDS) -> tuple[Tensor, float] | None:
+        """The frames (n_frames, width) float16, mapped from the disk, and the speed of an entry; None where there is none.
 
         With `check` the content is compared with its checksum and the entry counts as used now. A damaged one counts as none,
         with a warning.
@@ -91,7 +91,7 @@ class FeatureCache:
         try:
             with safe_open(path, framework="pt") as entry:
                 told, frames = entry.metadata(), entry.get_tensor("frames")
-            if frames.dtype != torch.float16 or frames.ndim != 2 or frames.shape[1] != MEL_BANDS:
+            if frames.dtype != torch.float16 or frames.ndim != 2 or frames.shape[1] != width:
                 raise ValueError("it holds no frames of features")
             if check and _checksum(frames) != told["crc32"]:
                 raise ValueError("its checksum is not right")

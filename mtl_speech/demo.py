@@ -10,6 +10,7 @@ from mtl_speech.adapt import Fold, fold_of_parts
 from mtl_speech.corpora import Progress, language_folders, read_corpus
 from mtl_speech.corpora.synthetic import make_punjabi_corpus
 from mtl_speech.errors import DataError
+from mtl_speech.features import LOG_MEL, FrontEnd
 
 STAMP = "synthetic speech"
 CAVEAT = (
@@ -18,7 +19,9 @@ CAVEAT = (
 )
 
 
-def punjabi_fold(folder: Path, seed: int, n_words: int, progress: Progress | None = None) -> Fold:
+def punjabi_fold(
+    folder: Path, seed: int, n_words: int, progress: Progress | None = None, front_end: FrontEnd = LOG_MEL
+) -> Fold:
     """The synthetic Punjabi words as training, validation and test examples; no word is in two of them.
 
     The corpus is written to `folder` and left there, to be looked at in Praat; one that is there already is used again.
@@ -28,7 +31,7 @@ def punjabi_fold(folder: Path, seed: int, n_words: int, progress: Progress | Non
     corpora = {path.name: read_corpus(path, "pa", "ipa", progress) for path in language_folders(folder)}
     counts = [len({u.words[0][0] for u in corpora[name].utterances}) for name in ("train", "valid", "test")]
     how = "words: {} to learn from, {} to choose by, {} to test on, no word twice".format(*counts)
-    return fold_of_parts(corpora, how, progress)
+    return fold_of_parts(corpora, how, progress, front_end)
 
 
 def is_synthetic(folder: Path) -> bool:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mtl_speech import audio
-from mtl_speech.audio import FRAMES_PER_SECOND, MEL_BANDS, check_audio, load_audio, log_mel
+from mtl_speech.audio import FRAMES_PER_SECOND, HOP_LENGTH, MEL_BANDS, check_audio, load_audio, log_mel
 from mtl_speech.cache import FeatureCache, key_of
 from mtl_speech.corpus import Corpus, Problem, Utterance
 from mtl_speech.errors import DataError
@@ -52,6 +52,41 @@ def normalise(mel: Tensor) -> Tensor:
     return (mel - mean) / SCALE
 
 
+@dataclass(frozen=True)
+class FrontEnd:
+    """What an encoder hears of a recording: a row of `width` numbers every 10 ms, made of its samples.
+
+    `key` names it in the cache; that of log-mel is empty. `quiet`: the margins around a recording are zeros, not its edge rows.
+    `window` is how many rows around the middle of a segment are heard.
+    """
+
+    key: str
+    width: int
+    make: Callable[[np.ndarray], Tensor]
+    quiet: bool = False
+    window: int = WINDOW_FRAMES
+
+    def with_margins(self, rows: Tensor) -> Tensor:
+        """The rows of a recording with MARGIN rows before and after."""
+        if self.quiet:
+            return torch.nn.functional.pad(rows, (0, 0, MARGIN, MARGIN))
+        return torch.cat((rows[:1].expand(MARGIN, -1), rows, rows[-1:].expand(MARGIN, -1)))
+
+
+def raw_rows(waveform: np.ndarray, normalised: bool = False) -> Tensor:
+    """Samples as rows of 10 ms, (n_rows, HOP_LENGTH) float16, the last filled up with zeros; at zero mean and unit variance if
+    `normalised`."""
+    samples = torch.from_numpy(waveform).float()
+    if normalised:
+        samples = (samples - samples.mean()) / (samples.var(unbiased=False) + 1e-7).sqrt()
+    return torch.nn.functional.pad(samples, (0, -len(samples) % HOP_LENGTH)).view(-1, HOP_LENGTH).half()
+
+
+LOG_MEL = FrontEnd("", MEL_BANDS, lambda waveform: normalise(log_mel(waveform)).half())
+RAW = FrontEnd("raw", HOP_LENGTH, raw_rows, True, 2 * MARGIN)
+RAW_NORMALISED = FrontEnd("raw, normalised", HOP_LENGTH, lambda waveform: raw_rows(waveform, True), True, 2 * MARGIN)
+
+
 class Normaliser:
     """`normalise` for recordings too long to hold: every block is added first, then normalised by what all of them had.
 
@@ -87,7 +122,8 @@ class Normaliser:
 class SegmentStore:
     """All segments of one or more corpora, as tensors.
 
-    frames: (n_rows, MEL_BANDS) float16, the recordings one after another with MARGIN rows of edge frames around each.
+    frames: (n_rows, width of the front end) float16, MEL_BANDS wide for log-mel: the recordings one after another with MARGIN rows
+    around each.
     first, length: (n_utterances,) row of the first frame, and number of frames, of each recording.
     start, end: (n_segments,) float64, rows of `frames` at which a segment begins and ends (fractions of a frame allowed).
     label: (n_segments,) index into `phonemes`. utterance: (n_segments,) index into `utterance_ids`.
@@ -108,6 +144,7 @@ class SegmentStore:
     speakers: tuple[str, ...]
     utterance_ids: tuple[str, ...]
     problems: tuple[Problem, ...] = ()
+    window: int = WINDOW_FRAMES
 
     def __len__(self) -> int:
         return len(self.label)
@@ -122,14 +159,14 @@ class SegmentStore:
         return self.frames[rows].float()
 
     def windows(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """The feature windows of segments `index` (n,): (n, WINDOW_FRAMES, MEL_BANDS) float32, and spans (n, 2) within them.
+        """The feature windows of segments `index` (n,): (n, window, MEL_BANDS) float32, and spans (n, 2) within them.
 
         A segment longer than its window is cut to the window.
         """
         start, end = self.start[index], self.end[index]
-        left = torch.round((start + end) / 2).long() - WINDOW_FRAMES // 2
-        rows = left.unsqueeze(1) + torch.arange(WINDOW_FRAMES)
-        spans = torch.stack((start - left, end - left), dim=1).clamp(0, WINDOW_FRAMES)
+        left = torch.round((start + end) / 2).long() - self.window // 2
+        rows = left.unsqueeze(1) + torch.arange(self.window)
+        spans = torch.stack((start - left, end - left), dim=1).clamp(0, self.window)
         return self.take(rows), spans.float()
 
     def select(self, index: Tensor) -> SegmentStore:
@@ -143,6 +180,7 @@ def build_store(
     transform: Transform | None = None,
     progress: Callable[[Iterable[Utterance], str], Iterable[Utterance]] | None = None,
     cache: FeatureCache | None = None,
+    front_end: FrontEnd = LOG_MEL,
 ) -> SegmentStore:
     """Read all audio of `corpora`, whose names must differ, into one SegmentStore. Its frames are mapped from the disk.
 
@@ -161,13 +199,16 @@ def build_store(
         for (owner, _), utterance in zip(owned, tracked, strict=True):
             try:
                 content = audio_content(utterance.audio)
-                mel, speed = recording_features(utterance.audio, content, transform, len(found), kept)
+                mel, speed = recording_features(
+                    utterance.audio, content, transform, len(found), kept, front_end=front_end
+                )
             except DataError as error:
                 problems.append(problem_of(utterance, error))
                 continue
-            stream.write(torch.cat((mel[:1].expand(MARGIN, -1), mel, mel[-1:].expand(MARGIN, -1))).numpy().data)
+            stream.write(front_end.with_margins(mel).numpy().data)
             found.append(Found(owner, utterance, len(mel), speed))
-        return assemble(corpora, found, phonemes, problems, lambda: _mapped(stream))
+        store = assemble(corpora, found, phonemes, problems, lambda: _mapped(stream, front_end.width))
+        return replace(store, window=front_end.window)
 
 
 def owned_utterances(corpora: Sequence[Corpus]) -> list[tuple[str, Utterance]]:
@@ -182,10 +223,10 @@ def problem_of(utterance: Utterance, error: DataError) -> Problem:
     return Problem(utterance.audio, str(error).removeprefix(f"{utterance.audio}: "))
 
 
-def _mapped(stream: IO[bytes]) -> Tensor:
-    """The rows written to a file, (n_rows, MEL_BANDS) float16, mapped: only what is looked at takes memory, and can leave it."""
+def _mapped(stream: IO[bytes], width: int) -> Tensor:
+    """The rows written to a file, (n_rows, width) float16, mapped: only what is looked at takes memory, and can leave it."""
     stream.flush()
-    return torch.from_numpy(np.memmap(stream, np.float16, mode="c").reshape(-1, MEL_BANDS))
+    return torch.from_numpy(np.memmap(stream, np.float16, mode="c").reshape(-1, width))
 
 
 def audio_content(path: Path) -> str:
@@ -197,9 +238,15 @@ def audio_content(path: Path) -> str:
 
 
 def recording_features(
-    path: Path, content: str, transform: Transform | None, number: int, cache: FeatureCache, check: bool = True
+    path: Path,
+    content: str,
+    transform: Transform | None,
+    number: int,
+    cache: FeatureCache,
+    check: bool = True,
+    front_end: FrontEnd = LOG_MEL,
 ) -> tuple[Tensor, float]:
-    """Normalised log-mel frames (n_frames, MEL_BANDS) float16 of recording `number`, and its speed; from the cache or made.
+    """What the front end makes of recording `number`, (n_frames, width) float16, and its speed; from the cache or made.
 
     `content` is what `audio_content` gave. A transform takes part in the cache by its `key`, a text that tells all that it
     depends on; what comes from one without a key is not kept. `check` as in `FeatureCache.read`.
@@ -209,10 +256,11 @@ def recording_features(
     identity = getattr(transform, "key", None)
     keep = transform is None or identity is not None
     draw = (identity, number) if transform is not None else None
-    key = key_of({**feature_settings(), "content": content, "transform": draw})
-    found = cache.read(key, check) if keep else None
+    settings = {**feature_settings(), **({"front_end": front_end.key} if front_end.key else {})}
+    key = key_of({**settings, "content": content, "transform": draw})
+    found = cache.read(key, check, front_end.width) if keep else None
     if found is None:
-        found = _compute(path, transform, number)
+        found = _compute(path, transform, number, front_end)
         if audio_content(path) != content:
             raise DataError(f"{path}: has changed while it was used: start again")
         if keep:
@@ -220,7 +268,7 @@ def recording_features(
     return found
 
 
-def _compute(path: Path, transform: Transform | None, number: int) -> tuple[Tensor, float]:
+def _compute(path: Path, transform: Transform | None, number: int, front_end: FrontEnd) -> tuple[Tensor, float]:
     waveform = load_audio(path)
     fault = check_audio(waveform)
     if fault is not None:
@@ -228,7 +276,7 @@ def _compute(path: Path, transform: Transform | None, number: int) -> tuple[Tens
     speed = 1.0
     if transform is not None:
         waveform, speed = transform(waveform, number)
-    return normalise(log_mel(waveform)).half(), speed
+    return front_end.make(waveform), speed
 
 
 def feature_settings() -> dict[str, object]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtl_speech.base import BaseModel, base_pack
+from mtl_speech.base import BaseModel, base_pack, hub_pack
 from mtl_speech.features import SegmentStore
 from mtl_speech.learner import MetaLearner
 from mtl_speech.pack import pack_hash
@@ -23,14 +23,15 @@ class Forgetting:
     """The base before adaptation and after it, with Φ removed. `scores` are those that its card has.
 
     `largest_difference` is between the outputs of the base's head before and after, over `n_segments` segments of this
-    experiment. `changed_by_phi` is the share of these whose best phoneme of the base is another one while Φ is on.
+    experiment. `changed_by_phi` is the share of these whose best phoneme of the base is another one while Φ is on; None where the
+    base has no head: its embeddings are compared then.
     """
 
     name: str
     sha256_before: str
     sha256_after: str
     largest_difference: float
-    changed_by_phi: float
+    changed_by_phi: float | None
     n_segments: int
     scores: dict[str, Any]
 
@@ -42,14 +43,18 @@ def compare_base(base: BaseModel, learner: MetaLearner, store: SegmentStore) -> 
     before, after, adapted = (
         _outputs(encoder, base.head, store, index) for encoder in (base.encoder, plain, learner.encoder)
     )
-    after_pack = base_pack(plain, base.head, base.phonemes, base.pack.card, base.segmenter)  # type: ignore[arg-type]
+    if base.head is None:
+        after_pack, changed = hub_pack(plain, base.pack.name), None
+    else:
+        after_pack = base_pack(plain, base.head, base.phonemes, base.pack.card, base.segmenter)  # type: ignore[arg-type]
+        changed = float((before.argmax(1) != adapted.argmax(1)).float().mean())
     scores = base.pack.card.get("scores")
     return Forgetting(
         name=base.pack.name,
         sha256_before=pack_hash(base.pack),
         sha256_after=pack_hash(after_pack),
         largest_difference=float((before - after).abs().max()),
-        changed_by_phi=float((before.argmax(1) != adapted.argmax(1)).float().mean()),
+        changed_by_phi=changed,
         n_segments=len(index),
         scores=scores if isinstance(scores, dict) else {},
     )
@@ -64,7 +69,8 @@ def without_phi(encoder: nn.Module) -> nn.Module:
     return plain
 
 
-def _outputs(encoder: nn.Module, head: nn.Linear, store: SegmentStore, index: Tensor) -> Tensor:
-    """The outputs of the base's head for segments `index` (n,): (n, n_phonemes)."""
+def _outputs(encoder: nn.Module, head: nn.Linear | None, store: SegmentStore, index: Tensor) -> Tensor:
+    """The outputs of the base's head for segments `index` (n,): (n, n_phonemes); without one the embeddings."""
     with torch.inference_mode():
-        return torch.cat([head(encoder(*store.windows(part))) for part in index.split(256)])
+        parts = [encoder(*store.windows(part)) for part in index.split(256)]
+        return torch.cat([part if head is None else head(part) for part in parts])

@@ -22,6 +22,7 @@ from mtl_speech.pack import CARD, WEIGHTS, Pack, load_pack, pack_hash, require_b
 from mtl_speech.phonemes import articulation_order
 from mtl_speech.remote import local_folder
 from mtl_speech.run import Run, use_caches
+from mtl_speech.start import load_chosen_base
 from mtl_speech.strategy import load_learner
 from mtl_speech.zero_shot import mapping_lines
 
@@ -96,10 +97,12 @@ def verify(folders: Sequence[Path], options: VerifyOptions, run: Run) -> None:
     """Check packs one after the other, and name each check. Raises PackError when one failed, or the base cannot be used."""
     if options.output_dir is not None:
         run.begin(options, "verify")
-    base, failed = load_base(options.base), 0
+    failed, given = 0, bool(options.base or options.encoder)
+    shipped_or_given = None if options.encoder else load_base(options.base)
     for folder in folders:
         try:
-            for passed in _checks(folder, base, "the one given" if options.base else "the one that ships"):
+            base = shipped_or_given or load_chosen_base(options, load_pack(folder))
+            for passed in _checks(folder, base, "the one given" if given else "the one that ships"):
                 run.result(f"{folder}: {passed}")
         except MtlSpeechError as error:
             run.result(f"{folder}: FAILED: {error}")
@@ -162,13 +165,10 @@ def _base_check(pack: Pack, base: Path | None) -> str:
     if base is not None:
         require_base(pack, load_pack(base, "encoder"))
         return "it is the one given"
-    folder = shipped(SHIPPED_ENCODER)
-    actual = pack_hash(load_pack(folder, "encoder")) if folder.is_dir() else None
-    return (
-        "it ships with the package"
-        if pack.value("base", dict)["sha256"] == actual
-        else "give it by --base to use the pack"
-    )
+    folder, named = shipped(SHIPPED_ENCODER), pack.value("base", dict)
+    if folder.is_dir() and named["sha256"] == pack_hash(load_pack(folder, "encoder")):
+        return "it ships with the package"
+    return f"give it by {'--encoder' if 'hub' in named else '--base'} to use the pack"
 
 
 def _entries(scores: object) -> list[tuple[str, Any]]:

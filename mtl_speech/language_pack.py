@@ -62,7 +62,7 @@ def with_timing(
     """
     if base.segmenter is None:
         return model
-    timing = learn_timing(base.segmenter, base.encoder, train, model.classes, gaps_known, seed)
+    timing = learn_timing(base.segmenter, base.built_in, train, model.classes, gaps_known, seed)
     return replace(model, timing=timing)
 
 
@@ -98,7 +98,9 @@ def load_language(pack: Pack, base: BaseModel) -> LanguageModel:
 
 def _load_timing(pack: Pack, base: BaseModel, n_classes: int) -> Timing | None:
     """The timing in a language pack; None where it has none. Raises PackError where it does not fit."""
-    segmenter = load_segmenter(base.encoder.config, pack)
+    if base.segmenter is None:
+        return None
+    segmenter = load_segmenter(base.built_in.config, pack)
     if segmenter is None:
         return None
     shapes = {"duration.mean": (n_classes,), "duration.spread": (1,)}

@@ -41,6 +41,31 @@ class _Base(Config):
 
 
 @dataclass(frozen=True)
+class BaseOptions(_Base):
+    """Which base to build on."""
+
+    encoder: str | None = setting(
+        None,
+        "encoder of another maker to build on, in place of --base: a name of the Hugging Face hub, a folder, a pipeline of "
+        "torchaudio, or a checkpoint of SpeechBrain",
+    )
+    encoder_layer: str | None = setting(
+        None,
+        "which of its layers is heard: a number, auto (two thirds of the way up), or learned (all, weighted); by default auto, "
+        "or what a pack was made with",
+    )
+    phi_layers: tuple[str, ...] | None = setting(
+        None, "patterns of names of its layers that carry Φ; by default by its family"
+    )
+
+    def conflicts(self) -> list[str]:
+        """There is one base, and only an encoder of another maker has layers to choose from."""
+        found = ["base, encoder: one of them at most"] if self.base and self.encoder else []
+        given = [name for name in ("encoder_layer", "phi_layers") if getattr(self, name)]
+        return found + [f"{name}: needs --encoder beside it" for name in given if not self.encoder]
+
+
+@dataclass(frozen=True)
 class _Card(Config):
     name: str | None = setting(None, "name of the new pack; by default that of the folder")
     attribution: str = setting("", "whom to name for the data, for the card of the pack")
@@ -81,7 +106,7 @@ class PretrainOptions(RunOptions, _Labels, _Card, _Checkpoints, PretrainConfig, 
 
 
 @dataclass(frozen=True)
-class MetaTrainOptions(RunOptions, _Labels, _Card, _Base, _Checkpoints, MetaTrainConfig):
+class MetaTrainOptions(RunOptions, _Labels, _Card, BaseOptions, _Checkpoints, MetaTrainConfig):
     """Options of `meta-train`."""
 
     MEMORY: ClassVar[tuple[str, ...]] = ("meta_batch", "n_way", "n_query")
@@ -99,7 +124,7 @@ class _Clips(Config):
 
 
 @dataclass(frozen=True)
-class AdaptOptions(RunOptions, _Labels, _Base, _Clips, AdaptConfig):
+class AdaptOptions(RunOptions, _Labels, BaseOptions, _Clips, AdaptConfig):
     """Options of `adapt` and `ablate`."""
 
     MEMORY: ClassVar[tuple[str, ...]] = ("shots",)
@@ -123,20 +148,21 @@ class AdaptOptions(RunOptions, _Labels, _Base, _Clips, AdaptConfig):
         found = (
             ["lang: must be given with --data: the language of the recordings"] if self.data and not self.lang else []
         )
-        return found + [
+        return [*super().conflicts(), *found] + [
             f"{name}: needs --data beside it" for name in ("test", "after") if getattr(self, name) and not self.data
         ]
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(RunOptions, _Labels, _Base, _Clips):
+class EvaluateOptions(RunOptions, _Labels, BaseOptions, _Clips):
     """Options of `evaluate`."""
 
     data: Path | None = setting(None, "folder of labelled recordings to score the pack on (needed)")
 
     def conflicts(self) -> list[str]:
         """There is no recording to score on by default."""
-        return ["data: must be given: the folder of labelled recordings to score on"] if self.data is None else []
+        missing = ["data: must be given: the folder of labelled recordings to score on"] if self.data is None else []
+        return [*super().conflicts(), *missing]
 
 
 @dataclass(frozen=True)
@@ -202,7 +228,7 @@ class InfoOptions(RunOptions, _Base):
 
 
 @dataclass(frozen=True)
-class VerifyOptions(RunOptions, _Base):
+class VerifyOptions(RunOptions, BaseOptions):
     """Options of `verify`."""
 
     output_dir: Path | None = setting(None, "folder to write log.txt to; by default nothing is written")

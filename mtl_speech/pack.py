@@ -103,8 +103,9 @@ def pack_hash(pack: Pack) -> str:
 
 
 def base_entry(base: Pack) -> dict[str, object]:
-    """What a card says under `base` about the pack that its weights build on."""
-    return {"name": base.name, "sha256": pack_hash(base)}
+    """What a card says under `base` about the pack that its weights build on; of an encoder of another maker, how it was taken."""
+    how = {"hub": base.card["hub"]} if "hub" in base.card else {}
+    return {"name": base.name, "sha256": pack_hash(base), **how}
 
 
 def require_base(pack: Pack, base: Pack) -> None:
@@ -112,10 +113,15 @@ def require_base(pack: Pack, base: Pack) -> None:
     named = pack.value("base", dict)
     actual = pack_hash(base)
     if named.get("sha256") != actual:
+        remedy = "give the base that it was made on, or make it anew on this one"
+        if "hub" in named:
+            remedy = (
+                "give --encoder with the encoder that it was made on; commands without that option (transcribe, suggest, export) "
+                "serve packs on the built-in encoder alone"
+            )
         raise PackError(
             f"{CARD} of the {pack.kind} pack '{pack.name}': it builds on '{named.get('name')}' with the "
-            f"SHA-256 {named.get('sha256')}, and the {base.kind} pack '{base.name}' given has {actual}; "
-            "give the base that it was made on, or make it anew on this one"
+            f"SHA-256 {named.get('sha256')}, and the {base.kind} pack '{base.name}' given has {actual}; {remedy}"
         )
 
 
@@ -218,13 +224,25 @@ def _check_card(card: dict[str, object], path: Path) -> tuple[Kind, dict[str, ob
     hashes = {"sha256": card.get("sha256"), "weights.sha256": weights["sha256"]}
     base = card.get("base")
     if base is not None:
-        if not isinstance(base, dict) or base.keys() != {"name", "sha256"} or not isinstance(base["name"], str):
-            refuse(path, "'base' does not hold name and sha256 alone")
+        if (
+            not isinstance(base, dict)
+            or base.keys() - {"hub"} != {"name", "sha256"}
+            or not isinstance(base["name"], str)
+            or not _tells_hub(base.get("hub", {"layer": "", "phi": []}))
+        ):
+            refuse(path, "'base' does not hold name and sha256 alone, or what the layer and Φ of an encoder were")
         hashes["base.sha256"] = base["sha256"]
     for key, value in hashes.items():
         if not isinstance(value, str) or not SHA256.fullmatch(value):
             refuse(path, f"'{key}' is not a SHA-256 (64 hexadecimal digits)")
     return kind, weights
+
+
+def _tells_hub(how: object) -> bool:
+    """Whether this is what a card says of an encoder of another maker: its layer, and the patterns of layers that carry Φ."""
+    if not isinstance(how, dict) or how.keys() != {"layer", "phi"} or not isinstance(how["phi"], list):
+        return False
+    return all(isinstance(each, str) for each in (how["layer"], *how["phi"]))
 
 
 def _check_replaceable(folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from mtl_speech.adapt import Fold, make_folds
-from mtl_speech.base import BaseModel, load_base, shipped
+from mtl_speech.base import BaseModel, load_base, load_hub_base, shipped
 from mtl_speech.base_learning import few_shot_index
 from mtl_speech.config import AdaptConfig, MetaTrainConfig
 from mtl_speech.corpora import read_corpus
@@ -31,14 +31,15 @@ from mtl_speech.corrections import (
 )
 from mtl_speech.demo import STAMP, is_synthetic, punjabi_fold
 from mtl_speech.errors import UsageError
-from mtl_speech.features import PER_SEGMENT
+from mtl_speech.features import LOG_MEL, PER_SEGMENT, FrontEnd
 from mtl_speech.files import unchanged
+from mtl_speech.hub import AUTO
 from mtl_speech.inventories import Phonemes, find_inventory
 from mtl_speech.language_pack import true_labels
 from mtl_speech.languages import display_name
 from mtl_speech.learner import MetaLearner
-from mtl_speech.options import AdaptOptions, part
-from mtl_speech.pack import load_pack, pack_hash
+from mtl_speech.options import AdaptOptions, BaseOptions, part
+from mtl_speech.pack import Pack, load_pack, pack_hash
 from mtl_speech.remote import local_folder
 from mtl_speech.run import Run, problem_list
 from mtl_speech.strategy import load_learner, new_learner, prepare_learner, settings_on_target
@@ -75,12 +76,26 @@ class Target:
     changes: Mapping[str, Changes] = field(default_factory=dict)  # how they differ, by from what
 
 
-def load_start(base_folder: Path | None, strategy_folder: Path | None) -> Start:
-    """The base, and the strategy: the one given, else the one that ships where it builds on that base, else an untrained one.
+def load_chosen_base(options: BaseOptions, pack: Pack | None = None) -> BaseModel:
+    """The base that the options name: an encoder pack, or with --encoder one of another maker.
+
+    Where `pack` was made with it, it is taken as it was for that, but for what the options say. Raises PackError, UsageError or
+    DataError.
+    """
+    if options.encoder is None:
+        return load_base(options.base)
+    made_with = pack.value("base", dict).get("hub", {}) if pack is not None and "base" in pack.card else {}
+    layer = options.encoder_layer or made_with.get("layer", AUTO)
+    return load_hub_base(options.encoder, layer, options.phi_layers or made_with.get("phi", ()))
+
+
+def load_start(base: BaseModel | Path | None, strategy_folder: Path | None) -> Start:
+    """The base (in a folder; by default the one that ships), and the strategy: the one given, else the one that ships where it
+    builds on that base, else an untrained one.
 
     An untrained one is prepared on the training examples of each fold alone. Raises PackError.
     """
-    base = load_base(base_folder)
+    base = base if isinstance(base, BaseModel) else load_base(base)
     folder = strategy_folder or shipped(SHIPPED_STRATEGY)
     if strategy_folder is not None or folder.is_dir():
         pack = load_pack(folder, "strategy")
@@ -99,8 +114,10 @@ def load_start(base_folder: Path | None, strategy_folder: Path | None) -> Start:
     return Start(base, untrained, meta, how)
 
 
-def load_target(options: AdaptOptions, folder: Path, run: Run) -> Target:
+def load_target(options: AdaptOptions, folder: Path, run: Run, front_end: FrontEnd = LOG_MEL) -> Target:
     """The folds of the folder given, else of the synthetic Punjabi words, which are then written below `folder`.
+
+    `front_end` is that of the base.
 
     Says what was left out and how the examples were divided.
     """
@@ -114,7 +131,7 @@ def load_target(options: AdaptOptions, folder: Path, run: Run) -> Target:
     changes: dict[str, Changes] = {}
     if options.data is None:
         stamp, source = STAMP, folder / "corpus"
-        folds = [punjabi_fold(source, config.seed, config.n_words, run.progress)]
+        folds = [punjabi_fold(source, config.seed, config.n_words, run.progress, front_end)]
         recordings = recordings_of(read_corpus(source / "test", config.lang, "ipa"))
     else:
         local = local_folder(options.data, run)
@@ -124,7 +141,7 @@ def load_target(options: AdaptOptions, folder: Path, run: Run) -> Target:
         test = read_corpus(test_folder, config.lang, options.phone_set, run.progress) if test_folder else None
         run.say(describe(corpus, config.lang))
         with unchanged(u.audio for u in (*corpus.utterances, *(test.utterances if test else ()))):
-            folds = make_folds(corpus, test, config, run.progress)
+            folds = make_folds(corpus, test, config, run.progress, front_end)
         recordings = recordings_of(test or corpus)
         problems = [*corpus.problems, *(test.problems if test else ()), *folds[0].train.problems]
         left_out = run.left_out(problems, source)

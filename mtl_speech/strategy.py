@@ -14,6 +14,7 @@ from mtl_speech.base import BaseModel, load_state
 from mtl_speech.config import MetaTrainConfig
 from mtl_speech.errors import ConfigError, PackError
 from mtl_speech.features import SegmentStore
+from mtl_speech.hub import HubEncoder
 from mtl_speech.learner import MetaLearner
 from mtl_speech.meta_train import embed_segments, standardise_embeddings, start_theta
 from mtl_speech.pack import Pack, base_entry, require_base
@@ -26,7 +27,8 @@ N_NEIGHBOURS = 3  # rows of θ that a phoneme never met borrows from
 
 def new_learner(base: BaseModel, phonemes: Sequence[str], config: MetaTrainConfig) -> MetaLearner:
     """A learner at the start of meta-training: Φ is the identity, θ is zero."""
-    encoder = attach(base.encoder, config.granularity)
+    patterns = base.encoder.config.phi if isinstance(base.encoder, HubEncoder) else ("*",)
+    encoder = attach(base.encoder, config.granularity, patterns)
     return MetaLearner(
         encoder.eval(),
         base.encoder.config.embedding_size,

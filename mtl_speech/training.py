@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from mtl_speech.adapt import MIN_SPEAKERS, refuse_shared
-from mtl_speech.base import base_pack, load_base
+from mtl_speech.base import base_pack
 from mtl_speech.checkpoint import Checkpoints, hashes_of
 from mtl_speech.config import EncoderConfig, MetaTrainConfig, PretrainConfig
 from mtl_speech.corpora import language_folders, read_corpus
@@ -28,6 +28,7 @@ from mtl_speech.remote import local_folder
 from mtl_speech.run import CHECKPOINTS, Run
 from mtl_speech.segmenter import train_segmenter
 from mtl_speech.settings import as_dict
+from mtl_speech.start import load_chosen_base
 from mtl_speech.strategy import strategy_pack
 
 MIN_LANGUAGES = 5  # from here on whole languages are held out
@@ -95,7 +96,7 @@ def meta_train(folder: Path, options: MetaTrainOptions, run: Run) -> Path:
     name = options.name or folder.resolve().name
     run.hold(processes())
     output = run.begin(options, f"meta-train-{name}")
-    base = load_base(options.base)
+    base = load_chosen_base(options)
     corpora = read_languages(folder, options, run)
     if options.valid is None:
         train, valid, how = hold_out_many(corpora, options.valid_share, options.seed)
@@ -108,8 +109,8 @@ def meta_train(folder: Path, options: MetaTrainOptions, run: Run) -> Path:
     with unchanged(u.audio for corpus in (*train, *valid) for u in corpus.utterances):
         parts = {"training": train, "validation": valid}
         checkpoints = checkpoints_of(output, "meta-train", parts, options, run, {"base": pack_hash(base.pack)})
-        store = build_store(train, progress=run.progress)
-        held = build_store(valid, progress=run.progress)
+        store = build_store(train, progress=run.progress, front_end=base.front_end)
+        held = build_store(valid, progress=run.progress, front_end=base.front_end)
     run.left_out((*store.problems, *held.problems), folder)
     tasks = benchmark_tasks(held, options.valid_tasks, VALID_DRAWS, options.seed + 1)
     if not tasks:

@@ -125,7 +125,7 @@ class Transcriber:
         """
         n = len(features) - 2 * MARGIN
         with torch.inference_mode():
-            stride = self.base.encoder.config.stride
+            stride = self.base.built_in.config.stride
             even = torch.cat((features, features[-1:].expand(-len(features) % stride, -1))).unsqueeze(0)
             logits = self.timing.segmenter(self.base.encoder.frames(even), even)
             boundary, speech = torch.sigmoid(logits)[0, MARGIN : MARGIN + n].double().numpy().T
@@ -154,7 +154,7 @@ class Transcriber:
 
     def _embed(self, encoder: Encoder, frames: Tensor, rows: Tensor) -> Tensor:
         """Standardised embeddings (n, dim) of the rows (n, 2) of one recording, whose frames are (1, n_frames, channels)."""
-        parts = part_weights(rows / self.base.encoder.config.stride, frames.shape[1]) @ frames[0]
+        parts = part_weights(rows / self.base.built_in.config.stride, frames.shape[1]) @ frames[0]
         return self.model.learner.standardise(encoder.embed_parts(parts, rows))
 
 

@@ -12,7 +12,6 @@ import torch
 from mtl_speech.ablate import BASELINE, Ablation
 from mtl_speech.ablate import ablate as run_ablation
 from mtl_speech.adapt import Adaptation, adapt_fold
-from mtl_speech.base import load_base
 from mtl_speech.clips import cut_clips
 from mtl_speech.config import AdaptConfig
 from mtl_speech.corpora import read_corpus
@@ -36,7 +35,7 @@ from mtl_speech.report import ablation_table, f1_table, write_report
 from mtl_speech.results import write_results
 from mtl_speech.run import Run, problem_list
 from mtl_speech.settings import as_dict
-from mtl_speech.start import Start, Target, describe, load_start, load_target, recordings_of
+from mtl_speech.start import Start, Target, describe, load_chosen_base, load_start, load_target, recordings_of
 from mtl_speech.tokens import scored_tokens
 from mtl_speech.zero_shot import mapping_lines
 
@@ -98,11 +97,12 @@ def _begin(options: AdaptOptions, run: Run, command: str, experiment: str | None
         )
     options = replace(options, lang=lang)
     folder = run.begin(options, experiment or f"{command}-{lang}")
-    start = load_start(options.base, options.strategy)
+    base = load_chosen_base(options)
+    start = load_start(base, options.strategy)
     run.say(start.how)
     hard_ratio = options.hard_ratio or (0.0 if command == "adapt" else start.meta.hard_ratio)
     start = replace(start, meta=replace(start.meta, hard_ratio=hard_ratio))
-    return _Job(options, part(options, AdaptConfig), folder, start, load_target(options, folder, run))
+    return _Job(options, part(options, AdaptConfig), folder, start, load_target(options, folder, run, base.front_end))
 
 
 def _finish(job: _Job, run: Run, systems: Mapping[str, Sequence[Adaptation]], ablation: Ablation | None) -> Scores:
@@ -184,13 +184,13 @@ def evaluate(folder: Path, options: EvaluateOptions, run: Run) -> Scores:
     pack = load_pack(folder, "language")
     lang = pack.value("language", str)
     output = run.begin(options, f"evaluate-{pack.name}")
-    base = load_base(options.base)
+    base = load_chosen_base(options, pack)
     model = load_language(pack, base)
     local = local_folder(options.data, run)
     corpus = read_corpus(local.folder, lang, options.phone_set, run.progress)
     run.say(describe(corpus, lang))
     with unchanged(u.audio for u in corpus.utterances):
-        store = build_store([corpus], progress=run.progress)
+        store = build_store([corpus], progress=run.progress, front_end=base.front_end)
     problems = [*corpus.problems, *store.problems]
     notes = [f"language pack '{pack.name}'", *run.left_out(problems, local.folder)]
     problems = [*local.problems, *problems]

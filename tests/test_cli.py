@@ -101,7 +101,7 @@ def test_the_module_is_the_command() -> None:
     assert "Usage: mtl-speech adapt" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-CLASSES = [c for _, c in inspect.getmembers(options, inspect.isclass) if c.__name__.endswith("Options")]
+CLASSES = [c for _, c in inspect.getmembers(options, inspect.isclass) if issubclass(c, options.RunOptions)]
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
