@@ -6,17 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from mtl_speech.config import EncoderConfig
 from mtl_speech.encoder import Encoder
-from mtl_speech.errors import ConfigError, PackError, UsageError
+from mtl_speech.errors import ConfigError, PackError
 from mtl_speech.features import LOG_MEL, FrontEnd, SegmentStore
 from mtl_speech.hub import AUTO, HubEncoder, load_hub_encoder
-from mtl_speech.pack import Pack, load_pack
+from mtl_speech.pack import Pack, load_pack, pack_hash
 from mtl_speech.segmenter import Segmenter
 from mtl_speech.settings import as_dict, load_config
 
@@ -28,7 +28,8 @@ M = TypeVar("M", bound=nn.Module)
 class BaseModel:
     """Θ in evaluation mode with folded batch-norm, the segment head that it was pretrained with, and a segmenter on its frames.
 
-    Without a segmenter, language packs cannot transcribe. A `HubEncoder` as Θ has no head.
+    Without a segmenter, language packs cannot transcribe. A `HubEncoder` as Θ has no head, and takes the segmenter of the English
+    model that ships, together with the encoder that this hears: `segmenter_encoder`.
     """
 
     encoder: Encoder | HubEncoder
@@ -36,6 +37,7 @@ class BaseModel:
     phonemes: tuple[str, ...]
     pack: Pack
     segmenter: Segmenter | None = None
+    segmenter_encoder: Encoder | None = None
 
     @property
     def front_end(self) -> FrontEnd:
@@ -44,10 +46,10 @@ class BaseModel:
 
     @property
     def built_in(self) -> Encoder:
-        """Θ, where it is the built-in encoder. Raises UsageError where it is not."""
-        if isinstance(self.encoder, HubEncoder):
-            raise UsageError("this serves the built-in encoder alone, not one of --encoder")
-        return self.encoder
+        """The built-in encoder that the segmenter hears: Θ, unless that is of another maker."""
+        encoder = self.encoder if isinstance(self.encoder, Encoder) else self.segmenter_encoder
+        assert encoder is not None
+        return encoder
 
     def predict(self, store: SegmentStore, batch_size: int = 512) -> Tensor:
         """The phoneme index that the pretrained model gives each segment from its window: (n_segments,)."""
@@ -88,16 +90,15 @@ def load_base(folder: Path | None = None) -> BaseModel:
 
 def load_hub_base(name: str, layer: str = AUTO, phi: Sequence[str] = ()) -> BaseModel:
     """An encoder of another maker as a base; see `load_hub_encoder`. Its pack is never saved: it stands for its hash."""
-    encoder = load_hub_encoder(name, layer, phi)
-    return BaseModel(encoder, None, (), hub_pack(encoder, Path(name).name or name))
+    encoder, english = load_hub_encoder(name, layer, phi), load_base()
+    how = {"layer": encoder.config.layer, "phi": list(encoder.config.phi), "segmenter": pack_hash(english.pack)}
+    pack = hub_pack(encoder, {"name": Path(name).name or name, "hub": how})
+    return BaseModel(encoder, None, (), pack, english.segmenter, english.built_in)
 
 
-def hub_pack(encoder: nn.Module, name: str) -> Pack:
-    """The pack that a `HubEncoder` would be: all its weights, and what its card says."""
-    config = cast(HubEncoder, encoder).config
-    how = {"layer": config.layer, "phi": list(config.phi)}
-    tensors = {f"encoder.{k}": v.detach() for k, v in encoder.state_dict().items()}
-    return Pack("encoder", tensors, {"name": name, "hub": how})
+def hub_pack(encoder: nn.Module, card: Mapping[str, object]) -> Pack:
+    """The pack that a `HubEncoder` would be: all its weights."""
+    return Pack("encoder", {f"encoder.{k}": v.detach() for k, v in encoder.state_dict().items()}, card)
 
 
 def _fitted(make: Callable[[], M], prefix: str, pack: Pack) -> M:

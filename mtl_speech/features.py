@@ -73,12 +73,16 @@ class FrontEnd:
         return torch.cat((rows[:1].expand(MARGIN, -1), rows, rows[-1:].expand(MARGIN, -1)))
 
 
+def standardised(samples: Tensor, mean: float, variance: float) -> Tensor:
+    """Samples of a recording at zero mean and unit variance, as the feature extractors of wav2vec 2.0 do it."""
+    return (samples - mean) / (variance + 1e-7) ** 0.5
+
+
 def raw_rows(waveform: np.ndarray, normalised: bool = False) -> Tensor:
-    """Samples as rows of 10 ms, (n_rows, HOP_LENGTH) float16, the last filled up with zeros; at zero mean and unit variance if
-    `normalised`."""
+    """Samples as rows of 10 ms, (n_rows, HOP_LENGTH) float16, the last filled up with zeros; `standardised` if `normalised`."""
     samples = torch.from_numpy(waveform).float()
     if normalised:
-        samples = (samples - samples.mean()) / (samples.var(unbiased=False) + 1e-7).sqrt()
+        samples = standardised(samples, float(samples.mean()), float(samples.var(unbiased=False)))
     return torch.nn.functional.pad(samples, (0, -len(samples) % HOP_LENGTH)).view(-1, HOP_LENGTH).half()
 
 
@@ -209,6 +213,15 @@ def build_store(
             found.append(Found(owner, utterance, len(mel), speed))
         store = assemble(corpora, found, phonemes, problems, lambda: _mapped(stream, front_end.width))
         return replace(store, window=front_end.window)
+
+
+def as_log_mel(store: SegmentStore) -> SegmentStore:
+    """The store as the front end LOG_MEL hears it, made of the samples that `store` holds."""
+    frames = torch.zeros(store.n_rows, MEL_BANDS, dtype=torch.float16)
+    for first, length in zip(store.first.tolist(), store.length.tolist(), strict=True):
+        heard = LOG_MEL.make(store.frames[first : first + length].float().flatten().numpy())[:length]
+        frames[first - MARGIN : first + length + MARGIN] = LOG_MEL.with_margins(heard)
+    return replace(store, frames=frames, window=LOG_MEL.window)
 
 
 def owned_utterances(corpora: Sequence[Corpus]) -> list[tuple[str, Utterance]]:

@@ -44,7 +44,7 @@ def compare_base(base: BaseModel, learner: MetaLearner, store: SegmentStore) -> 
         _outputs(encoder, base.head, store, index) for encoder in (base.encoder, plain, learner.encoder)
     )
     if base.head is None:
-        after_pack, changed = hub_pack(plain, base.pack.name), None
+        after_pack, changed = hub_pack(plain, base.pack.card), None
     else:
         after_pack = base_pack(plain, base.head, base.phonemes, base.pack.card, base.segmenter)  # type: ignore[arg-type]
         changed = float((before.argmax(1) != adapted.argmax(1)).float().mean())

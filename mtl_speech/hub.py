@@ -209,8 +209,28 @@ class HubEncoder(nn.Module):
             return torch.cat([cast(Tensor, checkpoint(self._embed, *part, use_reentrant=False)) for part in parts])
         return torch.cat([self._embed(*part) for part in parts])
 
+    def embed_within(self, rows: Tensor, spans: Tensor) -> Tensor:
+        """Embeddings (n, embedding_size) of spans (n, 2), in rows, of one stretch of a recording (n_rows, HOP_LENGTH).
+
+        A span is heard in the window around its middle, as by `forward`: windows elsewhere, fewer of them, give other labels.
+        """
+        width = self.front_end.window
+        left, owner = (spans.mean(1).round().long() - width // 2).unique(return_inverse=True)
+        within = (spans - left[owner].unsqueeze(1)).clamp(0.0, width)
+        padded = F.pad(rows, (0, 0, width, width))
+        found = spans.new_zeros(len(spans), self.config.embedding_size)
+        for first in range(0, len(left), AT_ONCE):
+            starts = left[first : first + AT_ONCE] + width
+            frames = self.frames(padded[starts.unsqueeze(1) + torch.arange(width)]).float()
+            mine = (owner >= first) & (owner < first + AT_ONCE)
+            found[mine] = self._pool(frames[owner[mine] - first], within[mine])
+        return found
+
     def _embed(self, windows: Tensor, spans: Tensor) -> Tensor:
-        frames = self.frames(windows).float()
+        return self._pool(self.frames(windows).float(), spans)
+
+    def _pool(self, frames: Tensor, spans: Tensor) -> Tensor:
+        """The onset, middle and offset of spans (n, 2), in rows, in frames (n, n_frames, size): (n, embedding_size)."""
         # Where a segment lies among the frames: frame i is centred at sample i · hop + receptive / 2.
         places = (spans * HOP_LENGTH - self.config.receptive / 2) / self.config.hop
         pooled = torch.bmm(part_weights(places, frames.shape[1]), frames)

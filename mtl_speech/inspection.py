@@ -156,6 +156,8 @@ def describe_pack(pack: Pack) -> dict[str, str]:
     if "base" in card:
         base = pack.value("base", dict)
         facts["builds on"] = f"{base['name']} (SHA-256 {base['sha256']})"
+        if "hub" in base:
+            facts["encoder layer"] = f"{base['hub']['layer']}, Φ on {', '.join(base['hub']['phi'])}"
     facts |= {f"scores, {name}": _text(value) for name, value in _entries(card.get("scores"))}
     return facts | {f"note {i}": _text(note) for i, note in enumerate(_list(card.get("notes")), 1)}
 

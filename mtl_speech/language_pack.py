@@ -14,7 +14,7 @@ from mtl_speech.base import BaseModel, load_segmenter, segmenter_tensors
 from mtl_speech.config import MetaTrainConfig
 from mtl_speech.corpora import Progress
 from mtl_speech.errors import PackError
-from mtl_speech.features import SegmentStore
+from mtl_speech.features import LOG_MEL, SegmentStore, as_log_mel
 from mtl_speech.learner import Head, MetaLearner
 from mtl_speech.meta_train import embed_segments
 from mtl_speech.pack import Pack
@@ -62,7 +62,8 @@ def with_timing(
     """
     if base.segmenter is None:
         return model
-    timing = learn_timing(base.segmenter, base.built_in, train, model.classes, gaps_known, seed)
+    heard = train if base.front_end is LOG_MEL else as_log_mel(train)
+    timing = learn_timing(base.segmenter, base.built_in, heard, model.classes, gaps_known, seed)
     return replace(model, timing=timing)
 
 
@@ -97,8 +98,8 @@ def load_language(pack: Pack, base: BaseModel) -> LanguageModel:
 
 
 def _load_timing(pack: Pack, base: BaseModel, n_classes: int) -> Timing | None:
-    """The timing in a language pack; None where it has none. Raises PackError where it does not fit."""
-    if base.segmenter is None:
+    """The timing in a language pack; None where it has none, or is on another segmenter. Raises PackError where it does not fit."""
+    if base.segmenter is None or pack.value("base", dict).get("hub", {}).get("segmenter") != _segmenter_of(base):
         return None
     segmenter = load_segmenter(base.built_in.config, pack)
     if segmenter is None:
@@ -108,6 +109,12 @@ def _load_timing(pack: Pack, base: BaseModel, n_classes: int) -> Timing | None:
     if not (bool(torch.isfinite(mean).all()) and 0.0 < float(spread) < math.inf):
         raise PackError(f"weights.safetensors of '{pack.name}': 'duration' is not finite; make the pack anew")
     return Timing(segmenter, mean, float(spread))
+
+
+def _segmenter_of(base: BaseModel) -> object:
+    """The hash of the model that an encoder of another maker has its segmenter from; None for the built-in one."""
+    how = base.pack.card.get("hub")
+    return how["segmenter"] if isinstance(how, dict) else None
 
 
 def _tensor(pack: Pack, name: str, shape: tuple[int, ...]) -> Tensor:

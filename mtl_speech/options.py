@@ -166,7 +166,7 @@ class EvaluateOptions(RunOptions, _Labels, BaseOptions, _Clips):
 
 
 @dataclass(frozen=True)
-class TranscribeOptions(RunOptions, _Labels, _Base):
+class TranscribeOptions(RunOptions, _Labels, BaseOptions):
     """Options of `transcribe`."""
 
     format: tuple[str, ...] = setting(("textgrid",), "files to write", choices=("textgrid", "ctm", "json", "eaf"))
@@ -182,7 +182,7 @@ class CompareOptions(RunOptions):
 
 
 @dataclass(frozen=True)
-class SuggestOptions(RunOptions, _Base):
+class SuggestOptions(RunOptions, BaseOptions):
     """Options of `suggest`."""
 
     pool: Path | None = setting(None, "folder of recordings to choose from; those that are labelled are left out")
@@ -194,7 +194,8 @@ class SuggestOptions(RunOptions, _Base):
     def conflicts(self) -> list[str]:
         """There is one thing to choose from."""
         one = (self.pool is None) != (self.words is None)
-        return [] if one else ["pool, words: one of them must be given: recordings to label, or words to record"]
+        wrong = [] if one else ["pool, words: one of them must be given: recordings to label, or words to record"]
+        return [*super().conflicts(), *wrong]
 
 
 @dataclass(frozen=True)

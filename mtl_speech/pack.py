@@ -116,8 +116,8 @@ def require_base(pack: Pack, base: Pack) -> None:
         remedy = "give the base that it was made on, or make it anew on this one"
         if "hub" in named:
             remedy = (
-                "give --encoder with the encoder that it was made on; commands without that option (transcribe, suggest, export) "
-                "serve packs on the built-in encoder alone"
+                "give --encoder with the encoder that it was made on; export, which has no such option, serves packs on the "
+                "built-in encoder alone"
             )
         raise PackError(
             f"{CARD} of the {pack.kind} pack '{pack.name}': it builds on '{named.get('name')}' with the "
@@ -228,7 +228,7 @@ def _check_card(card: dict[str, object], path: Path) -> tuple[Kind, dict[str, ob
             not isinstance(base, dict)
             or base.keys() - {"hub"} != {"name", "sha256"}
             or not isinstance(base["name"], str)
-            or not _tells_hub(base.get("hub", {"layer": "", "phi": []}))
+            or ("hub" in base and not _tells_hub(base["hub"]))
         ):
             refuse(path, "'base' does not hold name and sha256 alone, or what the layer and Φ of an encoder were")
         hashes["base.sha256"] = base["sha256"]
@@ -239,10 +239,11 @@ def _check_card(card: dict[str, object], path: Path) -> tuple[Kind, dict[str, ob
 
 
 def _tells_hub(how: object) -> bool:
-    """Whether this is what a card says of an encoder of another maker: its layer, and the patterns of layers that carry Φ."""
-    if not isinstance(how, dict) or how.keys() != {"layer", "phi"} or not isinstance(how["phi"], list):
+    """Whether this is what a card says of an encoder of another maker: its layer, the patterns of layers that carry Φ, and the
+    hash of the model whose segmenter finds the boundaries."""
+    if not isinstance(how, dict) or how.keys() != {"layer", "phi", "segmenter"} or not isinstance(how["phi"], list):
         return False
-    return all(isinstance(each, str) for each in (how["layer"], *how["phi"]))
+    return all(isinstance(each, str) for each in (how["layer"], how["segmenter"], *how["phi"]))
 
 
 def _check_replaceable(folder: Path) -> None:

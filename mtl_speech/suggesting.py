@@ -22,12 +22,13 @@ from mtl_speech.files import atomic_write, unchanged
 from mtl_speech.intervals import as_array
 from mtl_speech.language_pack import LanguageModel
 from mtl_speech.learner import ROWS_ARE_MEANS, Head, centroid_head
-from mtl_speech.options import SuggestOptions
+from mtl_speech.options import BaseOptions, SuggestOptions
 from mtl_speech.pack import Pack, load_pack
 from mtl_speech.phonemes import is_silence
 from mtl_speech.recordings import Recording, find_recordings
 from mtl_speech.remote import local_folder
 from mtl_speech.run import Run
+from mtl_speech.start import load_chosen_base
 from mtl_speech.suggest import Brought, Candidate, Inventory, Suggestion, choose
 from mtl_speech.transcribe import Transcriber
 from mtl_speech.word_list import read_words
@@ -73,7 +74,7 @@ def suggest(folder: Path, options: SuggestOptions, run: Run) -> list[Suggestion]
         choice = word_choice(pack, options.words, run)
     else:
         assert options.pool is not None
-        choice = pool_choice(folder, pack, local_folder(options.pool, run).folder, options.base, run)
+        choice = pool_choice(folder, pack, local_folder(options.pool, run).folder, options, run)
     found = choose(choice.candidates, choice.inventory, options.number, seed=options.seed)
     if len(found) < options.number:
         run.say(f"there are only {len(found)} to choose from: all of them are ranked")
@@ -120,7 +121,7 @@ def word_choice(pack: Pack, path: Path, run: Run) -> Choice:
     return Choice(candidates, inventory, {word.text: " ".join(word.phones) for word in words}, zero_shot_of(pack))
 
 
-def pool_choice(folder: Path, pack: Pack, pool: Path, base: Path | None, run: Run) -> Choice:
+def pool_choice(folder: Path, pack: Pack, pool: Path, options: BaseOptions, run: Run) -> Choice:
     """The recordings below `pool` that are not labelled yet, as the model hears them."""
     recordings, problems = find_recordings([pool])
     labelled = labelled_already(recordings, run)
@@ -129,7 +130,7 @@ def pool_choice(folder: Path, pack: Pack, pool: Path, base: Path | None, run: Ru
             f"{len(labelled)} of {len(recordings)} recordings are labelled already and left out; log.txt names them"
         )
         logger.info("labelled already: %s", ", ".join(sorted(labelled)))
-    transcriber = Transcriber.load(folder, base)
+    transcriber = Transcriber.load(folder, load_chosen_base(options, pack))
     model = transcriber.model
     head, others = with_stand_ins(model)
     candidates: list[Candidate] = []

@@ -13,11 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtl_speech.audio import FRAMES_PER_SECOND, SAMPLE_RATE, SILENT_PEAK, stream_audio, stream_log_mel
+from mtl_speech.audio import (
+    FRAMES_PER_SECOND,
+    HOP_LENGTH,
+    MEL_BANDS,
+    SAMPLE_RATE,
+    SILENT_PEAK,
+    stream_audio,
+    stream_log_mel,
+)
 from mtl_speech.base import BaseModel, load_base
 from mtl_speech.encoder import Encoder, part_weights
 from mtl_speech.errors import DataError, PackError
-from mtl_speech.features import MARGIN, Normaliser
+from mtl_speech.features import MARGIN, RAW_NORMALISED, Normaliser, standardised
+from mtl_speech.hub import HubEncoder
 from mtl_speech.language_pack import LanguageModel, load_language
 from mtl_speech.pack import load_pack
 from mtl_speech.segmental import PathWeights, Piece, Spans, best_path, find_spans
@@ -55,30 +64,33 @@ class Transcriber:
     weights: PathWeights = field(default_factory=PathWeights)
 
     @classmethod
-    def load(cls, pack_folder: Path, base_folder: Path | None = None) -> Transcriber:
-        """The transcriber of a language pack. Raises PackError when the pack is damaged, or has no timing."""
+    def load(cls, pack_folder: Path, base: BaseModel | Path | None = None) -> Transcriber:
+        """The transcriber of a language pack on its base (by default the one that ships).
+
+        Raises PackError when the pack is damaged, made on another base, or has no timing.
+        """
         pack = load_pack(pack_folder, "language")
-        base = load_base(base_folder)
+        base = base if isinstance(base, BaseModel) else load_base(base)
         model = load_language(pack, base)
         if model.timing is None:
             raise PackError(
-                f"the language pack '{pack.name}' cannot transcribe: it was made on a base without a segmenter, or by an older "
+                f"the language pack '{pack.name}' cannot transcribe: it was made on a base without a segmenter, or by another "
                 "version; make it anew with `mtl-speech adapt`"
             )
         return cls(model, base, model.timing)
 
     def transcribe(self, audio: Path) -> Transcription:
         """The phones of a recording. Raises DataError when it cannot be read or is silent throughout."""
-        normaliser, duration = _survey(audio)
-        phones = [phone for chunk in self._chunks(audio, normaliser) for phone in self._phones(chunk)]
-        return Transcription(duration, tuple(_fitted(phones, duration)))
+        survey = _survey(audio)
+        phones = [phone for chunk in self._chunks(audio, survey) for phone in self._phones(chunk)]
+        return Transcription(survey.duration, tuple(_fitted(phones, survey.duration)))
 
     def examine(self, audio: Path) -> Examined:
         """The phones of a recording, with their posteriors and embeddings. Raises DataError as `transcribe` does."""
-        normaliser, duration = _survey(audio)
-        chunks = list(self._chunks(audio, normaliser))
+        survey = _survey(audio)
+        chunks = list(self._chunks(audio, survey))
         phones = [phone for chunk in chunks for phone in self._phones(chunk)]
-        transcription = Transcription(duration, tuple(_fitted(phones, duration)))
+        transcription = Transcription(survey.duration, tuple(_fitted(phones, survey.duration)))
         return Examined(
             transcription,
             torch.tensor([(phone.start, phone.end) for phone in transcription.spoken]).reshape(-1, 2),
@@ -100,38 +112,63 @@ class Transcriber:
             for piece in chunk.pieces
         ]
 
-    def _chunks(self, audio: Path, normaliser: Normaliser) -> Iterator[_Chunk]:
+    def _chunks(self, audio: Path, survey: _Survey) -> Iterator[_Chunk]:
         """The stretches of a recording, one after another."""
         margin: Tensor | None = None
         held = torch.zeros(0, 0)
         first = 0
-        for block in stream_log_mel(stream_audio(audio)):
-            features = normaliser.apply(block)
+        for rows in self._rows(audio, survey):
             if margin is None:
-                margin = held = features[:1].expand(MARGIN, -1)
-            held = torch.cat((held, features))
+                margin = held = _margin(rows[:1])
+            held = torch.cat((held, rows))
             while len(held) >= CHUNK + 2 * MARGIN:
                 chunk, n = self._decode(held[: CHUNK + 2 * MARGIN], first, cut=True)
                 yield chunk
                 first, held = first + n, held[n:]
-        held = torch.cat((held, held[-1:].expand(MARGIN, -1)))
+        held = torch.cat((held, _margin(held[-1:])))
         if len(held) > 2 * MARGIN:
             yield self._decode(held, first, cut=False)[0]
 
-    def _decode(self, features: Tensor, first: int, cut: bool) -> tuple[_Chunk, int]:
-        """The phones of features (MARGIN + n_frames + MARGIN, MEL_BANDS), and how many frames they cover; they begin at `first`.
+    def _rows(self, audio: Path, survey: _Survey) -> Iterator[Tensor]:
+        """A recording block by block, a row every 10 ms: normalised log-mel, (n_rows, MEL_BANDS); where the encoder hears samples,
+        these follow in each row, (n_rows, MEL_BANDS + HOP_LENGTH)."""
+        samples = np.zeros(0, dtype=np.float32)
 
-        With `cut` they end in the last pause of the features, or where a boundary is likely.
+        def heard() -> Iterator[np.ndarray]:
+            nonlocal samples
+            for block in stream_audio(audio):
+                samples = np.concatenate((samples, block))
+                yield block
+
+        of_samples = isinstance(self.base.encoder, HubEncoder)
+        for mel in stream_log_mel(heard()):
+            features = survey.normaliser.apply(mel)
+            if not of_samples:
+                samples = samples[:0]
+                yield features
+                continue
+            n = len(mel) * HOP_LENGTH
+            taken, samples = torch.from_numpy(samples[:n]), samples[n:]
+            if self.base.front_end is RAW_NORMALISED:
+                taken = standardised(taken, survey.mean, survey.variance)
+            yield torch.cat((features, torch.nn.functional.pad(taken, (0, n - len(taken))).view(-1, HOP_LENGTH)), 1)
+
+    def _decode(self, rows: Tensor, first: int, cut: bool) -> tuple[_Chunk, int]:
+        """The phones of rows (MARGIN + n_frames + MARGIN, width) as `_rows` gives them, and how many they cover; they begin at
+        `first`.
+
+        With `cut` they end in the last pause of the rows, or where a boundary is likely.
         """
-        n = len(features) - 2 * MARGIN
+        n = len(rows) - 2 * MARGIN
         with torch.inference_mode():
+            features, samples = rows[:, :MEL_BANDS], rows[:, MEL_BANDS:]
             stride = self.base.built_in.config.stride
             even = torch.cat((features, features[-1:].expand(-len(features) % stride, -1))).unsqueeze(0)
-            logits = self.timing.segmenter(self.base.encoder.frames(even), even)
+            logits = self.timing.segmenter(self.base.built_in.frames(even), even)
             boundary, speech = torch.sigmoid(logits)[0, MARGIN : MARGIN + n].double().numpy().T
             n = _cut(boundary, speech) if cut else n
             spans = find_spans(boundary[:n])
-            labels, embeddings = self._labels(even, spans)
+            labels, embeddings = self._labels(even, samples, spans)
         log_frames = np.log(spans.frames[:, 1] - spans.frames[:, 0])
         means = self.timing.log_duration.double().numpy()
         durations = np.square((log_frames[:, None] - means) / self.timing.spread)
@@ -139,16 +176,21 @@ class Transcriber:
         chosen = torch.tensor([piece.span for piece in pieces if piece.span >= 0], dtype=torch.long)
         return _Chunk(first, pieces, labels[chosen].exp(), embeddings[chosen]), n
 
-    def _labels(self, features: Tensor, spans: Spans) -> tuple[Tensor, Tensor]:
+    def _labels(self, features: Tensor, samples: Tensor, spans: Spans) -> tuple[Tensor, Tensor]:
         """Calibrated log-probabilities (n_spans, n_classes) and standardised embeddings (n_spans, dim) of spans.
 
-        features: (1, n_rows, MEL_BANDS), of which the spans leave out the first MARGIN.
+        features: (1, n_rows, MEL_BANDS), samples: (n_rows, HOP_LENGTH), of which the spans leave out the first MARGIN.
         """
         encoder = self.model.learner.encoder
-        frames = encoder.frames(features)  # type: ignore[operator]
         rows = torch.from_numpy(spans.frames + MARGIN).float()
-        found = [self._embed(encoder, frames, part) for part in rows.split(SPANS_AT_ONCE)]  # type: ignore[arg-type]
-        embeddings = torch.cat(found) if found else torch.zeros(0, self.model.head.weight.shape[2])
+        if not len(rows):
+            embeddings = torch.zeros(0, self.model.head.weight.shape[2])
+        elif isinstance(encoder, HubEncoder):
+            embeddings = self.model.learner.standardise(encoder.embed_within(samples, rows))
+        else:
+            frames = encoder.frames(features)  # type: ignore[operator]
+            found = [self._embed(encoder, frames, part) for part in rows.split(SPANS_AT_ONCE)]  # type: ignore[arg-type]
+            embeddings = torch.cat(found)
         logits = self.model.head.logits(embeddings.unsqueeze(0))[0] / self.model.temperature
         return torch.log_softmax(logits, dim=1), embeddings
 
@@ -171,22 +213,40 @@ class _Chunk:
     embeddings: Tensor
 
 
-def _survey(audio: Path) -> tuple[Normaliser, float]:
-    """What a recording is normalised by, and its seconds. Raises DataError."""
-    normaliser, n_samples, peak = Normaliser(), 0, 0.0
+@dataclass(frozen=True)
+class _Survey:
+    """What a recording is normalised by: of its log-mel, and the mean and variance of its samples; and its seconds."""
+
+    normaliser: Normaliser
+    duration: float
+    mean: float
+    variance: float
+
+
+def _survey(audio: Path) -> _Survey:
+    """Raises DataError where a recording cannot be read or is silent throughout."""
+    normaliser, n_samples, peak, total, squares = Normaliser(), 0, 0.0, 0.0, 0.0
 
     def measured() -> Iterator[np.ndarray]:
-        nonlocal n_samples, peak
+        nonlocal n_samples, peak, total, squares
         for block in stream_audio(audio):
             n_samples += len(block)
             peak = max(peak, float(np.abs(block).max(initial=0.0)))
+            total += float(block.sum(dtype=np.float64))
+            squares += float(np.square(block, dtype=np.float64).sum())
             yield block
 
     for mel in stream_log_mel(measured()):
         normaliser.add(mel)
     if peak < SILENT_PEAK:
         raise DataError(f"{audio}: silent: its peak is {peak:.1e} of full scale, below {SILENT_PEAK:.0e}")
-    return normaliser, n_samples / SAMPLE_RATE
+    mean = total / n_samples
+    return _Survey(normaliser, n_samples / SAMPLE_RATE, mean, squares / n_samples - mean**2)
+
+
+def _margin(row: Tensor) -> Tensor:
+    """The MARGIN rows beyond the first or last row (1, width) of a recording: its log-mel again, and no samples."""
+    return torch.nn.functional.pad(row[:, :MEL_BANDS], (0, row.shape[1] - MEL_BANDS)).expand(MARGIN, -1)
 
 
 def _cut(boundary: np.ndarray, speech: np.ndarray) -> int:

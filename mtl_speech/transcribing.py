@@ -26,6 +26,7 @@ from mtl_speech.remote import local_folder
 from mtl_speech.run import Run, use_caches
 from mtl_speech.sequence_metrics import SequenceScores, score_transcriptions
 from mtl_speech.settings import as_dict
+from mtl_speech.start import load_chosen_base
 from mtl_speech.transcribe import Transcriber
 from mtl_speech.transcript_elan import eaf_bytes
 from mtl_speech.transcript_files import ctm_lines, textgrid_text, transcription_json
@@ -55,7 +56,7 @@ def transcribe(
         raise DataError("; ".join(map(str, problems)) or "no recording is named: give audio files, or folders of them")
     pack = load_pack(pack_folder, "language")
     output = run.begin(options, f"transcribe-{pack.name}")
-    transcriber = Transcriber.load(pack_folder, options.base)
+    transcriber = Transcriber.load(pack_folder, load_chosen_base(options, pack))
     outputs = Outputs(output, options.format, pack.name)
     found: dict[str, Transcription] = {}
     for recording in run.progress(recordings, "Transcribing"):

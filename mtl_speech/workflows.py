@@ -97,7 +97,7 @@ def _begin(options: AdaptOptions, run: Run, command: str, experiment: str | None
         )
     options = replace(options, lang=lang)
     folder = run.begin(options, experiment or f"{command}-{lang}")
-    base = load_chosen_base(options)
+    base = load_chosen_base(options, load_pack(options.strategy, "strategy") if options.strategy is not None else None)
     start = load_start(base, options.strategy)
     run.say(start.how)
     hard_ratio = options.hard_ratio or (0.0 if command == "adapt" else start.meta.hard_ratio)

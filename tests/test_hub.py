@@ -17,21 +17,22 @@ import torch
 import torchaudio
 from safetensors.torch import load_file, save_file
 
-from mtl_speech import hub
+from mtl_speech import hub, transcribe
 from mtl_speech.audio import HOP_LENGTH
-from mtl_speech.base import load_hub_base
+from mtl_speech.base import load_base, load_hub_base
 from mtl_speech.cache import FeatureCache
 from mtl_speech.corpora import read_corpus
 from mtl_speech.errors import DataError, PackError, UsageError
-from mtl_speech.features import LOG_MEL, RAW, RAW_NORMALISED, build_store, raw_rows
+from mtl_speech.features import LOG_MEL, MARGIN, RAW, RAW_NORMALISED, FrontEnd, as_log_mel, build_store, raw_rows
 from mtl_speech.forgetting import compare_base
 from mtl_speech.hub import HubEncoder, TorchaudioBackbone, TransformersBackbone, WhisperBackbone, load_hub_encoder
 from mtl_speech.meta_train import MetaTrainer
 from mtl_speech.pack import load_pack, pack_hash, save_pack
 from mtl_speech.scale_shift import phi_state, scale_shift_layers
 from mtl_speech.strategy import new_learner, prepare_learner, strategy_pack
-from tests.command_line import labelled_folder, run
-from tests.helpers import frozen_bytes, meta_config, seeded
+from mtl_speech.transcribe import Transcriber
+from tests.command_line import INVENTORY, labelled_folder, run
+from tests.helpers import frozen_bytes, meta_config, seeded, toy_recording
 from tests.hub_models import KINDS, N_LAYERS, save_model
 
 pytest.importorskip("transformers", reason="needs the package transformers: pip install 'mtl_speech[hub]'")
@@ -39,7 +40,7 @@ pytest.importorskip("transformers", reason="needs the package transformers: pip 
 FEW = ("--meta-steps", 2, "--threads", 1, "--quiet")
 AUTO_LAYER = 2  # of N_LAYERS
 CONVOLUTIONS = 7
-WORDS = 24
+WORDS = 15
 
 
 @pytest.fixture
@@ -96,7 +97,11 @@ def adapts(kind: str, save: Any, data: Path, lang: str, tmp_path: Path) -> None:
     assert found.card["base"] == {
         "name": Path(encoder).name,
         "sha256": pack_hash(base.pack),
-        "hub": {"layer": str(AUTO_LAYER), "phi": list(base.encoder.config.phi)},
+        "hub": {
+            "layer": str(AUTO_LAYER),
+            "phi": list(base.encoder.config.phi),
+            "segmenter": pack_hash(load_base().pack),
+        },
     }
 
     assert "it loads on its base as a language" in run("verify", pack, "--encoder", encoder).stdout
@@ -114,27 +119,85 @@ def test_what_a_pack_was_made_with_is_read_from_it(save: Any, buzzes: Path, tmp_
     chosen = ("--encoder-layer", "learned", "--phi-layers", "*.attention.v_proj,*.attention.q_proj")
     run("adapt", "--lang", "pa", "--data", buzzes, "--encoder", encoder, *chosen, *FEW, "-o", out)
     how = load_pack(out / "pack").card["base"]["hub"]
-    assert how == {"layer": "learned", "phi": ["*.attention.v_proj", "*.attention.q_proj", "mix"]}
+    assert (how["layer"], how["phi"]) == ("learned", ["*.attention.v_proj", "*.attention.q_proj", "mix"])
     assert "FAILED" not in run("verify", out / "pack", "--encoder", encoder).stdout
-    assert "--encoder" in run("info", out / "pack").stdout
+    told = run("info", out / "pack").stdout
+    assert "give it by --encoder" in told and "learned, Φ on *.attention.v_proj, *.attention.q_proj, mix" in told
     run("verify", out / "pack", "--encoder", encoder, "--encoder-layer", "1", code=1)
-    for command in (
-        ("transcribe", out / "pack", buzzes),
-        ("suggest", out / "pack", "--pool", buzzes),
-        ("export", out / "pack"),
-    ):
-        said = run(*command, "-o", tmp_path / "no", code=1).stderr
-        assert "serve packs on the built-in encoder alone" in said, command
+    for command in (("transcribe", out / "pack", buzzes), ("suggest", out / "pack", "--pool", buzzes)):
+        assert "give --encoder with the encoder" in run(*command, "-o", tmp_path / "no", code=1).stderr, command
+    said = run("export", out / "pack", "-o", tmp_path / "no", code=1).stderr
+    assert "export, which has no such option, serves packs on the built-in encoder alone" in said
+
+
+def test_recordings_are_transcribed_and_suggested(save: Any, buzzes: Path, tmp_path: Path) -> None:
+    encoder, pack = save("whisper"), tmp_path / "out" / "pack"
+    run("adapt", "--lang", "pa", "--data", buzzes, "--encoder", encoder, *FEW, "-o", tmp_path / "out")
+    given = ("--encoder", encoder, "--threads", 1)
+    run("transcribe", pack, buzzes, *given, "--score", "-o", tmp_path / "labelled")
+    scores = json.loads((tmp_path / "labelled" / "scores.json").read_text(encoding="utf-8"))["scores"]
+    assert scores["boundary_f1"]["value"] > 0.9 and scores["phone_error_rate"]["value"] < 0.4
+    for n in range(3):
+        toy_recording(tmp_path / "pool" / f"{n}.wav", INVENTORY[n : n + 4], seed=100 + n)
+    run("suggest", pack, *given, "--pool", tmp_path / "pool", "--number", 2, "-o", tmp_path / "next")
+    lines = (tmp_path / "next" / "suggestions.csv").read_text(encoding="utf-8-sig").splitlines()
+    assert len(lines) == 1 + 2
+
+    card = json.loads((pack / "card.json").read_text(encoding="utf-8"))
+    card["base"]["hub"]["segmenter"] = "0" * 64  # of another version of the English model
+    (pack / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    refused = run("transcribe", pack, buzzes, *given, "-o", tmp_path / "no", code=1).stderr
+    assert "cannot transcribe: it was made on" in refused
+    assert "macro" in run("evaluate", pack, *given, "--data", buzzes, "-o", tmp_path / "scores").stdout
+
+
+@pytest.mark.parametrize("kind", ["hubert", "wav2vec2-layer-norm", "whisper"])
+def test_each_span_of_a_recording_is_heard_as_in_training(
+    kind: str, save: Any, buzzes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However the recording is cut on the way."""
+    for name, value in (("CHUNK", 300), ("LAST_PART", 150)):
+        monkeypatch.setattr(transcribe, name, value)
+    encoder, audio = save(kind), tmp_path / "long.wav"
+    run("adapt", "--lang", "pa", "--data", buzzes, "--encoder", encoder, *FEW, "-o", tmp_path / "out")
+    transcriber = Transcriber.load(tmp_path / "out" / "pack", load_hub_base(encoder))
+    toy_recording(audio, [INVENTORY[n % len(INVENTORY)] for n in range(100)])
+    examined = transcriber.examine(audio)
+    assert len(examined.spans) > 50 and examined.transcription.duration == pytest.approx(10.2)
+
+    front_end = transcriber.base.front_end
+    waveform, _ = soundfile.read(audio, dtype="float32")
+    rows = front_end.with_margins(front_end.make(waveform)).float()
+    spans = (examined.spans * 100).round() + MARGIN
+    left = spans.mean(1).round().long() - front_end.window // 2
+    with torch.inference_mode():
+        windows = rows[left.unsqueeze(1) + torch.arange(front_end.window)]
+        expected = transcriber.model.learner.encoder(windows, spans - left.unsqueeze(1))
+        expected = transcriber.model.learner.standardise(expected)
+    torch.testing.assert_close(examined.embeddings, expected, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("front_end", [RAW, RAW_NORMALISED])
+def test_samples_become_log_mel_for_the_segmenter(front_end: FrontEnd, buzzes: Path) -> None:
+    corpus = read_corpus(buzzes, "pa")
+    expected, found = build_store([corpus]), as_log_mel(build_store([corpus], front_end=front_end))
+    for u in range(len(expected.first)):
+        n = min(int(expected.length[u]), int(found.length[u]))
+        a, b = (store.frames[int(store.first[u]) :][:n].float() for store in (expected, found))
+        assert float((a - b).abs().mean()) < 0.05  # of values that spread by about 1
 
 
 def test_a_strategy_is_meta_trained_on_it_and_adapted_from(save: Any, buzzes: Path, tmp_path: Path) -> None:
     encoder, strategy = save("hubert"), tmp_path / "strategy"
     few = "--meta-steps 3 --meta-batch 2 --n-way 2 --n-shot 1 --n-query 1 --valid-tasks 2 --validate-every 3".split()
-    run("meta-train", buzzes, "--lang", "pa", "--encoder", encoder, *few, "--threads", 1, "-o", strategy)
+    chosen = ("--encoder", encoder, "--encoder-layer", 1, "--phi-layers", "*.feed_forward.*_dense")
+    run("meta-train", buzzes, "--lang", "pa", *chosen, *few, "--threads", 1, "-o", strategy)
     assert "FAILED" not in run("verify", strategy / "pack", "--encoder", encoder).stdout
     given = ("--strategy", strategy / "pack", "--encoder", encoder)
     run("ablate", "--lang", "pa", "--data", buzzes, *given, *FEW, "-o", tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    how = load_pack(tmp_path / "out" / "pack").card["base"]["hub"]
+    assert (how["layer"], how["phi"]) == ("1", ["*.feed_forward.*_dense"])  # as the strategy has them
     assert "+ meta-transfer" in page and load_pack(strategy / "pack").name in page
 
 
@@ -464,7 +527,8 @@ def test_without_the_package_it_is_told_what_to_install(save: Any, monkeypatch: 
 def test_a_card_that_tells_another_shape_of_encoder_is_refused(save: Any, tmp_path: Path) -> None:
     base = load_hub_base(save("wav2vec2"))
     pack = strategy_pack(new_learner(base, "ab", meta_config()), base, meta_config(), {"name": "x"})
-    for how in ({"layer": 2, "phi": []}, {"layer": "2"}, {"layer": "2", "phi": [1]}, {"layer": "2", "phi": "*"}, 3):
+    right = {"layer": "2", "phi": ["*"], "segmenter": "0" * 64}
+    for how in ({**right, "layer": 2}, {"layer": "2"}, {**right, "phi": [1]}, {**right, "phi": "*"}, 3):
         pack.card["base"]["hub"] = how
         with pytest.raises(PackError, match="'base' does not hold"):
             save_pack(pack, tmp_path / "pack")
