@@ -1,4 +1,4 @@
-"""What training on many processes needs: work and messages of a step, the reader beside it, checkpoints, memory of the labels.
+"""What training on many processes needs: work and messages of a step, the reader beside it, checkpoints, memory of the corpus.
 
 python benchmarks/scale.py --output results/benchmarks
 
@@ -8,6 +8,7 @@ Needs no corpus: the recordings are noise bursts. docs/scale.md works from these
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import statistics
 import subprocess
@@ -32,7 +33,7 @@ from mtl_speech.corpora import read_corpus
 from mtl_speech.crops import CropBatches
 from mtl_speech.distributed import is_main, processes, total
 from mtl_speech.encoder import FrameBatchNorm
-from mtl_speech.features import build_store
+from mtl_speech.features import PER_SEGMENT, build_store
 from mtl_speech.learner import MetaLearner
 from mtl_speech.meta_train import MetaTrainer
 from mtl_speech.pretrain import PretrainBrain, PretrainModel
@@ -40,7 +41,8 @@ from mtl_speech.scale_shift import attach
 from mtl_speech.views import make_views
 
 N_PHONEMES, PER_RECORDING, N_RECORDINGS = 39, 50, 100  # a recording lasts 4.7 s
-PER_HOUR = 36_000  # phones in an hour of read English, ten a second
+PHONES_AN_HOUR = 36_000  # of read English, ten a second
+RECORDINGS_AN_HOUR = 293  # of LibriSpeech: 281,241 in 960 hours
 N_STEPS = 9
 
 
@@ -101,21 +103,24 @@ def meta_training(folder: Path, channels: int) -> dict[str, Any]:
     return {"tasks": config.meta_batch, "round_ms": median_ms(lambda _: trainer.step()), "parameters": moved}
 
 
-def labels_memory(folder: Path) -> float:
-    """Bytes that a segment takes in the labels and the tables of four views, whose frames stay on the disk."""
-    names = sorted(phoneme_names(N_PHONEMES))
-    corpus = read_corpus(folder, "und", "ipa")
-    make_views(corpus, names, 4, 1, 0)
-    del corpus
-    tracemalloc.start()
-    corpus = read_corpus(folder, "und", "ipa")
-    objects = tracemalloc.get_traced_memory()[0]
-    tracemalloc.stop()
-    views = make_views(corpus, names, 4, 1, 0)
-    tensors: dict[int, int] = {}
-    for tensor in (value for view in views for value in vars(view).values() if isinstance(value, torch.Tensor)):
-        tensors[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-    return (objects + sum(tensors.values())) / sum(len(u.segments) for u in corpus.utterances)
+def corpus_memory(folders: Sequence[Path]) -> dict[str, float]:
+    """Bytes of memory that one more recording takes in the corpus and four views, by a small and a larger corpus, and bytes of the
+    disk that a phone takes in their tables."""
+    names, found = sorted(phoneme_names(N_PHONEMES)), []
+    for folder in (folders[0], *folders):  # the first time to load what is needed
+        gc.collect()
+        tracemalloc.start()
+        corpus = read_corpus(folder, "und", "ipa")
+        views = make_views(corpus, names, 4, 1, 0)
+        gc.collect()
+        objects = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        tensors = sum(each.element_size() * len(each) for view in views for each in (view.first, view.length))
+        columns = {each.data_ptr(): each.nbytes for view in views for each in (getattr(view, k) for k in PER_SEGMENT)}
+        found.append((objects + tensors, len(corpus.utterances), sum(columns.values()) / len(views[0])))
+        del corpus, views
+    (small, n_small, _), (large, n_large, on_disk) = found[1:]
+    return {"bytes_per_recording": (large - small) / (n_large - n_small), "disk_bytes_per_phone": on_disk}
 
 
 def all_reduce(sizes: Sequence[int]) -> list[float]:
@@ -139,7 +144,7 @@ def measured_by_two(sizes: Sequence[int]) -> list[float]:
 
 def rows_of(found: dict[str, Any]) -> list[tuple[str, str]]:
     """The table: what, and how much."""
-    pre, meta = found["pretraining"], found["meta_training"]
+    pre, meta, memory = found["pretraining"], found["meta_training"], found["memory"]
     seconds = pre["batch_frames"] / 100
     return [
         (f"pretraining, a step of {pre['batch_frames']:,.0f} frames, ms", number(pre["step_ms_fp32"], 0)),
@@ -158,8 +163,10 @@ def rows_of(found: dict[str, Any]) -> list[tuple[str, str]]:
         (f"meta-training, a round of {meta['tasks']} 20-way 5-shot tasks, ms", number(meta["round_ms"], 0)),
         ("gradients, bytes a round", f"{4 * meta['parameters']:,}"),
         ("their sum over two processes here, ms", number(found["sum_ms"][2], 2)),
-        ("labels, bytes a phone (objects, and tables of four views)", number(found["bytes_per_segment"], 0)),
-        ("labels, MB an hour of read English", number(found["bytes_per_segment"] * PER_HOUR / 1e6, 1)),
+        ("memory of one more recording, with four views, bytes", number(memory["bytes_per_recording"], 0)),
+        ("memory an hour of LibriSpeech, MB", number(memory["bytes_per_recording"] * RECORDINGS_AN_HOUR / 1e6, 2)),
+        ("tables on the disk a phone, bytes", number(memory["disk_bytes_per_phone"], 0)),
+        ("tables on the disk an hour, MB", number(memory["disk_bytes_per_phone"] * PHONES_AN_HOUR / 1e6, 1)),
     ]
 
 
@@ -183,11 +190,13 @@ def main(arguments: Sequence[str]) -> None:
         os.environ[FOLDER] = str(Path(place) / "cache")
         folder = Path(place) / "corpus"
         make_noise_corpus(folder, options.recordings * PER_RECORDING, N_PHONEMES, PER_RECORDING)
+        larger = Path(place) / "larger"
+        make_noise_corpus(larger, 5 * options.recordings * PER_RECORDING, N_PHONEMES, PER_RECORDING)
         found: dict[str, Any] = {
             "machine": machine(options.threads),
             "pretraining": pretraining(folder, options.channels),
             "meta_training": meta_training(folder, options.channels),
-            "bytes_per_segment": labels_memory(folder),
+            "memory": corpus_memory((folder, larger)),
         }
     sizes = (4 * found["pretraining"]["parameters"], 1024, 4 * found["meta_training"]["parameters"])
     found["sum_ms"] = measured_by_two(sizes)

@@ -16,13 +16,13 @@ import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
-
-import torch
-from torch import Tensor
+from typing import IO, TYPE_CHECKING
 
 from mtl_speech.audio import MEL_BANDS
 from mtl_speech.files import atomic_write
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +85,7 @@ class FeatureCache:
         With `check` the content is compared with its checksum and the entry counts as used now. A damaged one counts as none,
         with a warning.
         """
+        import torch
         from safetensors import SafetensorError, safe_open
 
         path = self.path(key)

@@ -11,7 +11,7 @@ from pathlib import Path
 from mtl_speech.errors import DataError, UsageError, printable
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Segment:
     """One phoneme token: an IPA label and its time span in seconds."""
 
@@ -20,7 +20,7 @@ class Segment:
     end: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Utterance:
     """One recording with its phoneme segments.
 
@@ -35,9 +35,9 @@ class Utterance:
     language: str
     speaker: str
     duration: float
-    segments: tuple[Segment, ...]
-    words: tuple[tuple[str, float, float], ...] = ()
-    machine: tuple[Segment, ...] = ()
+    segments: Sequence[Segment]
+    words: Sequence[tuple[str, float, float]] = ()
+    machine: Sequence[Segment] = ()
 
 
 @dataclass(frozen=True)

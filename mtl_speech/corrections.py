@@ -106,7 +106,7 @@ class Changes:
 
 def examples_of(corpus: Corpus) -> dict[str, Recording]:
     """The recordings of a corpus, by id. Raises OSError where audio cannot be read."""
-    return {u.id: Recording(content_hash(u.audio), u.segments) for u in corpus.utterances}
+    return {u.id: Recording(content_hash(u.audio), tuple(u.segments)) for u in corpus.utterances}
 
 
 def examples_json(recordings: Mapping[str, Recording]) -> str:

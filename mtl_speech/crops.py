@@ -12,6 +12,8 @@ from torch.utils.data import Dataset
 
 from mtl_speech.features import MARGIN, SegmentStore
 
+BLOCK = 4096  # crops whose segments are looked at together
+
 
 @dataclass(frozen=True)
 class Crops:
@@ -137,7 +139,16 @@ def tile(store: SegmentStore, recordings: np.ndarray, length: int, rng: np.rando
 
 def mostly_speech(store: SegmentStore, starts: np.ndarray, length: int) -> np.ndarray:
     """Which of the crops (first rows) are at least a quarter speech."""
-    begin, end = (t.round().long().numpy() for t in (store.start, store.end))
+    blocks = [starts[i : i + BLOCK] for i in range(0, len(starts), BLOCK)]
+    return np.concatenate([np.zeros(0, dtype=bool), *(_mostly_speech(store, block, length) for block in blocks)])
+
+
+def _mostly_speech(store: SegmentStore, starts: np.ndarray, length: int) -> np.ndarray:
+    low = int(torch.searchsorted(store.end, float(starts.min()) - 1.0))
+    high = int(torch.searchsorted(store.start, float(starts.max() + length) + 1.0))
+    if low >= high:
+        return np.zeros(len(starts), dtype=bool)
+    begin, end = (t[low:high].round().long().numpy() for t in (store.start, store.end))
     before = np.concatenate(([0], np.cumsum(np.maximum(end - begin, 0))))
 
     def speech_before(rows: np.ndarray) -> np.ndarray:
@@ -151,7 +162,9 @@ def mostly_speech(store: SegmentStore, starts: np.ndarray, length: int) -> np.nd
 
 def frame_labels(store: SegmentStore, rows: Tensor) -> Tensor:
     """The phoneme of each of the rows of a store, len(store.phonemes) for silence: of the shape of `rows`."""
-    begin, end = store.start.round().long(), store.end.round().long()
-    segment = torch.searchsorted(end, rows, right=True).clamp_max(len(store) - 1)
-    inside = (rows >= begin[segment]) & (rows < end[segment])
+    last = len(store) - 1
+    # The first segment whose end, rounded, lies behind the row; half a frame is rounded to an even one.
+    segment = torch.searchsorted(store.end, rows + 0.5).clamp_max(last)
+    segment = (segment + (store.end[segment].round() <= rows)).clamp_max(last)
+    inside = (rows >= store.start[segment].round()) & (rows < store.end[segment].round())
     return torch.where(inside, store.label[segment], len(store.phonemes))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from mtl_speech.audio import FRAMES_PER_SECOND, HOP_LENGTH, MEL_BANDS, check_aud
 from mtl_speech.cache import FeatureCache, key_of
 from mtl_speech.corpus import Corpus, Problem, Utterance
 from mtl_speech.errors import DataError
-from mtl_speech.files import content_hash
+from mtl_speech.files import content_hash, write_at
 
 FEATURE_VERSION = 1  # of what `recording_features` computes: raised with every change that no constant below tells of
 
@@ -211,7 +211,7 @@ def build_store(
                 continue
             stream.write(front_end.with_margins(mel).numpy().data)
             found.append(Found(owner, utterance, len(mel), speed))
-        store = assemble(corpora, found, phonemes, problems, lambda: _mapped(stream, front_end.width))
+        store = assemble(corpora, found, phonemes, problems, lambda: _mapped(stream, front_end.width), kept)
         return replace(store, window=front_end.window)
 
 
@@ -240,6 +240,21 @@ def _mapped(stream: IO[bytes], width: int) -> Tensor:
     """The rows written to a file, (n_rows, width) float16, mapped: only what is looked at takes memory, and can leave it."""
     stream.flush()
     return torch.from_numpy(np.memmap(stream, np.float16, mode="c").reshape(-1, width))
+
+
+def _columns(rows: Iterable[Sequence[np.ndarray]], n: int, cache: FeatureCache) -> dict[str, Any]:
+    """The n rows of the columns PER_SEGMENT, of which `rows` gives one part after another: mapped from a file. Raises OSError."""
+    at = 0
+    with cache.scratch() as stream:
+        for part in rows:
+            for number, column in enumerate(part):
+                write_at(stream, column.tobytes(), 8 * (number * n + at))
+            at += len(part[0])
+        whole = np.memmap(stream, np.int64, mode="c", shape=(len(PER_SEGMENT), n))
+    return {
+        name: torch.from_numpy(column.view(np.float64) if name in ("start", "end") else column)
+        for name, column in zip(PER_SEGMENT, whole, strict=True)
+    }
 
 
 def audio_content(path: Path) -> str:
@@ -335,10 +350,12 @@ def assemble(
     phonemes: Sequence[str] | None,
     problems: Sequence[Problem],
     frames: Callable[[], Tensor],
+    cache: FeatureCache,
 ) -> SegmentStore:
     """The store of recordings that stand one after another, each with MARGIN rows around it; `frames` gives its frames.
 
-    Raises DataError when there is no segment, or one of a phoneme outside `phonemes`.
+    Its tables of segments are mapped from a file without a name in the folder of the cache. Raises DataError when there is no
+    segment, or one of a phoneme outside `phonemes`, OSError.
     """
     spans = [(f.n_frames, len(f.utterance.segments)) for f in found]
     if not any(n for _, n in spans):
@@ -346,27 +363,35 @@ def assemble(
     table = tuple(phonemes) if phonemes is not None else tuple(sorted({p for c in corpora for p in c.phoneme_counts()}))
     length = torch.tensor([n for n, _ in spans])
     first = (length + 2 * MARGIN).cumsum(0) - length - MARGIN
-    owner = torch.repeat_interleave(torch.arange(len(found)), torch.tensor([n for _, n in spans]))
-    spoken = [s for f in found for s in f.utterance.segments]
     languages = tuple(sorted({f.utterance.language for f in found if f.utterance.segments}))
     speakers = tuple(sorted({f"{f.corpus}/{f.utterance.speaker}" for f in found if f.utterance.segments}))
     label_of, language_of, speaker_of = ({name: i for i, name in enumerate(t)} for t in (table, languages, speakers))
-    unknown = sorted({s.phoneme for s in spoken} - set(label_of))
+    unknown: set[str] = set()
+
+    def rows() -> Iterator[Sequence[np.ndarray]]:
+        """The columns of PER_SEGMENT for each recording."""
+        for number, (f, row) in enumerate(zip(found, first.tolist(), strict=True)):
+            segments = list(f.utterance.segments)
+            unknown.update(s.phoneme for s in segments if s.phoneme not in label_of)
+            # float64: float32 would lose fractions of a frame
+            times = np.array([(s.start, s.end) for s in segments], dtype=np.float64).reshape(-1, 2)
+            start, end = row + times.T * (FRAMES_PER_SECOND / f.speed)
+            label = np.array([label_of.get(s.phoneme, -1) for s in segments], dtype=np.int64)
+            same = (
+                number,
+                language_of.get(f.utterance.language, -1),
+                speaker_of.get(f"{f.corpus}/{f.utterance.speaker}", -1),
+            )
+            yield start, end, label, *(np.full(len(segments), value) for value in same)
+
+    columns = _columns(rows(), sum(n for _, n in spans), cache)
     if unknown:
-        raise DataError(f"phonemes outside the given table: {', '.join(unknown)}")
-    # float64: float32 would lose fractions of a frame
-    rate = torch.tensor([FRAMES_PER_SECOND / f.speed for f in found], dtype=torch.float64)[owner]
-    start, end = (torch.tensor([getattr(s, key) for s in spoken], dtype=torch.float64) for key in ("start", "end"))
+        raise DataError(f"phonemes outside the given table: {', '.join(sorted(unknown))}")
     return SegmentStore(
         frames=frames(),
         first=first,
         length=length,
-        start=first[owner] + start * rate,
-        end=first[owner] + end * rate,
-        label=torch.tensor([label_of[s.phoneme] for s in spoken]),
-        utterance=owner,
-        language=torch.tensor([language_of.get(f.utterance.language, -1) for f in found])[owner],
-        speaker=torch.tensor([speaker_of.get(f"{f.corpus}/{f.utterance.speaker}", -1) for f in found])[owner],
+        **columns,
         phonemes=table,
         languages=languages,
         speakers=speakers,

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from mtl_speech.errors import DataError
 
@@ -51,6 +52,13 @@ def unchanged(paths: Iterable[Path]) -> Iterator[None]:
                 f"{path}: {'has gone' if now is None else 'has changed'} while it was used: start again when the recordings "
                 "stay as they are; nothing was written"
             )
+
+
+def write_at(stream: IO[bytes], data: bytes, offset: int) -> None:
+    """Write to a file at an offset, past its buffer. Raises OSError on a full disk, of which the system tells at the second try."""
+    while data:
+        n = os.pwrite(stream.fileno(), data, offset)
+        data, offset = data[n:], offset + n
 
 
 def content_hash(path: Path) -> str:

@@ -55,29 +55,39 @@ class Segmenter(nn.Module):
         return y.reshape(n_batch, n_frames * self.stride, 2)
 
 
-def frame_targets(store: SegmentStore, gaps_known: bool = True) -> tuple[Tensor, Tensor]:
-    """What the segmenter learns from the rows of a store: targets (n_rows, 2) in {0, 1}, and weights (n_rows,).
+def frame_targets(
+    store: SegmentStore, gaps_known: bool = True, rows: tuple[int, int] | None = None
+) -> tuple[Tensor, Tensor]:
+    """What the segmenter learns from the rows of a store, or from its `rows` (first, last + 1) alone, where segments stand in
+    order: targets (n_rows, 2), each 0 or 1, and weights (n_rows,).
 
     A row is a boundary within one frame of the start or the end of a segment. Rows count inside segments and within KNOWN_FRAMES
     of one; without `gaps_known`, where only some of the phones of a recording are labelled, inside segments alone.
     """
-    n = store.n_rows
-    start, end = store.start.round().long(), store.end.round().long()
+    first, last = rows if rows is not None else (0, store.n_rows)
+    n, reach = last - first, KNOWN_FRAMES + 1.0
+    near = slice(int(torch.searchsorted(store.end, first - reach)), int(torch.searchsorted(store.start, last + reach)))
+    start, end = (t[near].round().long() - first for t in (store.start, store.end))
     boundary = torch.zeros(n)
     for shift in (-1, 0, 1):
-        boundary[torch.cat((start, end)) + shift] = 1.0
+        places = torch.cat((start, end)) + shift
+        boundary[places[(places >= 0) & (places < n)]] = 1.0
     speech = _covered(start, end, n)
-    reach = KNOWN_FRAMES if gaps_known else 0
-    in_recording = _covered(store.first, store.first + store.length, n)
-    weights = _covered((start - reach).clamp_min(0), (end + reach).clamp_max(n), n) * in_recording
+    reached = KNOWN_FRAMES if gaps_known else 0
+    here = slice(
+        int(torch.searchsorted(store.first, first, right=True)) - 1, int(torch.searchsorted(store.first, last))
+    )
+    begin = store.first[max(0, here.start) : here.stop] - first
+    in_recording = _covered(begin, begin + store.length[max(0, here.start) : here.stop], n)
+    weights = _covered(start - reached, end + reached, n) * in_recording
     return torch.stack((boundary, speech), dim=1), weights
 
 
 def _covered(start: Tensor, end: Tensor, n: int) -> Tensor:
     """1 for the rows that lie in one of the spans, else 0: (n,)."""
     steps = torch.zeros(n + 1)
-    steps.index_add_(0, start, torch.ones(len(start)))
-    steps.index_add_(0, end, -torch.ones(len(end)))
+    steps.index_add_(0, start.clamp(0, n), torch.ones(len(start)))
+    steps.index_add_(0, end.clamp(0, n), -torch.ones(len(end)))
     return (steps.cumsum(0)[:n] > 0).float()
 
 
@@ -98,7 +108,6 @@ def train_segmenter(encoder: Encoder, store: SegmentStore, seed: int, progress: 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         segmenter = Segmenter(config.channels, config.stride)
-    targets, weights = frame_targets(store)
     starts = _stretches(store)
     draws = [torch.randperm(len(starts), generator=generator) for _ in range(TRAIN_EPOCHS)]
     batches = [batch for draw in draws for batch in starts[draw].split(TRAIN_BATCH)]
@@ -110,9 +119,10 @@ def train_segmenter(encoder: Encoder, store: SegmentStore, seed: int, progress: 
         rows = batch.unsqueeze(1) + torch.arange(-MARGIN, TRAIN_FRAMES + MARGIN)
         features = store.take(rows)
         logits = segmenter(_noisy(_frames(encoder, features), generator), features)[:, MARGIN:-MARGIN]
-        inner = rows[:, MARGIN:-MARGIN]
+        found = [frame_targets(store, rows=(first, first + TRAIN_FRAMES)) for first in batch.tolist()]
+        targets, weights = (torch.stack(each) for each in zip(*found, strict=True))
         optimiser.zero_grad()
-        frame_loss(logits, targets[inner], weights[inner]).backward()
+        frame_loss(logits, targets, weights).backward()
         optimiser.step()
         schedule.step()
     return segmenter.requires_grad_(False).eval()

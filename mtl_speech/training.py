@@ -206,9 +206,15 @@ def hold_out_many(corpora: Sequence[Corpus], share: float, seed: int) -> tuple[l
 def only_phonemes(corpus: Corpus, phonemes: Sequence[str]) -> tuple[Corpus, int]:
     """The corpus with only the segments of these phonemes, and how many others it had."""
     known = set(phonemes)
-    kept = [replace(u, segments=tuple(s for s in u.segments if s.phoneme in known)) for u in corpus.utterances]
-    n_others = sum(len(u.segments) for u in corpus.utterances) - sum(len(u.segments) for u in kept)
-    return replace(corpus, utterances=tuple(u for u in kept if u.segments)), n_others
+    kept: list[Utterance] = []
+    n_others = 0
+    for utterance in corpus.utterances:
+        segments = tuple(s for s in utterance.segments if s.phoneme in known)
+        others = len(utterance.segments) - len(segments)
+        n_others += others
+        if segments:
+            kept.append(replace(utterance, segments=segments) if others else utterance)
+    return replace(corpus, utterances=tuple(kept)), n_others
 
 
 def _card(options: PretrainOptions | MetaTrainOptions, name: str) -> dict[str, object]:

@@ -102,7 +102,7 @@ def make_views(
     kept.prune()
     augments = [None, *(WaveformAugment(seed * 1000 + number) for number in range(1, n_views))]
     views = [_view(corpus, _at_speed(found, a), phonemes, problems, contents, a, kept) for a in augments]
-    shared = {key: getattr(views[0], key) for key in ("label", "utterance", "language", "speaker")}
+    shared = {key: getattr(views[0], key) for key in ("label", "utterance", "language", "speaker", "utterance_ids")}
     return [replace(view, **shared) for view in views]  # which takes the memory of one
 
 
@@ -124,7 +124,7 @@ def _view(
     augment: WaveformAugment | None,
     cache: FeatureCache,
 ) -> View:
-    store = assemble([corpus], found, phonemes, problems, lambda: torch.empty(0, MEL_BANDS, dtype=torch.float16))
+    store = assemble([corpus], found, phonemes, problems, lambda: torch.empty(0, MEL_BANDS, dtype=torch.float16), cache)
     tables = {f.name: getattr(store, f.name) for f in fields(SegmentStore)}
     audio = tuple(f.utterance.audio for f in found)
     return View(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
+from mtl_speech import crops as crops_module
 from mtl_speech.audio import MEL_BANDS
 from mtl_speech.crops import CropBatches, Crops, frame_labels, mostly_speech, tile
 from mtl_speech.features import MARGIN, SegmentStore
@@ -48,6 +50,25 @@ def test_frame_labels_by_hand() -> None:
     expected = torch.full((len(store.frames),), SILENCE)
     expected[50:53], expected[53:55], expected[181:182] = 0, 1, 2
     assert torch.equal(labels, expected)
+
+
+def test_halves_of_frames_are_rounded_to_even_ones() -> None:
+    store = make_store([[0, 1, 2]])
+    times = torch.tensor([50.5, 52.5, 53.5, 55.5], dtype=torch.float64)  # 50, 52, 54, 56
+    labels = all_labels(replace(store, start=times[:-1], end=times[1:]))
+    assert labels[48:58].tolist() == [SILENCE, SILENCE, 0, 0, 1, 1, 2, 2, SILENCE, SILENCE]
+
+
+def test_what_is_mostly_speech_does_not_depend_on_how_many_are_looked_at_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = long_store()
+    starts = np.arange(0, store.n_rows - 40, 7)
+    whole = mostly_speech(store, starts, 40)
+    assert 0 < whole.sum() < len(whole)
+    for block in (1, 5):
+        monkeypatch.setattr(crops_module, "BLOCK", block)
+        assert np.array_equal(mostly_speech(store, starts, 40), whole)
 
 
 def test_crops_hold_the_frames_and_labels_of_their_stretch_and_every_segment_within() -> None:

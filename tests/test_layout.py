@@ -24,12 +24,12 @@ PACKAGE = ROOT / "mtl_speech"
 # A module imports only from modules before it. `corpora` stands for the modules in that folder.
 ORDER = """
     errors distributed files lock plain logs settings config options languages phone_sets articulation phonemes ipa_text
-    inventories sphere audio corpus tar_members corrections manifest intervals corpora places cache features crops augment views
-    episodes hard_classes encoder speechbrain_checkpoint hub scale_shift segmenter segmental learner metrics figures pack_files
-    pack checkpoint earlier transcription transcript_files transcript_elan sequence_metrics recordings word_list suggest base
-    pretrain meta_train strategy base_learning zero_shot language_pack folded transcribe evaluate adapt ablate tokens clips
-    forgetting learning_curve findings html_report report results demo run remote compare start workflows transcribing
-    suggesting training inspection exporting recipe recipe_training console cli __main__
+    inventories sphere audio corpus tar_members corrections manifest intervals cache spool corpora places features crops augment
+    views episodes hard_classes encoder speechbrain_checkpoint hub scale_shift segmenter segmental learner metrics figures
+    pack_files pack checkpoint earlier transcription transcript_files transcript_elan sequence_metrics recordings word_list
+    suggest base pretrain meta_train strategy base_learning zero_shot language_pack folded transcribe evaluate adapt ablate
+    tokens clips forgetting learning_curve findings html_report report results demo run remote compare start workflows
+    transcribing suggesting training inspection exporting recipe recipe_training console cli __main__
 """.split()
 
 # Modules that `mtl-speech --help` loads, and packages that take long to load.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -52,6 +53,18 @@ def test_frames_far_from_any_label_teach_nothing(monkeypatch: pytest.MonkeyPatch
     _, weights = frame_targets(make_store([[0]]))
     first = MARGIN + GAP_FRAMES
     assert torch.nonzero(weights).squeeze(1).tolist() == list(range(first - 3, first + TOKEN_FRAMES + 3))
+
+
+def test_targets_of_some_rows_are_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KNOWN_FRAMES", 7)
+    store = spoken(12)
+    draw = torch.rand(len(store), generator=seeded(1)).double()
+    store = replace(store, start=store.start + 0.3 * draw, end=store.end - 0.3 * draw)
+    for gaps_known in (True, False):
+        whole = frame_targets(store, gaps_known)
+        for first in (0, 1, *range(5, store.n_rows - 60, 17), store.n_rows - 60):
+            for expected, found in zip(whole, frame_targets(store, gaps_known, (first, first + 60)), strict=True):
+                assert torch.equal(found, expected[first : first + 60]), first
 
 
 def test_training_finds_boundaries_and_leaves_the_encoder_alone() -> None:

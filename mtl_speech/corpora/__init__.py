@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +13,14 @@ from mtl_speech.corpus import Corpus, Problem, Segment, Utterance
 from mtl_speech.errors import DataError, UsageError
 from mtl_speech.languages import canonical
 from mtl_speech.phonemes import PHONE_SETS, guess_phone_set
+from mtl_speech.spool import Kind
 
 __all__ = ["Progress", "language_folders", "read_corpus", "validate"]
 
+_SEGMENT = Kind[Segment](
+    lambda each: (each.phoneme, each.start, each.end, 0), lambda phoneme, start, end, _: Segment(phoneme, start, end)
+)
+_WORD = Kind[tuple[str, float, float]](lambda each: (*each, 0), lambda text, start, end, _: (text, start, end))
 _EXPECTED = (
     "expected audio files (WAV, FLAC, Opus, Ogg, MP3), each with a .TextGrid or .eaf (a tier 'phones') or a .PHN of the "
     "same name beside it, or one .ctm file in the folder"
@@ -128,7 +133,7 @@ def _duration(path: Path, in_full: bool, problems: list[Problem]) -> float | Non
 
 def _labelled(
     key: str, contents: Contents, duration: float, phone_set: str
-) -> tuple[tuple[Segment, ...], tuple[tuple[str, float, float], ...], tuple[Segment, ...]] | None:
+) -> tuple[Sequence[Segment], Sequence[tuple[str, float, float]], Sequence[Segment]] | None:
     """The segments and words of a recording, and its machine labels; None, with a problem, if there is no segment."""
     labels = contents.labels.get(key)
     if labels is None:
@@ -143,4 +148,5 @@ def _labelled(
             Problem(labels.file, "no usable phoneme in it; the recording is left out", labels.tier)
         )
         return None
-    return segments, words, machine
+    keep = contents.spool.keep
+    return keep(segments, _SEGMENT), keep(words, _WORD), keep(machine, _SEGMENT)

@@ -12,9 +12,10 @@ from typing import Any
 
 from mtl_speech.audio import AUDIO_SUFFIXES
 from mtl_speech.corpora import ctm, elan, textgrid, timit
-from mtl_speech.corpora.intervals import MACHINE_LABELS, Labels, MissingPhones
+from mtl_speech.corpora.intervals import MACHINE_LABELS, Interval, Labels, MissingPhones
 from mtl_speech.corpus import Problem
 from mtl_speech.errors import DataError, printable
+from mtl_speech.spool import Kind, Spool
 
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 LabelReader = Callable[[Path], Labels]
@@ -25,17 +26,28 @@ _READERS: tuple[tuple[str, LabelReader], ...] = (
     (".eaf", elan.read_labels),
     (".textgrid", textgrid.read_labels),  # the last one found for a recording is used
 )
+_INTERVAL = Kind[Interval](
+    lambda each: (each.label, each.start, each.end, each.number),
+    lambda label, start, end, number: Interval(start, end, label, number),
+)
 LABEL_SUFFIXES = tuple(suffix for suffix, _ in _READERS)
 _STEM_SUFFIXES = (*AUDIO_SUFFIXES, *UNREADABLE_SUFFIXES, *LABEL_SUFFIXES)
 
 
 @dataclass
 class Contents:
-    """Recordings and labels by id (the path below the folder without suffix), and what was wrong."""
+    """Recordings and labels by id (the path below the folder without suffix), and what was wrong. The intervals of `labels` are in
+    the file of `spool`."""
 
     recordings: dict[str, Path] = field(default_factory=dict)
     labels: dict[str, Labels] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    spool: Spool = field(default_factory=Spool)
+
+    def take(self, key: str, labels: Labels) -> None:
+        """Set the labels of a recording."""
+        phones, words, machine = (self.spool.keep(t, _INTERVAL) for t in (labels.phones, labels.words, labels.machine))
+        self.labels[key] = replace(labels, phones=phones, words=words, machine=machine)
 
 
 def has_audio(folder: Path) -> bool:
@@ -196,7 +208,7 @@ def _read_one(key: str, path: Path, read: LabelReader, contents: Contents, faile
         contents.problems.append(Problem(path, reason, used=True))
     elif other is not None:
         contents.problems.append(Problem(other.file, f"labels of '{key}' left out: {path.name} is used"))
-    contents.labels[key] = labels
+    contents.take(key, labels)
 
 
 def _read_ctm(folder: Path, paths: list[Path], contents: Contents) -> None:
@@ -214,7 +226,7 @@ def _read_ctm(folder: Path, paths: list[Path], contents: Contents) -> None:
         contents.problems.append(Problem(path, f"left out: {(words if path in words else phones)[0].name} is used"))
     spoken = _ctm_by_key(words[0], contents) if words else {}
     for key, labels in (_ctm_by_key(phones[0], contents) if phones else {}).items():
-        contents.labels[key] = replace(labels, words=spoken[key].phones) if key in spoken else labels
+        contents.take(key, replace(labels, words=spoken[key].phones) if key in spoken else labels)
 
 
 def _ctm_by_key(path: Path, contents: Contents) -> dict[str, Labels]:

@@ -43,11 +43,11 @@ class Labels:
 
     file: Path
     tier: str | None
-    phones: tuple[Interval, ...]
-    words: tuple[Interval, ...] = ()
+    phones: Sequence[Interval]
+    words: Sequence[Interval] = ()
     problems: tuple[Problem, ...] = ()
     duration: float | None = None  # seconds, where the file states it
-    machine: tuple[Interval, ...] = ()  # the tier of a transcription
+    machine: Sequence[Interval] = ()  # the tier of a transcription
 
 
 def labels_of_tiers(
