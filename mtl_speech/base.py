@@ -92,7 +92,8 @@ def load_hub_base(name: str, layer: str = AUTO, phi: Sequence[str] = ()) -> Base
     """An encoder of another maker as a base; see `load_hub_encoder`. Its pack is never saved: it stands for its hash."""
     encoder, english = load_hub_encoder(name, layer, phi), load_base()
     how = {"layer": encoder.config.layer, "phi": list(encoder.config.phi), "segmenter": pack_hash(english.pack)}
-    pack = hub_pack(encoder, {"name": Path(name).name or name, "hub": how})
+    known_as = Path(name).resolve().name if Path(name).exists() else name  # where a folder lies is nobody's business
+    pack = hub_pack(encoder, {"name": known_as, "hub": how})
     return BaseModel(encoder, None, (), pack, english.segmenter, english.built_in)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -515,6 +517,20 @@ def test_a_checkpoint_of_speechbrain_runs_no_code(save: Any, tmp_path: Path, mon
     with pytest.raises(DataError, match="has no weights of an encoder"):
         load_hub_encoder(str(folder))
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_name_of_the_hub_is_found_where_fetched_models_lie(save: Any, tmp_path: Path) -> None:
+    """In the layout of the hub's own cache, so that nothing is fetched again."""
+    model = tmp_path / "home" / "hub" / "models--someone--tiny"
+    shutil.copytree(save("hubert"), model / "snapshots" / ("0" * 40))
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text("0" * 40, encoding="utf-8")
+    code = "from mtl_speech.base import load_hub_base; print(load_hub_base('someone/tiny').pack.card)"
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert "'name': 'someone/tiny'" in done.stdout and "*.attention.*_proj" in done.stdout and not done.stderr
 
 
 def test_without_the_package_it_is_told_what_to_install(save: Any, monkeypatch: pytest.MonkeyPatch) -> None:
