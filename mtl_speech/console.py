@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import click
 
-from mtl_speech.errors import ConfigError, MtlSpeechError
+from mtl_speech.errors import ConfigError, MtlSpeechError, first_line
 from mtl_speech.options import RunOptions
 from mtl_speech.settings import Setting, load_config, settings
 
@@ -136,7 +136,7 @@ def _terminable() -> Iterator[None]:
 
 def _resources(error: BaseException, cls: type[RunOptions]) -> str | None:
     """What to do about an error that says that memory ran out, or that a worker process died; None for any other."""
-    said = str(error).partition("\n")[0][:200] or type(error).__name__
+    said = first_line(error)
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_MEMORY.search(said)):
         lower = " or ".join("--" + name.replace("_", "-") for name in cls.MEMORY)
         hint = f"lower {lower}" if lower else "give it fewer or shorter recordings at a time"

@@ -16,6 +16,11 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what another package's error says, 200 characters at most; its type where it says nothing."""
+    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
+
+
 class MtlSpeechError(Exception):
     """Base of every error that the package raises on purpose; the command line prints it and exits with `exit_code`."""
 

@@ -242,19 +242,16 @@ def _mapped(stream: IO[bytes], width: int) -> Tensor:
     return torch.from_numpy(np.memmap(stream, np.float16, mode="c").reshape(-1, width))
 
 
-def _columns(rows: Iterable[Sequence[np.ndarray]], n: int, cache: FeatureCache) -> dict[str, Any]:
-    """The n rows of the columns PER_SEGMENT, of which `rows` gives one part after another: mapped from a file. Raises OSError."""
+def _columns(parts: Iterable[np.ndarray], n_columns: int, n: int, dtype: type, cache: FeatureCache) -> Tensor:
+    """Columns (n_columns, n), of which `parts` (n_columns, any) are one stretch after another, of 8 bytes an item: mapped from a
+    file. Raises OSError."""
     at = 0
     with cache.scratch() as stream:
-        for part in rows:
+        for part in parts:
             for number, column in enumerate(part):
                 write_at(stream, column.tobytes(), 8 * (number * n + at))
-            at += len(part[0])
-        whole = np.memmap(stream, np.int64, mode="c", shape=(len(PER_SEGMENT), n))
-    return {
-        name: torch.from_numpy(column.view(np.float64) if name in ("start", "end") else column)
-        for name, column in zip(PER_SEGMENT, whole, strict=True)
-    }
+            at += part.shape[1]
+        return torch.from_numpy(np.memmap(stream, dtype, mode="c", shape=(n_columns, n)))
 
 
 def audio_content(path: Path) -> str:
@@ -354,47 +351,56 @@ def assemble(
 ) -> SegmentStore:
     """The store of recordings that stand one after another, each with MARGIN rows around it; `frames` gives its frames.
 
-    Its tables of segments are mapped from a file without a name in the folder of the cache. Raises DataError when there is no
+    Its tables of segments are mapped from files without a name in the folder of the cache. Raises DataError when there is no
     segment, or one of a phoneme outside `phonemes`, OSError.
     """
-    spans = [(f.n_frames, len(f.utterance.segments)) for f in found]
-    if not any(n for _, n in spans):
+    n = sum(len(f.utterance.segments) for f in found)
+    if not n:
         raise DataError("no usable segment: " + ("; ".join(map(str, problems[:3])) or "the recordings hold no phoneme"))
     table = tuple(phonemes) if phonemes is not None else tuple(sorted({p for c in corpora for p in c.phoneme_counts()}))
-    length = torch.tensor([n for n, _ in spans])
-    first = (length + 2 * MARGIN).cumsum(0) - length - MARGIN
     languages = tuple(sorted({f.utterance.language for f in found if f.utterance.segments}))
     speakers = tuple(sorted({f"{f.corpus}/{f.utterance.speaker}" for f in found if f.utterance.segments}))
     label_of, language_of, speaker_of = ({name: i for i, name in enumerate(t)} for t in (table, languages, speakers))
     unknown: set[str] = set()
 
-    def rows() -> Iterator[Sequence[np.ndarray]]:
-        """The columns of PER_SEGMENT for each recording."""
-        for number, (f, row) in enumerate(zip(found, first.tolist(), strict=True)):
-            segments = list(f.utterance.segments)
-            unknown.update(s.phoneme for s in segments if s.phoneme not in label_of)
-            # float64: float32 would lose fractions of a frame
-            times = np.array([(s.start, s.end) for s in segments], dtype=np.float64).reshape(-1, 2)
-            start, end = row + times.T * (FRAMES_PER_SECOND / f.speed)
-            label = np.array([label_of.get(s.phoneme, -1) for s in segments], dtype=np.int64)
-            same = (
-                number,
-                language_of.get(f.utterance.language, -1),
-                speaker_of.get(f"{f.corpus}/{f.utterance.speaker}", -1),
-            )
-            yield start, end, label, *(np.full(len(segments), value) for value in same)
+    def parts() -> Iterator[np.ndarray]:
+        """Label, utterance, language and speaker of the segments of each recording."""
+        for number, f in enumerate(found):
+            spoken = [s.phoneme for s in f.utterance.segments]
+            unknown.update(p for p in spoken if p not in label_of)
+            language = language_of.get(f.utterance.language, -1)
+            speaker = speaker_of.get(f"{f.corpus}/{f.utterance.speaker}", -1)
+            rows = [(label_of.get(p, -1), number, language, speaker) for p in spoken]
+            yield np.array(rows, dtype=np.int64).reshape(-1, 4).T
 
-    columns = _columns(rows(), sum(n for _, n in spans), cache)
+    label, utterance, language, speaker = _columns(parts(), 4, n, np.int64, cache)
     if unknown:
         raise DataError(f"phonemes outside the given table: {', '.join(sorted(unknown))}")
     return SegmentStore(
         frames=frames(),
-        first=first,
-        length=length,
-        **columns,
+        **place(found, cache),
+        label=label,
+        utterance=utterance,
+        language=language,
+        speaker=speaker,
         phonemes=table,
         languages=languages,
         speakers=speakers,
         utterance_ids=tuple(f"{f.corpus}/{f.utterance.id}" for f in found),
         problems=tuple(problems),
     )
+
+
+def place(found: Sequence[Found], cache: FeatureCache) -> dict[str, Any]:
+    """Where recordings and their segments lie among the rows of a store: `first`, `length`, `start` and `end`. Raises OSError."""
+    length = torch.tensor([f.n_frames for f in found])
+    first = (length + 2 * MARGIN).cumsum(0) - length - MARGIN
+
+    def parts() -> Iterator[np.ndarray]:
+        for f, row in zip(found, first.tolist(), strict=True):
+            # float64: float32 would lose fractions of a frame
+            times = np.array([(s.start, s.end) for s in f.utterance.segments], dtype=np.float64).reshape(-1, 2)
+            yield row + times.T * (FRAMES_PER_SECOND / f.speed)
+
+    start, end = _columns(parts(), 2, sum(len(f.utterance.segments) for f in found), np.float64, cache)
+    return {"first": first, "length": length, "start": start, "end": end}

@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mtl_speech.audio import HOP_LENGTH, SAMPLE_RATE
 from mtl_speech.encoder import N_PARTS, part_weights
-from mtl_speech.errors import DataError, UsageError
+from mtl_speech.errors import DataError, UsageError, first_line
 from mtl_speech.features import RAW, RAW_NORMALISED, FrontEnd
 
 MAX_EMBEDDING = 512  # dimensions; larger embeddings are projected to these at random (Johnson, Lindenstrauss 1984)
@@ -288,7 +288,7 @@ def _of_torchaudio(name: str, bundle: Any) -> Backbone:
     try:
         model = bundle.get_model(dl_kwargs={"weights_only": True})
     except (OSError, RuntimeError) as error:
-        raise DataError(f"--encoder {name}: its weights could not be fetched or read ({_first_line(error)})") from error
+        raise DataError(f"--encoder {name}: its weights could not be fetched or read ({first_line(error)})") from error
     # Large ones come in a wrapper that normalises each window; here a recording is normalised as a whole.
     model = getattr(model, "model", model)
     return TorchaudioBackbone(model, bool(bundle._normalize_waveform))
@@ -316,10 +316,10 @@ def _of_transformers(source: str, name: str, state: dict[str, Tensor] | None = N
                 missing = model.load_state_dict(state, strict=False).missing_keys
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if Path(source).is_dir():
-            raise DataError(f"--encoder {name}: the model there cannot be read: {_first_line(error)}") from error
+            raise DataError(f"--encoder {name}: the model there cannot be read: {first_line(error)}") from error
         raise DataError(
             f"--encoder {name}: neither a folder, nor a pipeline of torchaudio, nor a model that the Hugging Face hub gave "
-            f"({_first_line(error)}): check the name; without network, give the folder of a copy"
+            f"({first_line(error)}): check the name; without network, give the folder of a copy"
         ) from error
     # What is missing would be drawn at random; a mask of pretraining is not heard.
     left = sorted(key for key in missing if not key.endswith("masked_spec_embed"))
@@ -348,7 +348,3 @@ def _silent() -> Iterator[None]:
         told.set_verbosity(verbosity)
         if shown:
             told.enable_progress_bar()
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0][:200] or type(error).__name__

@@ -101,7 +101,7 @@ def verify(folders: Sequence[Path], options: VerifyOptions, run: Run) -> None:
     shipped_or_given = None if options.encoder else load_base(options.base)
     for folder in folders:
         try:
-            base = shipped_or_given or load_chosen_base(options, load_pack(folder))
+            base = shipped_or_given or load_chosen_base(options, folder)
             for passed in _checks(folder, base, "the one given" if given else "the one that ships"):
                 run.result(f"{folder}: {passed}")
         except MtlSpeechError as error:

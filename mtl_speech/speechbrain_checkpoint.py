@@ -8,7 +8,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from mtl_speech.errors import DataError
+from mtl_speech.errors import DataError, first_line
 
 HYPERPARAMETERS = "hyperparams.yaml"
 SOURCES = ("wav2vec2_hub", "wav2vec_hub", "hubert_hub", "wavlm_hub", "ssl_hub", "pretrained_model_hub", "source")
@@ -31,7 +31,7 @@ def speechbrain_source(folder: Path) -> tuple[str, dict[str, Tensor]]:
     try:
         found = yaml.load(path.read_text(encoding="utf-8"), Loader=_Plain)
     except (OSError, UnicodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: cannot be read ({str(error).partition(chr(10))[0]})") from error
+        raise DataError(f"{path}: cannot be read ({first_line(error)})") from error
     settings = found if isinstance(found, dict) else {}
     source = next((settings[key] for key in SOURCES if isinstance(settings.get(key), str)), None)
     if source is None:
@@ -45,8 +45,6 @@ def speechbrain_source(folder: Path) -> tuple[str, dict[str, Tensor]]:
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
     except Exception as error:  # of many kinds: the file is a stranger's
-        raise DataError(
-            f"{weights}: holds no tensors that can be read ({str(error).partition(chr(10))[0][:200]})"
-        ) from error
+        raise DataError(f"{weights}: holds no tensors that can be read ({first_line(error)})") from error
     tensors = {str(key).removeprefix("model."): value for key, value in state.items() if isinstance(value, Tensor)}
     return (str(beside) if beside.is_dir() else source), tensors

@@ -68,7 +68,7 @@ class Spool:
 
 
 class Kept(Sequence[T]):
-    """Items in a `Spool`. Equal to any sequence of equal items; a pickle holds them as a tuple."""
+    """Items in a `Spool`. Equal to a tuple of equal items, as which a pickle holds them."""
 
     __slots__ = ("_first", "_kind", "_n", "_spool")
 

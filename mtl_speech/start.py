@@ -39,7 +39,7 @@ from mtl_speech.language_pack import true_labels
 from mtl_speech.languages import display_name
 from mtl_speech.learner import MetaLearner
 from mtl_speech.options import AdaptOptions, BaseOptions, part
-from mtl_speech.pack import Pack, load_pack, pack_hash
+from mtl_speech.pack import load_pack, pack_hash
 from mtl_speech.remote import local_folder
 from mtl_speech.run import Run, problem_list
 from mtl_speech.strategy import load_learner, new_learner, prepare_learner, settings_on_target
@@ -76,14 +76,15 @@ class Target:
     changes: Mapping[str, Changes] = field(default_factory=dict)  # how they differ, by from what
 
 
-def load_chosen_base(options: BaseOptions, pack: Pack | None = None) -> BaseModel:
+def load_chosen_base(options: BaseOptions, pack_folder: Path | None = None) -> BaseModel:
     """The base that the options name: an encoder pack, or with --encoder one of another maker.
 
-    Where `pack` was made with it, it is taken as it was for that, but for what the options say. Raises PackError, UsageError or
-    DataError.
+    Where the pack in `pack_folder` was made with it, it is taken as it was for that, but for what the options say. Raises
+    PackError, UsageError or DataError.
     """
     if options.encoder is None:
         return load_base(options.base)
+    pack = load_pack(pack_folder) if pack_folder is not None else None
     made_with = pack.value("base", dict).get("hub", {}) if pack is not None and "base" in pack.card else {}
     layer = options.encoder_layer or made_with.get("layer", AUTO)
     return load_hub_base(options.encoder, layer, options.phi_layers or made_with.get("phi", ()))

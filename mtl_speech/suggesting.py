@@ -130,7 +130,7 @@ def pool_choice(folder: Path, pack: Pack, pool: Path, options: BaseOptions, run:
             f"{len(labelled)} of {len(recordings)} recordings are labelled already and left out; log.txt names them"
         )
         logger.info("labelled already: %s", ", ".join(sorted(labelled)))
-    transcriber = Transcriber.load(folder, load_chosen_base(options, pack))
+    transcriber = Transcriber.load(folder, load_chosen_base(options, folder))
     model = transcriber.model
     head, others = with_stand_ins(model)
     candidates: list[Candidate] = []

@@ -132,6 +132,9 @@ class Transcriber:
     def _rows(self, audio: Path, survey: _Survey) -> Iterator[Tensor]:
         """A recording block by block, a row every 10 ms: normalised log-mel, (n_rows, MEL_BANDS); where the encoder hears samples,
         these follow in each row, (n_rows, MEL_BANDS + HOP_LENGTH)."""
+        if not isinstance(self.base.encoder, HubEncoder):
+            yield from map(survey.normaliser.apply, stream_log_mel(stream_audio(audio)))
+            return
         samples = np.zeros(0, dtype=np.float32)
 
         def heard() -> Iterator[np.ndarray]:
@@ -140,18 +143,13 @@ class Transcriber:
                 samples = np.concatenate((samples, block))
                 yield block
 
-        of_samples = isinstance(self.base.encoder, HubEncoder)
         for mel in stream_log_mel(heard()):
-            features = survey.normaliser.apply(mel)
-            if not of_samples:
-                samples = samples[:0]
-                yield features
-                continue
             n = len(mel) * HOP_LENGTH
             taken, samples = torch.from_numpy(samples[:n]), samples[n:]
             if self.base.front_end is RAW_NORMALISED:
                 taken = standardised(taken, survey.mean, survey.variance)
-            yield torch.cat((features, torch.nn.functional.pad(taken, (0, n - len(taken))).view(-1, HOP_LENGTH)), 1)
+            heard_too = torch.nn.functional.pad(taken, (0, n - len(taken))).view(-1, HOP_LENGTH)
+            yield torch.cat((survey.normaliser.apply(mel), heard_too), 1)
 
     def _decode(self, rows: Tensor, first: int, cut: bool) -> tuple[_Chunk, int]:
         """The phones of rows (MARGIN + n_frames + MARGIN, width) as `_rows` gives them, and how many they cover; they begin at

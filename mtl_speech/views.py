@@ -32,6 +32,7 @@ from mtl_speech.features import (
     assemble,
     audio_content,
     owned_utterances,
+    place,
     problem_of,
     recording_features,
 )
@@ -100,36 +101,22 @@ def make_views(
             found.append(Found(owner, utterance, n_frames, 1.0))
             contents.append(content)
     kept.prune()
-    augments = [None, *(WaveformAugment(seed * 1000 + number) for number in range(1, n_views))]
-    views = [_view(corpus, _at_speed(found, a), phonemes, problems, contents, a, kept) for a in augments]
-    shared = {key: getattr(views[0], key) for key in ("label", "utterance", "language", "speaker", "utterance_ids")}
-    return [replace(view, **shared) for view in views]  # which takes the memory of one
+    store = assemble([corpus], found, phonemes, problems, lambda: torch.empty(0, MEL_BANDS, dtype=torch.float16), kept)
+    tables = {f.name: getattr(store, f.name) for f in fields(SegmentStore)}
+    audio = tuple(f.utterance.audio for f in found)
+    views = [View(**tables, audio=audio, content=tuple(contents), cache=kept, checked=np.zeros(len(found), dtype=bool))]
+    for number in range(1, n_views):
+        augment = WaveformAugment(seed * 1000 + number)
+        places, checked = place(_at_speed(found, augment), kept), np.zeros(len(found), dtype=bool)
+        views.append(replace(views[0], **places, augment=augment, checked=checked))  # labels and names are there once
+    return views
 
 
-def _at_speed(found: Sequence[Found], augment: WaveformAugment | None) -> list[Found]:
+def _at_speed(found: Sequence[Found], augment: WaveformAugment) -> list[Found]:
     """The recordings as long as their augmentation makes them, to within a frame."""
-    if augment is None:
-        return list(found)
     speeds = [augment.speed_of(number) for number in range(len(found))]
     lengths = [1 + int((f.n_frames - 0.5) * HOP_LENGTH / s) // HOP_LENGTH for f, s in zip(found, speeds, strict=True)]
     return [Found(f.corpus, f.utterance, n, s) for f, n, s in zip(found, lengths, speeds, strict=True)]
-
-
-def _view(
-    corpus: Corpus,
-    found: Sequence[Found],
-    phonemes: Sequence[str],
-    problems: Sequence[Problem],
-    contents: Sequence[str],
-    augment: WaveformAugment | None,
-    cache: FeatureCache,
-) -> View:
-    store = assemble([corpus], found, phonemes, problems, lambda: torch.empty(0, MEL_BANDS, dtype=torch.float16), cache)
-    tables = {f.name: getattr(store, f.name) for f in fields(SegmentStore)}
-    audio = tuple(f.utterance.audio for f in found)
-    return View(
-        **tables, audio=audio, content=tuple(contents), augment=augment, cache=cache, checked=np.zeros(len(audio), bool)
-    )
 
 
 def _read_all(paths: Sequence[Path], cache: FeatureCache, n_workers: int) -> Iterable[tuple[str, int, str]]:
