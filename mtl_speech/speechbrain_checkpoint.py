@@ -44,7 +44,7 @@ def speechbrain_source(folder: Path) -> tuple[str, dict[str, Tensor]]:
         raise DataError(f"{folder}: has no weights of an encoder (one of {', '.join(WEIGHTS)})")
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
+        tensors = {str(key).removeprefix("model."): value for key, value in state.items() if isinstance(value, Tensor)}
     except Exception as error:  # of many kinds: the file is a stranger's
         raise DataError(f"{weights}: holds no tensors that can be read ({first_line(error)})") from error
-    tensors = {str(key).removeprefix("model."): value for key, value in state.items() if isinstance(value, Tensor)}
     return (str(beside) if beside.is_dir() else source), tensors

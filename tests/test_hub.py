@@ -507,9 +507,10 @@ def test_a_checkpoint_of_speechbrain_runs_no_code(save: Any, tmp_path: Path, mon
     with pytest.raises(DataError, match="names no wav2vec 2.0"):
         load_hub_encoder(str(folder))
     path.write_text(told, encoding="utf-8")
-    torch.save({"a": _RunsCode()}, folder / "wav2vec2.ckpt")
-    with pytest.raises(DataError, match="holds no tensors that can be read"):
-        load_hub_encoder(str(folder))
+    for other in ({"a": _RunsCode()}, torch.ones(3), [1.0]):
+        torch.save(other, folder / "wav2vec2.ckpt")
+        with pytest.raises(DataError, match="holds no tensors that can be read"):
+            load_hub_encoder(str(folder))
     torch.save({"a": torch.ones(1)}, folder / "wav2vec2.ckpt")
     with pytest.raises(DataError, match="they are of another model, or not whole"):
         load_hub_encoder(str(folder))
