@@ -24,7 +24,7 @@ from typing import Any
 from measuring import machine, number, table, write_results
 from noise_corpus import make_noise_corpus
 
-from mtl_speech.cache import FOLDER
+from mtl_speech.core.cache import FOLDER
 
 PER_RECORDING = {50: 5}  # phones of a recording; elsewhere 10
 STAGES = {  # what is timed: module, function, stage
@@ -87,11 +87,11 @@ def child(data: Path, output: Path, meta_steps: int | None, started: float) -> d
 
     import torch
 
-    from mtl_speech import adapt as adapting
-    from mtl_speech import workflows
-    from mtl_speech.meta_train import embed_segments
-    from mtl_speech.options import AdaptOptions
-    from mtl_speech.run import Run
+    from mtl_speech.commands import workflows
+    from mtl_speech.core.options import AdaptOptions
+    from mtl_speech.core.run import Run
+    from mtl_speech.training import adapt as adapting
+    from mtl_speech.training.meta_train import embed_segments
 
     before = time.process_time(), time.time() - started
     watch = Stopwatch()
@@ -107,7 +107,7 @@ def child(data: Path, output: Path, meta_steps: int | None, started: float) -> d
     seconds = watch.seconds
     seconds["start-up"] = [s + b for s, b in zip(seconds["start-up"], before, strict=True)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    from mtl_speech.start import load_start
+    from mtl_speech.commands.start import load_start
 
     learner = load_start(None, None).learner(folds[0])
     clock = time.process_time()

@@ -20,19 +20,19 @@ import soundfile
 import soxr
 import torch
 
-from mtl_speech.adapt import Adaptation, Fold, adapt_fold, make_folds
-from mtl_speech.config import AdaptConfig, MetaTrainConfig
-from mtl_speech.corpora import read_corpus
+from mtl_speech.commands.start import load_start
+from mtl_speech.core.config import AdaptConfig, MetaTrainConfig
+from mtl_speech.core.files import atomic_write
+from mtl_speech.core.plain import json_text
+from mtl_speech.corpora.corpus import Corpus
+from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.corpora.textgrid import write_textgrid
-from mtl_speech.corpus import Corpus
-from mtl_speech.features import SegmentStore, build_store
-from mtl_speech.files import atomic_write
-from mtl_speech.language_pack import times
-from mtl_speech.learner import MetaLearner
-from mtl_speech.meta_train import embed_segments
-from mtl_speech.metrics import score
-from mtl_speech.plain import json_text
-from mtl_speech.start import load_start
+from mtl_speech.features.features import SegmentStore, build_store
+from mtl_speech.model.language_pack import times
+from mtl_speech.model.learner import MetaLearner
+from mtl_speech.scoring.metrics import score
+from mtl_speech.training.adapt import Adaptation, Fold, adapt_fold, make_folds
+from mtl_speech.training.meta_train import embed_segments
 
 LANGUAGES = ("bem", "bhk", "brv", "cji", "ibo", "lad")
 

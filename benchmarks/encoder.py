@@ -19,10 +19,10 @@ import torch
 from measuring import machine, number, table, write_results
 from sklearn.metrics import f1_score
 
-from mtl_speech.audio import FRAMES_PER_SECOND, SAMPLE_RATE, log_mel
-from mtl_speech.base import BaseModel, load_base
-from mtl_speech.features import build_store, normalise
-from mtl_speech.logs import progress_bar
+from mtl_speech.core.logs import progress_bar
+from mtl_speech.corpora.audio import FRAMES_PER_SECOND, SAMPLE_RATE, log_mel
+from mtl_speech.features.features import build_store, normalise
+from mtl_speech.model.base import BaseModel, load_base
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "speechocean762"
 TARGET = 500.0  # × real time

@@ -27,8 +27,8 @@ import numpy as np
 import soundfile
 from measuring import machine, number, table, write_results
 
-from mtl_speech.audio import SAMPLE_RATE
-from mtl_speech.phonemes import to_ipa
+from mtl_speech.corpora.audio import SAMPLE_RATE
+from mtl_speech.phonology.phonemes import to_ipa
 
 N_FILES, PER_FILE, N_PHONEMES, FILES_PER_SPEAKER = 50_000, 4, 500, 200
 STEP = SAMPLE_RATE // 10  # samples of a phoneme, and of the silence at either end

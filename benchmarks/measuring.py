@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtl_speech.files import atomic_write
+from mtl_speech.core.files import atomic_write
 
 
 def machine(threads: int) -> dict[str, Any]:

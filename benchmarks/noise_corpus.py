@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from mtl_speech.audio import SAMPLE_RATE
+from mtl_speech.corpora.audio import SAMPLE_RATE
 from mtl_speech.corpora.textgrid import write_textgrid
-from mtl_speech.phonemes import UnmappableLabel, to_ipa
+from mtl_speech.phonology.phonemes import UnmappableLabel, to_ipa
 
 SECONDS = 0.09  # of a phone; so much silence lies before the first and behind the last
 VARIANTS = 16  # different bursts of a phoneme

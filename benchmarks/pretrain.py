@@ -24,7 +24,7 @@ from typing import Any
 from measuring import machine, number, table, write_results
 from noise_corpus import make_noise_corpus, phoneme_names
 
-from mtl_speech.cache import FOLDER, LIMIT
+from mtl_speech.core.cache import FOLDER, LIMIT
 
 N_PHONEMES, PER_RECORDING = 39, 50  # a recording lasts 4.7 s
 SCALES = (1, 4, 16)
@@ -45,12 +45,12 @@ def child(folder: Path, n_recordings: int, options: argparse.Namespace) -> dict[
     """Pretrain on the first `n_recordings` of a corpus; with --throughput also the bare loop. Runs in a process of its own."""
     import torch
 
-    from mtl_speech.config import EncoderConfig, PretrainConfig
-    from mtl_speech.corpora import read_corpus
-    from mtl_speech.crops import CropBatches
-    from mtl_speech.features import build_store
-    from mtl_speech.pretrain import pretrain
-    from mtl_speech.views import make_views
+    from mtl_speech.core.config import EncoderConfig, PretrainConfig
+    from mtl_speech.corpora.reading import read_corpus
+    from mtl_speech.features.crops import CropBatches
+    from mtl_speech.features.features import build_store
+    from mtl_speech.features.views import make_views
+    from mtl_speech.training.pretrain import pretrain
 
     torch.set_num_threads(options.threads)
     names = sorted(phoneme_names(N_PHONEMES))
@@ -94,8 +94,8 @@ def bare_loop(batches: Any, encoder: Any, config: Any, names: Sequence[str]) -> 
     """One epoch of batches that are in memory: losses, gradients and AdamW alone. `crop_seconds` is the audio in them."""
     import torch
 
-    from mtl_speech.crops import CropBatches
-    from mtl_speech.pretrain import PretrainModel
+    from mtl_speech.features.crops import CropBatches
+    from mtl_speech.training.pretrain import PretrainModel
 
     plain = CropBatches(
         batches.views[:1], batches.crop_lengths, batches.batch_frames, batches.seed

@@ -26,19 +26,19 @@ from measuring import machine, number, table, write_results
 from noise_corpus import make_noise_corpus, phoneme_names
 from torch.utils.flop_counter import FlopCounterMode
 
-from mtl_speech.cache import FOLDER
-from mtl_speech.checkpoint import Checkpoints
-from mtl_speech.config import EncoderConfig, MetaTrainConfig, PretrainConfig
-from mtl_speech.corpora import read_corpus
-from mtl_speech.crops import CropBatches
-from mtl_speech.distributed import is_main, processes, total
-from mtl_speech.encoder import FrameBatchNorm
-from mtl_speech.features import PER_SEGMENT, build_store
-from mtl_speech.learner import MetaLearner
-from mtl_speech.meta_train import MetaTrainer
-from mtl_speech.pretrain import PretrainBrain, PretrainModel
-from mtl_speech.scale_shift import attach
-from mtl_speech.views import make_views
+from mtl_speech.core.cache import FOLDER
+from mtl_speech.core.config import EncoderConfig, MetaTrainConfig, PretrainConfig
+from mtl_speech.core.distributed import is_main, processes, total
+from mtl_speech.corpora.reading import read_corpus
+from mtl_speech.features.crops import CropBatches
+from mtl_speech.features.features import PER_SEGMENT, build_store
+from mtl_speech.features.views import make_views
+from mtl_speech.model.encoder import FrameBatchNorm
+from mtl_speech.model.learner import MetaLearner
+from mtl_speech.model.scale_shift import attach
+from mtl_speech.training.checkpoint import Checkpoints
+from mtl_speech.training.meta_train import MetaTrainer
+from mtl_speech.training.pretrain import PretrainBrain, PretrainModel
 
 N_PHONEMES, PER_RECORDING, N_RECORDINGS = 39, 50, 100  # a recording lasts 4.7 s
 PHONES_AN_HOUR = 36_000  # of read English, ten a second

@@ -22,15 +22,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtl_speech.adapt import Fold, adapt_fold
-from mtl_speech.audio import MEL_BANDS
-from mtl_speech.config import AdaptConfig, EncoderConfig, MetaTrainConfig, PretrainConfig
-from mtl_speech.features import MARGIN, SegmentStore
-from mtl_speech.files import atomic_write
-from mtl_speech.meta_train import MetaTrainer, embed_segments, trainable_state
-from mtl_speech.plain import json_text
-from mtl_speech.start import load_start
-from mtl_speech.strategy import extend
+from mtl_speech.commands.start import load_start
+from mtl_speech.core.config import AdaptConfig, EncoderConfig, MetaTrainConfig, PretrainConfig
+from mtl_speech.core.files import atomic_write
+from mtl_speech.core.plain import json_text
+from mtl_speech.corpora.audio import MEL_BANDS
+from mtl_speech.features.features import MARGIN, SegmentStore
+from mtl_speech.model.strategy import extend
+from mtl_speech.training.adapt import Fold, adapt_fold
+from mtl_speech.training.meta_train import MetaTrainer, embed_segments, trainable_state
 
 PHONEMES = ("a", "b", "d", "e", "i", "k", "m", "n", "o", "s", "t", "u")
 N_FRAMES, GAP = 8, 6  # of a segment, and before the first and after the last of a recording
@@ -68,7 +68,7 @@ def made_up(n_recordings: int, seed: int) -> SegmentStore:
 
 def jobs() -> dict[str, Tensor]:
     """What each job ends with: (n,) values; the predictions of the adapted model apart."""
-    from mtl_speech.pretrain import predict_segments, pretrain
+    from mtl_speech.training.pretrain import predict_segments, pretrain
 
     start = load_start(None, None)
     train, test = made_up(24, 1), made_up(12, 2)

@@ -1,6 +1,6 @@
 """`python -m mtl_speech` is `mtl-speech`."""
 
-from mtl_speech.cli import main
+from mtl_speech.commands.cli import main
 
 if __name__ == "__main__":
     main()

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from click.testing import CliRunner, Result
 
-from mtl_speech.cli import main
+from mtl_speech.commands.cli import main
 from mtl_speech.corpora.textgrid import write_textgrid
-from mtl_speech.pack import save_pack
+from mtl_speech.model.pack import save_pack
 from tests.helpers import PHONEMES, tiny_base, toy_recording
 
 INVENTORY = PHONEMES[:6]

@@ -16,8 +16,11 @@ ROOT = Path(__file__).resolve().parent.parent
 SERVER = """
 import json, os, resource, signal, sys, traceback
 import soundfile, soxr, torch, torch._dynamo
-from mtl_speech import adapt, checkpoint, evaluate, html_report, pretrain, report, training, transcribing, views, workflows
-from mtl_speech.cli import main
+from mtl_speech.commands import training, transcribing, workflows
+from mtl_speech.features import views
+from mtl_speech.report import html_report, report
+from mtl_speech.training import adapt, checkpoint, evaluate, pretrain
+from mtl_speech.commands.cli import main
 
 torch.set_num_threads(1)
 for line in sys.stdin:

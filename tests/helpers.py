@@ -12,15 +12,15 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
-from mtl_speech.audio import MEL_BANDS, SAMPLE_RATE
-from mtl_speech.base import BaseModel, base_pack
-from mtl_speech.config import EncoderConfig, MetaTrainConfig
-from mtl_speech.corpus import Corpus, Segment, Utterance
-from mtl_speech.encoder import Encoder, FrameBatchNorm
-from mtl_speech.features import MARGIN, SegmentStore
-from mtl_speech.learner import MetaLearner
-from mtl_speech.meta_train import embed_segments, standardise_embeddings, start_theta
-from mtl_speech.scale_shift import attach, scale_shift_layers
+from mtl_speech.core.config import EncoderConfig, MetaTrainConfig
+from mtl_speech.corpora.audio import MEL_BANDS, SAMPLE_RATE
+from mtl_speech.corpora.corpus import Corpus, Segment, Utterance
+from mtl_speech.features.features import MARGIN, SegmentStore
+from mtl_speech.model.base import BaseModel, base_pack
+from mtl_speech.model.encoder import Encoder, FrameBatchNorm
+from mtl_speech.model.learner import MetaLearner
+from mtl_speech.model.scale_shift import attach, scale_shift_layers
+from mtl_speech.training.meta_train import embed_segments, standardise_embeddings, start_theta
 
 PHONEMES = ("a", "b", "d", "e", "i", "k", "m", "n", "o", "s", "t", "u")
 TOKEN_FRAMES = 8

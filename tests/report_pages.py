@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from mtl_speech.clips import Clip, Clips, cut
-from mtl_speech.findings import Details, Size
-from mtl_speech.forgetting import Forgetting
-from mtl_speech.learning_curve import CurvePoint, LearningCurve
-from mtl_speech.metrics import AblationRow, Difference, NotScored, Scores, score
-from mtl_speech.phonemes import normalise_ipa
-from mtl_speech.report import write_report
-from mtl_speech.tokens import Token
+from mtl_speech.phonology.phonemes import normalise_ipa
+from mtl_speech.report.clips import Clip, Clips, cut
+from mtl_speech.report.findings import Details, Size
+from mtl_speech.report.report import write_report
+from mtl_speech.scoring.metrics import AblationRow, Difference, NotScored, Scores, score
+from mtl_speech.scoring.tokens import Token
+from mtl_speech.training.forgetting import Forgetting
+from mtl_speech.training.learning_curve import CurvePoint, LearningCurve
 from tests.helpers import tone
 
 CONSONANTS = "p pʰ b m f t̪ d̪ t n s z ɾ l t͡ʃ d͡ʒ ʃ ʈ ɖ ɳ ɽ j k kʰ ɡ ŋ x ɦ ʔ q χ ɓ ɗ ʛ ǃ tʼ kʷ n̥ ʙ v β".split()

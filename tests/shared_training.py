@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from mtl_speech.checkpoint import Checkpoints
-from mtl_speech.config import EncoderConfig, PretrainConfig
-from mtl_speech.distributed import is_main, processes
-from mtl_speech.evaluate import benchmark_tasks, score_tasks, summary
-from mtl_speech.features import SegmentStore
-from mtl_speech.meta_train import MetaTrainer, trainable_state
-from mtl_speech.pretrain import pretrain
+from mtl_speech.core.config import EncoderConfig, PretrainConfig
+from mtl_speech.core.distributed import is_main, processes
+from mtl_speech.features.features import SegmentStore
+from mtl_speech.training.checkpoint import Checkpoints
+from mtl_speech.training.evaluate import benchmark_tasks, score_tasks, summary
+from mtl_speech.training.meta_train import MetaTrainer, trainable_state
+from mtl_speech.training.pretrain import pretrain
 from tests.helpers import DoubleStore, double_precision, make_store, meta_config, tiny_learner, toy_store
 
 N_ROUNDS, N_EPOCHS = 10, 3

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import torch
 
-from mtl_speech.config import EncoderConfig
-from mtl_speech.features import SegmentStore
-from mtl_speech.scale_shift import scale_shift_layers
+from mtl_speech.core.config import EncoderConfig
+from mtl_speech.features.features import SegmentStore
+from mtl_speech.model.scale_shift import scale_shift_layers
 from tests.helpers import double_precision
 from tests.recipes.running import ROOT, loaded
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from benchmarks.threads import in_process, jobs, made_up
-from mtl_speech.episodes import EpisodeSampler, stack
-from mtl_speech.meta_train import meta_forward
+from mtl_speech.training.episodes import EpisodeSampler, stack
+from mtl_speech.training.meta_train import meta_forward
 from tests.helpers import phi_names, tiny_encoder, tiny_learner
 
 # How far one thread and two may lie apart, in each job. Adam divides a gradient by its size: where it is next to nothing,

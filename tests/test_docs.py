@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from praatio import textgrid
 
-from mtl_speech.cli import main
+from mtl_speech.commands.cli import main
 from mtl_speech.corpora.textgrid import write_textgrid
-from mtl_speech.pack import load_pack
+from mtl_speech.model.pack import load_pack
 from tests.command_line import run
 from tests.helpers import PHONEMES, toy_recording
 from tests.test_readme import ROOT, blocks
@@ -186,7 +186,11 @@ def test_functions_that_the_page_names_are_there() -> None:
     )
     assert {name.replace("_", "-") for _, name in named} == set(main.commands)
     for module, name in named:
-        assert callable(getattr(importlib.import_module(f"mtl_speech.{module}"), name))
+        assert callable(
+            getattr(
+                importlib.import_module(f"mtl_speech.{'report' if module == 'compare' else 'commands'}.{module}"), name
+            )
+        )
 
 
 # Both

@@ -21,20 +21,20 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mtl_speech.audio import load_audio
-from mtl_speech.base import load_base
+from mtl_speech.commands.demo import is_synthetic
+from mtl_speech.commands.suggesting import inventory_of
+from mtl_speech.core.errors import ConfigError, DataError, MtlSpeechError, PackError
+from mtl_speech.core.options import AdaptOptions
+from mtl_speech.core.settings import load_config
 from mtl_speech.corpora import elan, textgrid
+from mtl_speech.corpora.audio import load_audio
+from mtl_speech.corpora.corrections import read_examples
 from mtl_speech.corpora.intervals import Interval, Labels, find_segments
-from mtl_speech.corrections import read_examples
-from mtl_speech.demo import is_synthetic
-from mtl_speech.errors import ConfigError, DataError, MtlSpeechError, PackError
-from mtl_speech.options import AdaptOptions
-from mtl_speech.pack import Pack, save_pack
-from mtl_speech.phonemes import UnmappableLabel, to_ipa
-from mtl_speech.settings import load_config
-from mtl_speech.strategy import load_learner, new_learner, strategy_pack
-from mtl_speech.suggesting import inventory_of
-from mtl_speech.word_list import read_words
+from mtl_speech.model.base import load_base
+from mtl_speech.model.pack import Pack, save_pack
+from mtl_speech.model.strategy import load_learner, new_learner, strategy_pack
+from mtl_speech.phonology.phonemes import UnmappableLabel, to_ipa
+from mtl_speech.phonology.word_list import read_words
 from tests.fuzz.targets import TARGETS, attempt
 from tests.helpers import meta_config, tiny_base
 
@@ -172,7 +172,7 @@ def test_the_largest_label_files_are_read_so_far_or_refused(tmp_path: Path, name
 import resource, sys
 from pathlib import Path
 from tests.fuzz.targets import TARGETS
-from mtl_speech.errors import MtlSpeechError
+from mtl_speech.core.errors import MtlSpeechError
 path = Path({str(path)!r})
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:

@@ -8,8 +8,8 @@ from types import ModuleType
 
 import pytest
 
-from mtl_speech.cli import main
-from mtl_speech.corpora import validate
+from mtl_speech.commands.cli import main
+from mtl_speech.corpora.reading import validate
 from tests.test_readme import ROOT
 
 

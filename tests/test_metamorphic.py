@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from benchmarks.audio_changes import CHANGES, LANGUAGES, Change, compare
-from mtl_speech import base_learning
-from mtl_speech.base_learning import StepChoice, choose_steps, fit_temperature, learn_head
-from mtl_speech.corpora import read_corpus
-from mtl_speech.episodes import EpisodeSampler, full_inventory, stack
-from mtl_speech.features import SegmentStore, build_store
-from mtl_speech.learner import Head, MetaLearner
-from mtl_speech.meta_train import embed_segments, meta_forward, predict_episodes, score_episodes
-from mtl_speech.metrics import score
-from mtl_speech.start import load_start
-from mtl_speech.strategy import new_learner, prepare_learner
+from mtl_speech.commands.start import load_start
+from mtl_speech.corpora.reading import read_corpus
+from mtl_speech.features.features import SegmentStore, build_store
+from mtl_speech.model import base_learning
+from mtl_speech.model.base_learning import StepChoice, choose_steps, fit_temperature, learn_head
+from mtl_speech.model.learner import Head, MetaLearner
+from mtl_speech.model.strategy import new_learner, prepare_learner
+from mtl_speech.scoring.metrics import score
+from mtl_speech.training.episodes import EpisodeSampler, full_inventory, stack
+from mtl_speech.training.meta_train import embed_segments, meta_forward, predict_episodes, score_episodes
 from tests.command_line import labelled_folder, report, run, save_base
 from tests.helpers import meta_config, seeded, shake, tiny_base, tiny_learner, toy_store
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from mtl_speech import inspection
-from mtl_speech.base import base_pack
+from mtl_speech.commands import inspection
 from mtl_speech.corpora.textgrid import write_textgrid
-from mtl_speech.pack import save_pack
-from mtl_speech.segmenter import Segmenter
+from mtl_speech.model.base import base_pack
+from mtl_speech.model.pack import save_pack
+from mtl_speech.model.segmenter import Segmenter
 from tests.command_line import run
 from tests.helpers import PHONEMES, tiny_base, toy_recording
 

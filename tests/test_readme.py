@@ -11,14 +11,14 @@ from pathlib import Path
 import click
 import pytest
 
-from mtl_speech.adapt import MIN_RECORDINGS, MIN_SPEAKERS
-from mtl_speech.base import SHIPPED_ENCODER, load_base, shipped
-from mtl_speech.cli import main
-from mtl_speech.config import AdaptConfig
+from mtl_speech.commands.cli import main
+from mtl_speech.commands.start import SHIPPED_STRATEGY
+from mtl_speech.core.config import AdaptConfig
 from mtl_speech.corpora.textgrid import read_textgrid, write_textgrid
-from mtl_speech.pack import load_pack
-from mtl_speech.start import SHIPPED_STRATEGY
-from mtl_speech.strategy import load_learner
+from mtl_speech.model.base import SHIPPED_ENCODER, load_base, shipped
+from mtl_speech.model.pack import load_pack
+from mtl_speech.model.strategy import load_learner
+from mtl_speech.training.adapt import MIN_RECORDINGS, MIN_SPEAKERS
 from tests.helpers import PHONEMES, toy_recording
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
+from mtl_speech.core.errors import DataError
+from mtl_speech.corpora.corpus import Problem
 from mtl_speech.corpora.intervals import Interval, Labels, lines_of
-from mtl_speech.corpus import Problem
-from mtl_speech.errors import DataError
 
 
 def read_labels(path: Path) -> tuple[dict[str, Labels], tuple[Problem, ...]]:

@@ -12,12 +12,12 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 from xml.parsers import expat
 
-from mtl_speech.audio import AUDIO_SUFFIXES
+from mtl_speech.core.errors import DataError
+from mtl_speech.core.files import read_limited
+from mtl_speech.corpora.audio import AUDIO_SUFFIXES
+from mtl_speech.corpora.corpus import Problem
 from mtl_speech.corpora.intervals import Interval, Labels, labels_of_tiers
-from mtl_speech.corpus import Problem
-from mtl_speech.errors import DataError
-from mtl_speech.files import read_limited
-from mtl_speech.phonemes import MAX_LABEL
+from mtl_speech.phonology.phonemes import MAX_LABEL
 
 MAX_BYTES = 64 << 20  # a file of two hours with ten tiers has under 40 MB
 MAX_DEPTH = 16  # ELAN's own files have 5 levels

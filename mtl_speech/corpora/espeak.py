@@ -18,9 +18,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from mtl_speech.audio import SAMPLE_RATE
+from mtl_speech.core.errors import MtlSpeechError, UsageError
+from mtl_speech.corpora.audio import SAMPLE_RATE
 from mtl_speech.corpora.espeak_phones import find_segments, find_starts, pronunciation, read_events
-from mtl_speech.errors import MtlSpeechError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,8 +14,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mtl_speech.phone_sets import TABLES, VOWEL_ORDER
-from mtl_speech.phonemes import normalise_ipa
+from mtl_speech.phonology.phone_sets import TABLES, VOWEL_ORDER
+from mtl_speech.phonology.phonemes import normalise_ipa
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mtl_speech.audio import AUDIO_SUFFIXES
+from mtl_speech.core.errors import DataError, printable
+from mtl_speech.core.spool import Kind, Spool
 from mtl_speech.corpora import ctm, elan, textgrid, timit
+from mtl_speech.corpora.audio import AUDIO_SUFFIXES
+from mtl_speech.corpora.corpus import Problem
 from mtl_speech.corpora.intervals import MACHINE_LABELS, Interval, Labels, MissingPhones
-from mtl_speech.corpus import Problem
-from mtl_speech.errors import DataError, printable
-from mtl_speech.spool import Kind, Spool
 
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 LabelReader = Callable[[Path], Labels]

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mtl_speech.corpus import Problem, Segment
-from mtl_speech.errors import DataError
-from mtl_speech.files import read_limited
-from mtl_speech.phonemes import MAX_LABEL, UnmappableLabel, is_modifier, is_silence, normalise_ipa, to_ipa
+from mtl_speech.core.errors import DataError
+from mtl_speech.core.files import read_limited
+from mtl_speech.corpora.corpus import Problem, Segment
+from mtl_speech.phonology.phonemes import MAX_LABEL, UnmappableLabel, is_modifier, is_silence, normalise_ipa, to_ipa
 
 ROUNDING = 0.001  # seconds: differences up to this are rounding, adjusted without a word
 TOLERANCE = 0.020  # seconds: overlaps and overruns up to this are adjusted and reported as used; beyond it left out

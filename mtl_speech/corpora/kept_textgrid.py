@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from mtl_speech.core.errors import DataError
 from mtl_speech.corpora.textgrid import Malformed, Tokens, header, read_text
-from mtl_speech.errors import DataError
 
 INTERVALS, POINTS = "IntervalTier", "TextTier"
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 
+from mtl_speech.core.errors import UsageError
 from mtl_speech.corpora.espeak import pronounce
-from mtl_speech.errors import UsageError
-from mtl_speech.phonemes import normalise_ipa
+from mtl_speech.phonology.phonemes import normalise_ipa
 
 SPLITS: dict[str, float] = {"train": 0.5, "valid": 1 / 6, "test": 1 / 3}  # share of the words
 MIN_WORDS = 60

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mtl_speech.core.errors import DataError
+from mtl_speech.core.files import read_limited
+from mtl_speech.corpora.corpus import Problem
 from mtl_speech.corpora.intervals import Interval, Labels, decoded, labels_of_tiers
-from mtl_speech.corpus import Problem
-from mtl_speech.errors import DataError
-from mtl_speech.files import read_limited
 
 MAX_BYTES = 64 << 20  # a TextGrid of an hour has under 10 MB
 MAX_VALUES = 4_000_000  # numbers and strings: the phones and words of ten hours have under 2 million

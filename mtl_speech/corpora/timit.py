@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from mtl_speech.core.errors import DataError
+from mtl_speech.corpora.corpus import Problem
 from mtl_speech.corpora.intervals import Interval, Labels, lines_of
 from mtl_speech.corpora.timit_folding import SILENCES_48, fold_48
-from mtl_speech.corpus import Problem
-from mtl_speech.errors import DataError
-from mtl_speech.phone_sets import TIMIT_CLOSURES
+from mtl_speech.phonology.phone_sets import TIMIT_CLOSURES
 
 TIMIT_RATE = 16_000  # Hz: the unit of the label files, whatever the rate of the audio
 

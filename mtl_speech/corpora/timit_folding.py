@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mtl_speech.phonemes import to_ipa
+from mtl_speech.phonology.phonemes import to_ipa
 
 # The labels that folding changes. A glottal stop ("q") is left out.
 _TO_48: dict[str, str | None] = {

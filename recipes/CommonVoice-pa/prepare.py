@@ -15,15 +15,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mtl_speech.articulation import articulation_order
-from mtl_speech.audio import AUDIO_SUFFIXES
-from mtl_speech.corpora import read_corpus
+from mtl_speech.core.errors import DataError, UsageError
+from mtl_speech.core.files import atomic_write
+from mtl_speech.corpora.audio import AUDIO_SUFFIXES
 from mtl_speech.corpora.common_voice import ClipList, read_clips
+from mtl_speech.corpora.corpus import Corpus, Problem, split_by
 from mtl_speech.corpora.folder import files_below, key_of
-from mtl_speech.corpus import Corpus, Problem, split_by
-from mtl_speech.errors import DataError, UsageError
-from mtl_speech.files import atomic_write
-from mtl_speech.manifest import Counts, Prepared, compare_counts, speakers_of, validated
+from mtl_speech.corpora.manifest import Counts, Prepared, compare_counts, speakers_of, validated
+from mtl_speech.corpora.reading import read_corpus
+from mtl_speech.phonology.articulation import articulation_order
 
 logger = logging.getLogger("mtl_speech.recipes")
 

@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mtl_speech.corpora import read_corpus
+from mtl_speech.core.errors import DataError
+from mtl_speech.corpora.corpus import Corpus, Problem
 from mtl_speech.corpora.folder import files_below
 from mtl_speech.corpora.intervals import lines_of
-from mtl_speech.corpus import Corpus, Problem
-from mtl_speech.errors import DataError
-from mtl_speech.manifest import Counts, Prepared, compare_counts, merged, validated
+from mtl_speech.corpora.manifest import Counts, Prepared, compare_counts, merged, validated
+from mtl_speech.corpora.reading import read_corpus
 
 # Speakers and hours: Panayotov et al. (2015), table 1. Recordings: what others count in the archives (TensorFlow Datasets).
 PUBLISHED = {

@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mtl_speech.corpora import read_corpus
+from mtl_speech.core.errors import DataError
+from mtl_speech.corpora.corpus import Corpus, Utterance
+from mtl_speech.corpora.manifest import Counts, Prepared, compare_counts, speakers_of, validated
+from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.corpora.timit import read_folded_labels
 from mtl_speech.corpora.timit_folding import CORE_TEST_SPEAKERS, DEV_SPEAKERS
-from mtl_speech.corpus import Corpus, Utterance
-from mtl_speech.errors import DataError
-from mtl_speech.manifest import Counts, Prepared, compare_counts, speakers_of, validated
 
 # Eight sentences a speaker without SA: 630 speakers and 6,300 sentences in all, by TIMIT's own documentation.
 PUBLISHED = {"train": Counts(462, 3_696), "valid": Counts(50, 400), "test": Counts(24, 192)}

@@ -29,19 +29,19 @@ from torch import nn
 from tuned_phi import NAME as PHI_TUNED
 from tuned_phi import tune_phi
 
-from mtl_speech.augment import WaveformAugment
-from mtl_speech.base import BaseModel, load_base
-from mtl_speech.config import MetaTrainConfig
-from mtl_speech.corpora import language_folders, read_corpus
-from mtl_speech.corpus import Corpus
-from mtl_speech.errors import DataError, MtlSpeechError, UsageError
-from mtl_speech.evaluate import Tasks, benchmark_tasks, meta_test, train_baseline, train_meta_transfer
-from mtl_speech.features import SegmentStore, build_store
-from mtl_speech.files import atomic_write
-from mtl_speech.lock import only_run
-from mtl_speech.logs import log_to, progress_bar
-from mtl_speech.pack import pack_hash
-from mtl_speech.plain import json_text, plain
+from mtl_speech.core.config import MetaTrainConfig
+from mtl_speech.core.errors import DataError, MtlSpeechError, UsageError
+from mtl_speech.core.files import atomic_write
+from mtl_speech.core.lock import only_run
+from mtl_speech.core.logs import log_to, progress_bar
+from mtl_speech.core.plain import json_text, plain
+from mtl_speech.corpora.corpus import Corpus
+from mtl_speech.corpora.reading import language_folders, read_corpus
+from mtl_speech.features.augment import WaveformAugment
+from mtl_speech.features.features import SegmentStore, build_store
+from mtl_speech.model.base import BaseModel, load_base
+from mtl_speech.model.pack import pack_hash
+from mtl_speech.training.evaluate import Tasks, benchmark_tasks, meta_test, train_baseline, train_meta_transfer
 
 logger = logging.getLogger("mtl_speech.recipes")
 

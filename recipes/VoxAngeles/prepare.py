@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtl_speech.corpora import read_corpus
-from mtl_speech.corpus import Corpus
-from mtl_speech.errors import DataError
+from mtl_speech.core.errors import DataError
+from mtl_speech.corpora.corpus import Corpus
+from mtl_speech.corpora.reading import read_corpus
 
 logger = logging.getLogger("mtl_speech.recipes")
 

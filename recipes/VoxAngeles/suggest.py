@@ -19,25 +19,25 @@ import torch
 from prepare import prepare
 from torch import Tensor
 
-from mtl_speech.base import BaseModel, load_base, shipped
-from mtl_speech.base_learning import StepChoice, fit_temperature, folds_of, held_out_logits, learn_head
-from mtl_speech.corpus import Corpus
-from mtl_speech.features import SegmentStore, build_store
-from mtl_speech.files import atomic_write
-from mtl_speech.language_pack import LanguageModel
-from mtl_speech.learner import MetaLearner
-from mtl_speech.logs import progress_bar
-from mtl_speech.meta_train import embed_segments
-from mtl_speech.metrics import episode_class_f1, episode_macro_f1, paired_difference
-from mtl_speech.pack import load_pack
-from mtl_speech.plain import json_text, plain
-from mtl_speech.recipe import begin_recipe
-from mtl_speech.segmenter import learn_timing
-from mtl_speech.start import SHIPPED_STRATEGY
-from mtl_speech.strategy import extend, load_learner, row_of
-from mtl_speech.suggest import Candidate, Inventory, Weights, choose
-from mtl_speech.suggesting import probabilities, with_stand_ins
-from mtl_speech.transcribe import Transcriber
+from mtl_speech.commands.recipe import begin_recipe
+from mtl_speech.commands.start import SHIPPED_STRATEGY
+from mtl_speech.commands.suggesting import probabilities, with_stand_ins
+from mtl_speech.core.files import atomic_write
+from mtl_speech.core.logs import progress_bar
+from mtl_speech.core.plain import json_text, plain
+from mtl_speech.corpora.corpus import Corpus
+from mtl_speech.features.features import SegmentStore, build_store
+from mtl_speech.model.base import BaseModel, load_base, shipped
+from mtl_speech.model.base_learning import StepChoice, fit_temperature, folds_of, held_out_logits, learn_head
+from mtl_speech.model.language_pack import LanguageModel
+from mtl_speech.model.learner import MetaLearner
+from mtl_speech.model.pack import load_pack
+from mtl_speech.model.segmenter import learn_timing
+from mtl_speech.model.strategy import extend, load_learner, row_of
+from mtl_speech.scoring.metrics import episode_class_f1, episode_macro_f1, paired_difference
+from mtl_speech.training.meta_train import embed_segments
+from mtl_speech.training.suggest import Candidate, Inventory, Weights, choose
+from mtl_speech.transcription.transcribe import Transcriber
 
 logger = logging.getLogger("mtl_speech.recipes")
 

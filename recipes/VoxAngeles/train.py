@@ -15,17 +15,17 @@ import yaml
 from prepare import prepare
 from table import as_json, markdown, results, row_of
 
-from mtl_speech.augment import WaveformAugment
-from mtl_speech.base import load_base
-from mtl_speech.corpus import Corpus
-from mtl_speech.evaluate import Trained, benchmark_tasks, meta_test, train_baseline, train_meta_transfer
-from mtl_speech.features import build_store
-from mtl_speech.files import atomic_write
-from mtl_speech.logs import progress_bar
-from mtl_speech.pack import save_pack
-from mtl_speech.recipe import begin_recipe, recipe_checkpoints
-from mtl_speech.run import CHECKPOINTS
-from mtl_speech.strategy import strategy_pack
+from mtl_speech.commands.recipe import begin_recipe, recipe_checkpoints
+from mtl_speech.core.files import atomic_write
+from mtl_speech.core.logs import progress_bar
+from mtl_speech.core.run import CHECKPOINTS
+from mtl_speech.corpora.corpus import Corpus
+from mtl_speech.features.augment import WaveformAugment
+from mtl_speech.features.features import build_store
+from mtl_speech.model.base import load_base
+from mtl_speech.model.pack import save_pack
+from mtl_speech.model.strategy import strategy_pack
+from mtl_speech.training.evaluate import Trained, benchmark_tasks, meta_test, train_baseline, train_meta_transfer
 
 logger = logging.getLogger("mtl_speech.recipes")
 

@@ -18,19 +18,19 @@ from typing import Any
 import yaml
 from prepare import prepare
 
-from mtl_speech.adapt import adapt_fold, fold_of
-from mtl_speech.config import AdaptConfig
-from mtl_speech.corpus import Corpus, Segment, split_by
-from mtl_speech.features import build_store
-from mtl_speech.files import atomic_write
-from mtl_speech.language_pack import with_timing
-from mtl_speech.logs import progress_bar
-from mtl_speech.plain import json_text, plain
-from mtl_speech.recipe import begin_recipe
-from mtl_speech.sequence_metrics import score_transcriptions
-from mtl_speech.start import Start, load_start
-from mtl_speech.transcribe import Transcriber
-from mtl_speech.transcription import Transcription
+from mtl_speech.commands.recipe import begin_recipe
+from mtl_speech.commands.start import Start, load_start
+from mtl_speech.core.config import AdaptConfig
+from mtl_speech.core.files import atomic_write
+from mtl_speech.core.logs import progress_bar
+from mtl_speech.core.plain import json_text, plain
+from mtl_speech.corpora.corpus import Corpus, Segment, split_by
+from mtl_speech.features.features import build_store
+from mtl_speech.model.language_pack import with_timing
+from mtl_speech.scoring.sequence_metrics import score_transcriptions
+from mtl_speech.training.adapt import adapt_fold, fold_of
+from mtl_speech.transcription.transcribe import Transcriber
+from mtl_speech.transcription.transcription import Transcription
 
 logger = logging.getLogger("mtl_speech.recipes")
 

@@ -9,13 +9,13 @@ import shlex
 import sys
 from pathlib import Path
 
-from mtl_speech.errors import DataError
-from mtl_speech.files import atomic_write
-from mtl_speech.inspection import validate
-from mtl_speech.options import AdaptOptions, EvaluateOptions, ValidateOptions
-from mtl_speech.recipe import begin_recipe
-from mtl_speech.run import Run
-from mtl_speech.workflows import ablate, adapt, evaluate
+from mtl_speech.commands.inspection import validate
+from mtl_speech.commands.recipe import begin_recipe
+from mtl_speech.commands.workflows import ablate, adapt, evaluate
+from mtl_speech.core.errors import DataError
+from mtl_speech.core.files import atomic_write
+from mtl_speech.core.options import AdaptOptions, EvaluateOptions, ValidateOptions
+from mtl_speech.core.run import Run
 
 
 def main(arguments: list[str]) -> None:

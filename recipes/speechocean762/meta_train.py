@@ -10,10 +10,10 @@ from pathlib import Path
 
 from prepare import prepare
 
-from mtl_speech.base import load_base
-from mtl_speech.logs import progress_bar
-from mtl_speech.recipe import begin_recipe
-from mtl_speech.recipe_training import train_strategy
+from mtl_speech.commands.recipe import begin_recipe
+from mtl_speech.commands.recipe_training import train_strategy
+from mtl_speech.core.logs import progress_bar
+from mtl_speech.model.base import load_base
 
 
 def main(arguments: list[str]) -> None:

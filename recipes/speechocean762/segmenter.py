@@ -14,15 +14,15 @@ from pathlib import Path
 import torch
 from prepare import prepare
 
-from mtl_speech.base import base_pack, load_base
-from mtl_speech.encoder import Encoder
-from mtl_speech.features import MARGIN, SegmentStore, build_store
-from mtl_speech.files import atomic_write
-from mtl_speech.logs import progress_bar
-from mtl_speech.pack import save_pack
-from mtl_speech.recipe import begin_recipe
-from mtl_speech.segmenter import Segmenter, frame_targets, train_segmenter
-from mtl_speech.sequence_metrics import matches
+from mtl_speech.commands.recipe import begin_recipe
+from mtl_speech.core.files import atomic_write
+from mtl_speech.core.logs import progress_bar
+from mtl_speech.features.features import MARGIN, SegmentStore, build_store
+from mtl_speech.model.base import base_pack, load_base
+from mtl_speech.model.encoder import Encoder
+from mtl_speech.model.pack import save_pack
+from mtl_speech.model.segmenter import Segmenter, frame_targets, train_segmenter
+from mtl_speech.scoring.sequence_metrics import matches
 
 logger = logging.getLogger("mtl_speech")
 

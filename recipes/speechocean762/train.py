@@ -10,11 +10,11 @@ from pathlib import Path
 
 from prepare import prepare
 
-from mtl_speech.corpora import read_corpus
-from mtl_speech.corpus import Corpus
-from mtl_speech.logs import progress_bar
-from mtl_speech.recipe import begin_recipe
-from mtl_speech.recipe_training import train_encoder
+from mtl_speech.commands.recipe import begin_recipe
+from mtl_speech.commands.recipe_training import train_encoder
+from mtl_speech.core.logs import progress_bar
+from mtl_speech.corpora.corpus import Corpus
+from mtl_speech.corpora.reading import read_corpus
 
 ATTRIBUTION = (
     "Trained on speechocean762 (OpenSLR 101), Zhang, J. et al. (2021), speechocean762: An Open-Source Non-native English Speech "

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mtl_speech.audio import SAMPLE_RATE
+from mtl_speech.corpora.audio import SAMPLE_RATE
 
 FRICATIVES = ("s", "sh", "f", "th", "hh", "z", "zh", "v", "ch", "jh", "t", "k", "p")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from mtl_speech.audio import SAMPLE_RATE
+from mtl_speech.corpora.audio import SAMPLE_RATE
 from tests.corpora_like.sounds import spoken
 
 WORDS = {

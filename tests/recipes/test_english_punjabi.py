@@ -13,17 +13,18 @@ from typing import Any
 import pytest
 import torch
 
-from mtl_speech import base_learning, report
-from mtl_speech.ablate import Ablation, ablate, baseline_learner
-from mtl_speech.adapt import Fold
-from mtl_speech.base import load_base
-from mtl_speech.corpora import read_corpus
 from mtl_speech.corpora.espeak import espeak_available
-from mtl_speech.episodes import EpisodeSampler
-from mtl_speech.language_pack import load_language, true_labels
-from mtl_speech.meta_train import MetaTrainer
-from mtl_speech.pack import load_pack, pack_hash, save_pack
-from mtl_speech.strategy import load_learner, new_learner, prepare_learner, strategy_pack
+from mtl_speech.corpora.reading import read_corpus
+from mtl_speech.model import base_learning
+from mtl_speech.model.base import load_base
+from mtl_speech.model.language_pack import load_language, true_labels
+from mtl_speech.model.pack import load_pack, pack_hash, save_pack
+from mtl_speech.model.strategy import load_learner, new_learner, prepare_learner, strategy_pack
+from mtl_speech.report import report
+from mtl_speech.training.ablate import Ablation, ablate, baseline_learner
+from mtl_speech.training.adapt import Fold
+from mtl_speech.training.episodes import EpisodeSampler
+from mtl_speech.training.meta_train import MetaTrainer
 from tests.helpers import meta_config, tiny_base, toy_store
 from tests.recipes.running import RECIPES, log_lines, markdown_tables, numbers, read_json, run, write_base
 

@@ -91,7 +91,9 @@ def test_command_gives_all_that_must_be_given_and_the_override_works(path: Path)
 def test_nothing_is_set_that_the_script_does_not_read(path: Path) -> None:
     script = (ROOT / command_of(path)[0]).read_text(encoding="utf-8")
     shared = ["recipe", "recipe_training"] if "recipe_training" in script else ["recipe"]
-    text = script + "".join((ROOT / "mtl_speech" / f"{name}.py").read_text(encoding="utf-8") for name in shared)
+    text = script + "".join(
+        (ROOT / "mtl_speech" / "commands" / f"{name}.py").read_text(encoding="utf-8") for name in shared
+    )
     references = set(re.findall(r"!ref .*?<(\w+)>", path.read_text(encoding="utf-8")))
     for key in load(path, command_of(path)[2:]):
         assert f'hparams["{key}"]' in text or key in references, f"{name(path)}: nobody reads '{key}'"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mtl_speech.errors import DataError
+from mtl_speech.core.errors import DataError
 from tests.corpora_like import own_data
 from tests.recipes.running import RECIPES, markdown_tables, read_json, run, write_base
 

@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 import torch
 
-from mtl_speech.base import load_base
-from mtl_speech.corpora import read_corpus
-from mtl_speech.corpus import Corpus, Utterance
-from mtl_speech.episodes import EpisodeSampler
-from mtl_speech.errors import DataError
-from mtl_speech.features import SegmentStore, build_store
-from mtl_speech.meta_train import MetaTrainer
-from mtl_speech.metrics import score
-from mtl_speech.pack import Pack, load_pack, pack_hash
-from mtl_speech.pretrain import pretrain
-from mtl_speech.strategy import load_learner
+from mtl_speech.core.errors import DataError
+from mtl_speech.corpora.corpus import Corpus, Utterance
+from mtl_speech.corpora.reading import read_corpus
+from mtl_speech.features.features import SegmentStore, build_store
+from mtl_speech.model.base import load_base
+from mtl_speech.model.pack import Pack, load_pack, pack_hash
+from mtl_speech.model.strategy import load_learner
+from mtl_speech.scoring.metrics import score
+from mtl_speech.training.episodes import EpisodeSampler
+from mtl_speech.training.meta_train import MetaTrainer
+from mtl_speech.training.pretrain import pretrain
 from tests.helpers import PHONEMES
 from tests.recipes.running import RECIPES, loaded, log_lines, place_of, read_json, recording, run
 

@@ -13,14 +13,14 @@ import pytest
 import torch
 import yaml
 
-from mtl_speech import segmenter as segmenters
-from mtl_speech.base import base_pack, load_base
-from mtl_speech.base_learning import StepChoice
-from mtl_speech.pack import save_pack
-from mtl_speech.plain import plain
-from mtl_speech.segmenter import Segmenter
-from mtl_speech.strategy import new_learner, prepare_learner, strategy_pack
-from mtl_speech.suggest import Weights
+from mtl_speech.core.plain import plain
+from mtl_speech.model import segmenter as segmenters
+from mtl_speech.model.base import base_pack, load_base
+from mtl_speech.model.base_learning import StepChoice
+from mtl_speech.model.pack import save_pack
+from mtl_speech.model.segmenter import Segmenter
+from mtl_speech.model.strategy import new_learner, prepare_learner, strategy_pack
+from mtl_speech.training.suggest import Weights
 from tests.helpers import PHONEMES, meta_config, tiny_base, toy_store
 from tests.recipes.running import RECIPES, loaded, markdown_tables, numbers, read_json, recording, run
 

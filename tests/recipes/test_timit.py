@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtl_speech.audio import load_audio
+from mtl_speech.core.errors import DataError
+from mtl_speech.corpora.audio import load_audio
+from mtl_speech.corpora.manifest import Counts, Prepared, speakers_of
 from mtl_speech.corpora.timit_folding import IPA_48_TO_39
-from mtl_speech.errors import DataError
-from mtl_speech.manifest import Counts, Prepared, speakers_of
 from tests.corpora_like import timit
 from tests.recipes.running import RECIPES, loaded, markdown_tables, read_json, run
 

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import yaml
 
-from mtl_speech import evaluate
-from mtl_speech.base import load_base
-from mtl_speech.errors import DataError
-from mtl_speech.evaluate import Trained, train_baseline, train_meta_transfer
-from mtl_speech.features import SegmentStore
-from mtl_speech.languages import canonical
-from mtl_speech.pack import load_pack
-from mtl_speech.strategy import load_learner
+from mtl_speech.core.errors import DataError
+from mtl_speech.features.features import SegmentStore
+from mtl_speech.model.base import load_base
+from mtl_speech.model.pack import load_pack
+from mtl_speech.model.strategy import load_learner
+from mtl_speech.phonology.languages import canonical
+from mtl_speech.training import evaluate
+from mtl_speech.training.evaluate import Trained, train_baseline, train_meta_transfer
 from tests.helpers import PHONEMES
 from tests.recipes.running import (
     RECIPES,

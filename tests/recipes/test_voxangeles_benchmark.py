@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from mtl_speech import evaluate
-from mtl_speech.languages import canonical
+from mtl_speech.phonology.languages import canonical
+from mtl_speech.training import evaluate
 from tests.helpers import PHONEMES
 from tests.recipes.running import RECIPES, loaded, markdown_tables, read_json, recording, write_base
 

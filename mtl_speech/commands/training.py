@@ -1,0 +1,233 @@
+"""What the commands `pretrain` and `meta-train` do: from a large corpus to an encoder pack, from tasks to a strategy pack."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from mtl_speech.commands.earlier import PACK, earlier_kept
+from mtl_speech.commands.start import load_chosen_base
+from mtl_speech.core.config import EncoderConfig, MetaTrainConfig, PretrainConfig
+from mtl_speech.core.distributed import leave_to_main, processes
+from mtl_speech.core.errors import DataError, UsageError
+from mtl_speech.core.files import atomic_write, unchanged
+from mtl_speech.core.options import MetaTrainOptions, PretrainOptions, part
+from mtl_speech.core.run import CHECKPOINTS, Run
+from mtl_speech.core.settings import as_dict
+from mtl_speech.corpora.corpus import Corpus, Utterance, split_by
+from mtl_speech.corpora.reading import language_folders, read_corpus
+from mtl_speech.corpora.remote import local_folder
+from mtl_speech.features.features import build_store
+from mtl_speech.model.base import base_pack
+from mtl_speech.model.pack import pack_hash, save_pack
+from mtl_speech.model.segmenter import train_segmenter
+from mtl_speech.model.strategy import strategy_pack
+from mtl_speech.phonology.languages import canonical
+from mtl_speech.training.adapt import MIN_SPEAKERS, refuse_shared
+from mtl_speech.training.checkpoint import Checkpoints, hashes_of
+from mtl_speech.training.evaluate import benchmark_tasks, train_meta_transfer
+
+MIN_LANGUAGES = 5  # from here on whole languages are held out
+# What a run that goes on may have otherwise than the one that was stopped: where things lie (recordings and base are compared by
+# what is in them), how they are computed, and what only the card tells.
+NO_MATTER = frozenset(
+    "output_dir threads cache_dir cache_gib data_gib device workers valid base name attribution licence fresh checkpoint_minutes "
+    "checkpoint_steps".split()
+)
+VALID_DRAWS = 5  # draws of the support set of each validation language's full inventory
+
+
+def pretrain(folder: Path, options: PretrainOptions, run: Run) -> Path:
+    """Pretrain an encoder on the recordings in `folder`; gives the path of its pack."""
+    from mtl_speech.features.views import make_views
+    from mtl_speech.training.pretrain import (
+        pretrain as run_pretraining,  # loads speechbrain, which `meta_train` does without
+    )
+    from mtl_speech.training.pretrain import segment_scores
+
+    config = part(options, PretrainConfig)
+    name = options.name or folder.resolve().name
+    run.hold(processes(config.device))
+    output = run.begin(options, f"pretrain-{name}")
+    folder = local_folder(folder, run).folder
+    corpus = read_corpus(folder, options.lang, options.phone_set, run.progress)
+    run.left_out(corpus.problems, folder)
+    if options.valid is None:
+        train, valid, how = hold_out(corpus, options.valid_share, options.seed)
+    else:
+        valid_folder = local_folder(options.valid, run).folder
+        train, valid, how = corpus, read_corpus(valid_folder, options.lang, options.phone_set, run.progress), "--valid"
+        refuse_shared(train, valid)
+        run.left_out(valid.problems, valid_folder)
+    phonemes = sorted(train.phoneme_counts())
+    valid, n_unknown = only_phonemes(valid, phonemes)
+    run.say(f"training: {_size(train)}, {len(phonemes)} phonemes; validation ({how}): {_size(valid)}")
+    if n_unknown:
+        run.say(f"{n_unknown} validation examples are of phonemes that training does not have: left out")
+    n_workers = options.threads or torch.get_num_threads()
+    with unchanged(u.audio for u in (*train.utterances, *valid.utterances)):
+        checkpoints = checkpoints_of(output, "pretrain", {"training": [train], "validation": [valid]}, options, run)
+        views = make_views(train, phonemes, 1 + options.augmented_views, n_workers, options.seed, run.progress)
+        held = build_store([valid], phonemes, progress=run.progress)
+    run.left_out((*views[0].problems, *held.problems), folder)
+    model, history = run_pretraining(
+        views, held, part(options, EncoderConfig), config, progress=not run.quiet, checkpoints=checkpoints
+    )
+    leave_to_main()
+    segmenter = train_segmenter(model.encoder, views[0], options.seed, run.progress)
+    accuracy, macro_f1 = segment_scores(model, held)
+    scores = {"validation": {"accuracy": round(accuracy, 4), "macro_f1": round(macro_f1, 4), "held_out": how}}
+    card = {**_card(options, name), "language": canonical(options.lang), "scores": scores}
+    with earlier_kept(output, run.say):
+        pack = base_pack(model.encoder, model.segment_head, tuple(phonemes), card, segmenter)
+        path = save_pack(pack, output / PACK)
+        log = atomic_write(output / "history.json", json.dumps({"epochs": history, "scores": scores}, indent=1))
+    checkpoints.clear()
+    run.result(f"validation ({how}): phone accuracy {accuracy:.3f}, macro-F1 {macro_f1:.3f}")
+    run.wrote(output, [path, log])
+    return path
+
+
+def meta_train(folder: Path, options: MetaTrainOptions, run: Run) -> Path:
+    """Meta-train a strategy on tasks of the languages in `folder`; gives the path of its pack."""
+    config = part(options, MetaTrainConfig)
+    name = options.name or folder.resolve().name
+    run.hold(processes())
+    output = run.begin(options, f"meta-train-{name}")
+    base = load_chosen_base(options)
+    corpora = read_languages(folder, options, run)
+    if options.valid is None:
+        train, valid, how = hold_out_many(corpora, options.valid_share, options.seed)
+    else:
+        train, valid, how = corpora, read_languages(options.valid, options, run), "--valid"
+        for one in train:
+            for other in valid:
+                refuse_shared(one, other)
+    run.say(f"meta-training: {_sizes(train)}; validation ({how}): {_sizes(valid)}")
+    with unchanged(u.audio for corpus in (*train, *valid) for u in corpus.utterances):
+        parts = {"training": train, "validation": valid}
+        checkpoints = checkpoints_of(output, "meta-train", parts, options, run, {"base": pack_hash(base.pack)})
+        store = build_store(train, progress=run.progress, front_end=base.front_end)
+        held = build_store(valid, progress=run.progress, front_end=base.front_end)
+    run.left_out((*store.problems, *held.problems), folder)
+    tasks = benchmark_tasks(held, options.valid_tasks, VALID_DRAWS, options.seed + 1)
+    if not tasks:
+        raise DataError(
+            f"validation ({how}): no language has enough examples for a task; raise --valid-share or give --valid"
+        )
+    trained = train_meta_transfer(name, base, store, held, tasks, config, run.progress, checkpoints)
+    leave_to_main()
+    assert trained.history is not None
+    before, valid_scores = trained.history.validations[0]["score"], {k: round(v, 4) for k, v in trained.valid.items()}
+    scores = {"validation": {"held_out": how, "macro_f1": valid_scores, "macro_f1_before": round(before, 4)}}
+    card = {**_card(options, name), "languages": list(store.languages), "scores": scores}
+    history = {"rounds": trained.history.rounds, "validations": trained.history.validations}
+    with earlier_kept(output, run.say):
+        path = save_pack(strategy_pack(trained.learner, base, config, card), output / PACK)
+        log = atomic_write(output / "history.json", json.dumps({**history, "scores": scores}, indent=1))
+    checkpoints.clear()
+    run.result(f"validation ({how}): macro-F1 {before:.3f} before, {trained.valid['mean']:.3f} after meta-training")
+    run.wrote(output, [path, log])
+    return path
+
+
+def checkpoints_of(
+    output: Path,
+    command: str,
+    parts: Mapping[str, Sequence[Corpus]],
+    options: PretrainOptions | MetaTrainOptions,
+    run: Run,
+    needed: Mapping[str, str] | None = None,
+) -> Checkpoints:
+    """The checkpoints in the folder `output`, of a run with these settings on the recordings `parts`; none with --fresh.
+
+    `needed` are hashes of what else the run depends on. Raises DataError where they are those of another run.
+    """
+    settings = {name: value for name, value in as_dict(options).items() if name not in NO_MATTER}
+    about: dict[str, Mapping[str, object]] = {
+        "run": {"command": command, **(needed or {})},
+        "settings": settings,
+        "recordings": hashes_of(parts, run.progress),
+    }
+    found = Checkpoints(output / CHECKPOINTS, about, options.checkpoint_minutes, options.checkpoint_steps, run.say)
+    if options.fresh:
+        found.clear()
+    found.check()
+    return found
+
+
+def read_languages(folder: Path, options: MetaTrainOptions, run: Run) -> list[Corpus]:
+    """The corpora in `folder`: one for each subfolder where all are named by languages, else the whole as one.
+
+    Subfolders of speakers can bear names that are codes too, so what was taken for what is said; `options.lang` makes it one.
+    """
+    folder, subfolders = local_folder(folder, run).folder, []
+    if options.lang is None:
+        try:
+            subfolders = [(path, canonical(path.name)) for path in language_folders(folder)]
+            run.say(f"{folder}: {len(subfolders)} languages ({', '.join(tag for _, tag in subfolders)})")
+        except (DataError, UsageError):
+            run.say(f"{folder}: one corpus, for its subfolders are not all named by languages")
+    found = subfolders or [(folder, options.lang or "und")]
+    corpora = [read_corpus(path, tag, options.phone_set, run.progress) for path, tag in found]
+    run.left_out([problem for corpus in corpora for problem in corpus.problems], folder)
+    return corpora
+
+
+def hold_out(corpus: Corpus, share: float, seed: int) -> tuple[Corpus, Corpus, str]:
+    """A corpus without some of its speakers, or recordings where there are few speakers; those; and which, in words."""
+    by, what = (
+        ("speaker", "speakers") if len({u.speaker for u in corpus.utterances}) >= MIN_SPEAKERS else ("utterance",) * 2
+    )
+    rest, held = split_by(corpus, by, [1 - share, share], seed)
+    what = "held-out speakers" if by == "speaker" else "held-out recordings"
+    return rest, held, what
+
+
+def hold_out_many(corpora: Sequence[Corpus], share: float, seed: int) -> tuple[list[Corpus], list[Corpus], str]:
+    """The same for several languages: whole languages are held out where there are MIN_LANGUAGES."""
+    if len(corpora) < MIN_LANGUAGES:
+        parts = [hold_out(corpus, share, seed) for corpus in corpora]
+        how = " and ".join(sorted({what for *_, what in parts}))
+        return [rest for rest, *_ in parts], [held for _, held, _ in parts], how
+    languages = Corpus("languages", tuple(Utterance(c.name, Path(), "und", c.name, 0.0, ()) for c in corpora))
+    _, drawn = split_by(languages, "utterance", [1 - share, share], seed)
+    names = {u.id for u in drawn.utterances}
+    held = [corpus for corpus in corpora if corpus.name in names]
+    return (
+        [corpus for corpus in corpora if corpus.name not in names],
+        held,
+        f"held-out languages {', '.join(sorted(names))}",
+    )
+
+
+def only_phonemes(corpus: Corpus, phonemes: Sequence[str]) -> tuple[Corpus, int]:
+    """The corpus with only the segments of these phonemes, and how many others it had."""
+    known = set(phonemes)
+    kept: list[Utterance] = []
+    n_others = 0
+    for utterance in corpus.utterances:
+        segments = tuple(s for s in utterance.segments if s.phoneme in known)
+        others = len(utterance.segments) - len(segments)
+        n_others += others
+        if segments:
+            kept.append(replace(utterance, segments=segments) if others else utterance)
+    return replace(corpus, utterances=tuple(kept)), n_others
+
+
+def _card(options: PretrainOptions | MetaTrainOptions, name: str) -> dict[str, object]:
+    return {"name": name, "attribution": options.attribution, "licence": options.licence}
+
+
+def _size(corpus: Corpus) -> str:
+    speakers = len({u.speaker for u in corpus.utterances})
+    return f"{len(corpus.utterances)} recordings of {speakers} speakers, {corpus.seconds / 60:.1f} min"
+
+
+def _sizes(corpora: Sequence[Corpus]) -> str:
+    n = sum(len(c.utterances) for c in corpora)
+    return f"{len(corpora)} corpora, {n} recordings, {sum(c.seconds for c in corpora) / 60:.1f} min"

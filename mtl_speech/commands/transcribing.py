@@ -1,0 +1,273 @@
+"""What the command `transcribe` does: recordings in, files of phones out, and a score where there are labels to compare with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mtl_speech.commands.start import load_chosen_base
+from mtl_speech.core.errors import DataError
+from mtl_speech.core.files import append_line, atomic_write, content_hash, unchanged
+from mtl_speech.core.options import TranscribeOptions
+from mtl_speech.core.plain import json_text, plain
+from mtl_speech.core.run import Run, use_caches
+from mtl_speech.core.settings import as_dict
+from mtl_speech.corpora.corpus import Problem, Segment
+from mtl_speech.corpora.elan import read_eaf
+from mtl_speech.corpora.folder import labels_beside
+from mtl_speech.corpora.intervals import MACHINE_LABELS, Labels, find_segments
+from mtl_speech.corpora.kept_textgrid import read_whole
+from mtl_speech.corpora.recordings import Recording, find_recordings
+from mtl_speech.corpora.remote import local_folder
+from mtl_speech.model.pack import Pack, load_pack, pack_hash
+from mtl_speech.phonology.phonemes import articulation_order, guess_phone_set
+from mtl_speech.scoring.intervals import interval_text
+from mtl_speech.scoring.sequence_metrics import SequenceScores, score_transcriptions
+from mtl_speech.transcription.transcribe import Transcriber
+from mtl_speech.transcription.transcript_elan import eaf_bytes
+from mtl_speech.transcription.transcript_files import ctm_lines, textgrid_text, transcription_json
+from mtl_speech.transcription.transcription import Transcription
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+CTM_NAME = f"{MACHINE_LABELS}.ctm"
+LEDGER_NAME = "transcribed.sha256"
+SCORES_FORMAT = "mtl_speech.transcription.transcription-scores/1"
+
+
+def transcribe(
+    pack_folder: Path, places: Sequence[Path], options: TranscribeOptions, run: Run
+) -> SequenceScores | None:
+    """Transcribe recordings, write what is asked for, and score it with `options.score`.
+
+    A recording that cannot be read, and a file that would replace what a person made or changed, is named and left alone; the
+    others go on. Raises DataError at the end if there was one, or at once if there is nothing to transcribe.
+    """
+    use_caches(options)
+    locals_ = [local_folder(place, run) for place in places]
+    recordings, problems = find_recordings([local.folder for local in locals_])
+    problems += [problem for local in locals_ for problem in local.problems]
+    if not recordings:
+        raise DataError("; ".join(map(str, problems)) or "no recording is named: give audio files, or folders of them")
+    pack = load_pack(pack_folder, "language")
+    output = run.begin(options, f"transcribe-{pack.name}")
+    transcriber = Transcriber.load(pack_folder, load_chosen_base(options, pack_folder))
+    outputs = Outputs(output, options.format, pack.name)
+    found: dict[str, Transcription] = {}
+    for recording in run.progress(recordings, "Transcribing"):
+        try:
+            with unchanged([recording.audio]):
+                transcription = transcriber.transcribe(recording.audio)
+        except DataError as error:
+            problems.append(Problem(recording.audio, str(error).removeprefix(f"{recording.audio}: ")))
+            continue
+        found[recording.name] = transcription
+        problems += outputs.write(recording, transcription)
+    problems += outputs.finish()
+    n_phones = sum(len(each.spoken) for each in found.values())
+    seconds = sum(each.duration for each in found.values())
+    run.say(f"{len(found)} recordings, {seconds / 60:.1f} minutes, {n_phones:,} phones, by '{pack.name}'")
+    for problem in problems:
+        run.result(f"left out: {problem}")
+    scores = None
+    if options.score:
+        scores = _score([r for r in recordings if r.name in found], found, pack, options, run, outputs)
+    kinds = Counter(path.suffix for path in outputs.paths)
+    run.result(f"written to {output}: {', '.join(f'{n} {kind}' for kind, n in sorted(kinds.items()))}; log.txt")
+    if problems:
+        raise DataError(f"{len(problems)} things could not be done; they are named above")
+    return scores
+
+
+@dataclass
+class Outputs:
+    """What is written below a folder. The ledger there has the SHA-256 of every file that was, so that a change can be told."""
+
+    folder: Path
+    formats: Sequence[str]
+    pack: str
+    paths: list[Path] = field(default_factory=list)
+    _ctm: list[str] = field(default_factory=list)
+    _known: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+    def __post_init__(self) -> None:
+        ledger = self.folder / LEDGER_NAME
+        lines = ledger.read_text(encoding="utf-8", errors="replace").splitlines() if ledger.is_file() else []
+        for line in lines:
+            digest, _, name = line.partition("  ")
+            self._known[name].add(digest)
+
+    def write(self, recording: Recording, found: Transcription) -> list[Problem]:
+        """Write the files of one recording. Returns what could not be written, and why."""
+        problems = []
+        for format in self.formats:
+            try:
+                if format == "ctm":
+                    self._ctm.append(ctm_lines(found, recording.name))
+                else:
+                    self._write_one(format, recording, found)
+            except DataError as error:
+                problems.append(Problem(recording.audio, f"no {format}: {error}"))
+        return problems
+
+    def finish(self) -> list[Problem]:
+        """Write the CTM file, which has the phones of all recordings."""
+        if "ctm" in self.formats:
+            try:
+                self.put(self.folder / CTM_NAME, "".join(self._ctm))
+            except DataError as error:
+                return [Problem(self.folder / CTM_NAME, str(error))]
+        return []
+
+    def put(self, path: Path, data: str | bytes, in_place: bool = False) -> None:
+        """Write a file. Raises DataError where another one lies, unless this is the one that the data was made of."""
+        raw = data.encode("utf-8") if isinstance(data, str) else data
+        if path.exists() and not in_place and not self.is_own(path):
+            raise DataError(
+                f"{path} is there already, and was changed since it was written or comes from elsewhere: "
+                "move it away, or write to another folder"
+            )
+        name = path.relative_to(self.folder).as_posix()
+        append_line(
+            self.folder / LEDGER_NAME, f"{hashlib.sha256(raw).hexdigest()}  {name}"
+        )  # first, lest it seem changed
+        self.paths.append(atomic_write(path, raw))
+
+    def is_own(self, path: Path) -> bool:
+        """Whether a file is as it was written by this command."""
+        return content_hash(path) in self._known[path.relative_to(self.folder).as_posix()]
+
+    def _write_one(self, format: str, recording: Recording, found: Transcription) -> None:
+        suffix = {"textgrid": ".TextGrid", "eaf": ".eaf", "json": ".json"}[format]
+        target = self.folder / f"{recording.name}{suffix}"
+        beside = recording.labels.get(suffix.lower())
+        in_place = beside is not None and beside.parent.resolve() == target.parent.resolve()
+        if beside is not None and in_place:
+            target = target.with_name(beside.name)
+            self._refuse_changed(target)
+        data: str | bytes
+        if format == "textgrid":
+            data = textgrid_text(found, beside)
+        elif format == "eaf":
+            data = eaf_bytes(found, recording.audio, target, beside)
+        else:
+            data = transcription_json(found, recording.name, self.pack)
+        self.put(target, data, in_place)
+
+    def _refuse_changed(self, path: Path) -> None:
+        """Raise DataError for a file with machine labels that someone may have corrected since: they would be replaced."""
+        if path.suffix.lower() == ".eaf":
+            names = [tier.get("TIER_ID") for tier in read_eaf(path).iterfind("TIER")]
+        else:
+            names = [tier.name for tier in read_whole(path).tiers]
+        if MACHINE_LABELS in names and not self.is_own(path):
+            raise DataError(
+                f"{path}: has a tier '{MACHINE_LABELS}' that may have been corrected: rename it to 'phones', or take it out"
+            )
+
+
+def _score(
+    recordings: Sequence[Recording],
+    found: Mapping[str, Transcription],
+    pack: Pack,
+    options: TranscribeOptions,
+    run: Run,
+    outputs: Outputs,
+) -> SequenceScores:
+    """Compare with the labels beside the recordings; print a table and write scores.json. Raises DataError where there are none."""
+    references, skipped = reference_phones(recordings, found, options.phone_set, run)
+    for problem in skipped:
+        run.say(f"not scored: {problem}")
+    if not references:
+        raise DataError("--score: beside no recording lies a TextGrid or .eaf with a tier 'phones' that can be used")
+    inventory = pack.phonemes("inventory")
+    outside = Counter(s.phoneme for each in references.values() for s in each if s.phoneme not in inventory)
+    scores = score_transcriptions(list(references.values()), [found[name] for name in references], seed=options.seed)
+    run.table(scores_table(scores))
+    if outside:
+        run.result(
+            f"{outside.total()} of the labelled phones are not in the pack's inventory, so each is an error: "
+            + ", ".join(f"{phoneme} ({outside[phoneme]})" for phoneme in articulation_order(outside))
+        )
+    data: dict[str, Any] = {
+        "format": SCORES_FORMAT,
+        "command": run.command,
+        "pack": pack.name,
+        "pack_sha256": pack_hash(pack),
+        "settings": as_dict(options),
+        "scores": scores,
+        "outside_inventory": dict(sorted(outside.items())),
+        "not_scored": [str(problem) for problem in skipped],
+    }
+    path = atomic_write(outputs.folder / "scores.json", json_text(plain(data)))
+    run.result(f"the scores are in {path}")
+    return scores
+
+
+def reference_phones(
+    recordings: Sequence[Recording], found: Mapping[str, Transcription], phone_set: str, run: Run
+) -> tuple[dict[str, tuple[Segment, ...]], list[Problem]]:
+    """The labelled phones of recordings by name, and why the others have none.
+
+    A recording of which a label cannot be used is left out as a whole: what is said there could not be compared.
+    """
+    files = [(recording.name, path) for recording in recordings for path in recording.labels.values()]
+    contents = labels_beside({r.name: r.audio for r in recordings}, files, run.progress)
+    problems = [problem for problem in contents.problems if not problem.used]
+    if phone_set == "auto":
+        phone_set = guess_phone_set(phone.label for labels in contents.labels.values() for phone in labels.phones)
+    result: dict[str, tuple[Segment, ...]] = {}
+    for recording in recordings:
+        labels = contents.labels.get(recording.name)
+        if labels is None:
+            if not recording.labels:
+                problems.append(Problem(recording.audio, "no labels beside it"))
+            continue
+        segments, wrong = _usable(labels, found[recording.name].duration, phone_set)
+        problems += wrong
+        if segments:
+            result[recording.name] = segments
+    return result, problems
+
+
+def _usable(labels: Labels, duration: float, phone_set: str) -> tuple[tuple[Segment, ...], list[Problem]]:
+    """All segments of a recording; none, with the problems, if a label cannot be used or there is no phoneme."""
+    segments, problems = find_segments(labels, duration, phone_set)
+    wrong = [problem for problem in (*labels.problems, *problems) if not problem.used]
+    if not segments and not wrong:
+        wrong = [Problem(labels.file, "no phoneme in it", labels.tier)]
+    return (() if wrong else segments), wrong
+
+
+def scores_table(scores: SequenceScores) -> Table:
+    """The scores of transcriptions, with intervals, for the terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    title = Text("Transcription\n", style="bold")
+    table = Table(title=title, title_justify="left", caption_justify="left", box=None, pad_edge=False)
+    table.add_column("measure", no_wrap=True)
+    table.add_column("value", justify="right")
+    table.add_column("95 % interval", no_wrap=True)
+    for name, estimate in (
+        ("phone error rate", scores.phone_error_rate),
+        ("phone error rate, weighted by features", scores.feature_error_rate),
+        ("boundary precision", scores.boundary_precision),
+        ("boundary recall", scores.boundary_recall),
+        ("boundary F1", scores.boundary_f1),
+        ("boundary R-value", scores.r_value),
+        ("expected calibration error", scores.calibration_error),
+    ):
+        table.add_row(name, f"{estimate.value:.3f}", interval_text(estimate.ci95))
+    table.caption = Text(
+        f"\n{scores.n_phones:,} labelled phones in {scores.n_recordings} recordings: {scores.substitutions} substitutions, "
+        f"{scores.deletions} deletions, {scores.insertions} insertions.\n"
+        f"{scores.n_boundaries:,} labelled boundaries, {scores.n_found:,} found; right within {1000 * scores.tolerance:.0f} ms.\n"
+        "Intervals: percentile bootstrap over recordings."
+    )
+    return table

@@ -1,0 +1,242 @@
+"""The options of each command: the settings of what it runs, and where it reads and writes. All can stand in a config file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+from mtl_speech.core.config import AdaptConfig, DemoConfig, EncoderConfig, MetaTrainConfig, PretrainConfig
+from mtl_speech.core.settings import Config, setting, settings
+
+C = TypeVar("C", bound=Config)
+_PHONE_SETS = ("auto", "ipa", "arpabet", "timit", "mfa", "voxcommunis", "xsampa", "espeak")
+
+
+@dataclass(frozen=True)
+class RunOptions(Config):
+    """What every command has. `MEMORY` names the settings to lower where memory runs out."""
+
+    MEMORY: ClassVar[tuple[str, ...]] = ()
+    output_dir: Path | None = setting(None, "folder to write to; by default results/<experiment>/<seed>")
+    threads: int | None = setting(None, "processor threads; by default one a core", low=1, high=1024)
+    seed: int = setting(0, "seed of everything random", low=0)
+    cache_dir: Path | None = setting(None, "folder to keep features in; by default in the user's cache folder")
+    cache_gib: float | None = setting(
+        None, "how large that folder may become, in GiB; by default 10, and 0 keeps nothing", low=0
+    )
+    data_gib: float | None = setting(
+        None, "how large copies of corpora from URLs and tar files may become there, in GiB; by default 50", low=0
+    )
+
+
+@dataclass(frozen=True)
+class _Labels(Config):
+    phone_set: str = setting("auto", "how the labels are written; by default guessed from them", choices=_PHONE_SETS)
+
+
+@dataclass(frozen=True)
+class _Base(Config):
+    base: Path | None = setting(None, "encoder pack to build on; by default the English model that ships")
+
+
+@dataclass(frozen=True)
+class BaseOptions(_Base):
+    """Which base to build on."""
+
+    encoder: str | None = setting(
+        None,
+        "encoder of another maker to build on, in place of --base: a name of the Hugging Face hub, a folder, a pipeline of "
+        "torchaudio, or a checkpoint of SpeechBrain",
+    )
+    encoder_layer: str | None = setting(
+        None,
+        "which of its layers is heard: a number, auto (two thirds of the way up), or learned (all, weighted); by default auto, "
+        "or what a pack was made with",
+    )
+    phi_layers: tuple[str, ...] | None = setting(
+        None, "patterns of names of its layers that carry Φ; by default by its family"
+    )
+
+    def conflicts(self) -> list[str]:
+        """There is one base, and only an encoder of another maker has layers to choose from."""
+        found = ["base, encoder: one of them at most"] if self.base and self.encoder else []
+        given = [name for name in ("encoder_layer", "phi_layers") if getattr(self, name)]
+        return found + [f"{name}: needs --encoder beside it" for name in given if not self.encoder]
+
+
+@dataclass(frozen=True)
+class _Card(Config):
+    name: str | None = setting(None, "name of the new pack; by default that of the folder")
+    attribution: str = setting("", "whom to name for the data, for the card of the pack")
+    licence: str = setting("", "licence of the weights, for the card of the pack")
+
+
+@dataclass(frozen=True)
+class _Checkpoints(Config):
+    checkpoint_minutes: float = setting(
+        10.0,
+        "minutes between checkpoints; with 0 they are written by --checkpoint-steps, and when the run is stopped",
+        low=0,
+    )
+    checkpoint_steps: int | None = setting(None, "steps between checkpoints, beside the minutes", low=1)
+    fresh: bool = setting(False, "start anew where a run was stopped, in place of going on with it")
+
+
+@dataclass(frozen=True)
+class ValidateOptions(RunOptions, _Labels):
+    """Options of `validate`."""
+
+    lang: str = setting("und", "language of the recordings: a tag or an English name")
+    output_dir: Path | None = setting(
+        None, "folder to write log.txt and problems.csv to; by default nothing is written"
+    )
+    seed: int = setting(0, "for uniformity with the other commands: nothing here is random", low=0)
+
+
+@dataclass(frozen=True)
+class PretrainOptions(RunOptions, _Labels, _Card, _Checkpoints, PretrainConfig, EncoderConfig):
+    """Options of `pretrain`."""
+
+    MEMORY: ClassVar[tuple[str, ...]] = ("batch_frames", "crop_lengths")
+    lang: str = setting("und", "language of the recordings: a tag or an English name")
+    valid: Path | None = setting(None, "folder to validate on; by default held-out speakers, drawn by the seed")
+    valid_share: float = setting(0.1, "share of the speakers held out where no --valid is given", above=0, below=1)
+    augmented_views: int = setting(3, "augmented versions of the recordings beside the recordings themselves", low=0)
+
+
+@dataclass(frozen=True)
+class MetaTrainOptions(RunOptions, _Labels, _Card, BaseOptions, _Checkpoints, MetaTrainConfig):
+    """Options of `meta-train`."""
+
+    MEMORY: ClassVar[tuple[str, ...]] = ("meta_batch", "n_way", "n_query")
+    lang: str | None = setting(
+        None, "language of the folder as one corpus; by default subfolders named by codes are languages"
+    )
+    valid: Path | None = setting(None, "folder to validate on; by default held-out languages, speakers or recordings")
+    valid_share: float = setting(0.2, "share that is held out where no --valid is given", above=0, below=1)
+    valid_tasks: int = setting(100, "validation tasks of each kind", low=1)
+
+
+@dataclass(frozen=True)
+class _Clips(Config):
+    clips: bool = setting(False, "put short clips of the worst confusions into report.html, to be heard and seen")
+
+
+@dataclass(frozen=True)
+class AdaptOptions(RunOptions, _Labels, BaseOptions, _Clips, AdaptConfig):
+    """Options of `adapt` and `ablate`."""
+
+    MEMORY: ClassVar[tuple[str, ...]] = ("shots",)
+    lang: str = setting("", "target language: a tag or an English name; Punjabi (pa) where no --data is given")
+    data: Path | None = setting(None, "folder of labelled recordings; by default the built-in synthetic Punjabi")
+    test: Path | None = setting(
+        None, "folder of labelled recordings to test on; by default a part of --data is held out"
+    )
+    strategy: Path | None = setting(None, "strategy pack to start from; by default the one that ships")
+    after: Path | None = setting(
+        None, "results folder of an earlier run to compare the labels with; by default the folder to write to"
+    )
+    inventory: str = setting(
+        "",
+        "phonemes of the language, or a file of them, in IPA apart by blanks; or epitran:CODE, or phoible:FILE:LANGUAGE: those "
+        "without an example are learned from their articulatory neighbours (zero-shot); by default only phonemes with examples",
+    )
+
+    def conflicts(self) -> list[str]:
+        """Recordings need a language, and only recordings can have others to be tested on."""
+        found = (
+            ["lang: must be given with --data: the language of the recordings"] if self.data and not self.lang else []
+        )
+        return [*super().conflicts(), *found] + [
+            f"{name}: needs --data beside it" for name in ("test", "after") if getattr(self, name) and not self.data
+        ]
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(RunOptions, _Labels, BaseOptions, _Clips):
+    """Options of `evaluate`."""
+
+    data: Path | None = setting(None, "folder of labelled recordings to score the pack on (needed)")
+
+    def conflicts(self) -> list[str]:
+        """There is no recording to score on by default."""
+        missing = ["data: must be given: the folder of labelled recordings to score on"] if self.data is None else []
+        return [*super().conflicts(), *missing]
+
+
+@dataclass(frozen=True)
+class TranscribeOptions(RunOptions, _Labels, BaseOptions):
+    """Options of `transcribe`."""
+
+    format: tuple[str, ...] = setting(("textgrid",), "files to write", choices=("textgrid", "ctm", "json", "eaf"))
+    score: bool = setting(False, "compare with the tier 'phones' in the TextGrid or .eaf beside each recording")
+
+
+@dataclass(frozen=True)
+class CompareOptions(RunOptions):
+    """Options of `compare`."""
+
+    output_dir: Path | None = setting(None, "folder to write compare.json to; by default nothing is written")
+    seed: int = setting(0, "seed of the bootstrap", low=0)
+
+
+@dataclass(frozen=True)
+class SuggestOptions(RunOptions, BaseOptions):
+    """Options of `suggest`."""
+
+    pool: Path | None = setting(None, "folder of recordings to choose from; those that are labelled are left out")
+    words: Path | None = setting(
+        None, "list of words to choose from: one a line, a TAB, and its phones in IPA, apart by blanks"
+    )
+    number: int = setting(20, "how many to suggest", low=1)
+
+    def conflicts(self) -> list[str]:
+        """There is one thing to choose from."""
+        one = (self.pool is None) != (self.words is None)
+        wrong = [] if one else ["pool, words: one of them must be given: recordings to label, or words to record"]
+        return [*super().conflicts(), *wrong]
+
+
+@dataclass(frozen=True)
+class DemoOptions(RunOptions, _Base, DemoConfig):
+    """Options of `demo`."""
+
+    MEMORY: ClassVar[tuple[str, ...]] = ("n_words", "shots")
+    strategy: Path | None = setting(None, "strategy pack to start from; by default the one that ships")
+
+
+@dataclass(frozen=True)
+class ExportOptions(RunOptions, _Base):
+    """Options of `export`."""
+
+    format: tuple[str, ...] = setting(("onnx",), "files to write", choices=("onnx", "torch-export"))
+    input: str = setting(
+        "waveform", "what the model takes: 16 kHz samples, or normalised log-mel frames", choices=("waveform", "frames")
+    )
+    seed: int = setting(0, "seed of the noise on which the files are compared with the pack", low=0)
+
+
+@dataclass(frozen=True)
+class InfoOptions(RunOptions, _Base):
+    """Options of `info`."""
+
+    output_dir: Path | None = setting(None, "folder to write info.json to; by default nothing is written")
+    base: Path | None = setting(
+        None, "encoder pack that the pack must build on; by default compared with the one that ships"
+    )
+    seed: int = setting(0, "for uniformity with the other commands: nothing here is random", low=0)
+
+
+@dataclass(frozen=True)
+class VerifyOptions(RunOptions, BaseOptions):
+    """Options of `verify`."""
+
+    output_dir: Path | None = setting(None, "folder to write log.txt to; by default nothing is written")
+    base: Path | None = setting(None, "encoder pack that the packs must build on; by default the one that ships")
+    seed: int = setting(0, "for uniformity with the other commands: nothing here is random", low=0)
+
+
+def part(options: Config, cls: type[C]) -> C:
+    """The settings of the class `cls` in `options`, which has them among others."""
+    return cls(**{field.name: getattr(options, field.name) for field in settings(cls)})

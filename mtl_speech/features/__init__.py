@@ -1,0 +1,1 @@
+"""Audio as tensors: frames of recordings, segments in them, augmentation."""

@@ -1,0 +1,406 @@
+"""Corpora as tensors: normalised log-mel frames of all recordings in one matrix, and the segments that lie in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtl_speech.core.cache import FeatureCache, key_of
+from mtl_speech.core.errors import DataError
+from mtl_speech.core.files import content_hash, write_at
+from mtl_speech.corpora import audio
+from mtl_speech.corpora.audio import FRAMES_PER_SECOND, HOP_LENGTH, MEL_BANDS, check_audio, load_audio, log_mel
+from mtl_speech.corpora.corpus import Corpus, Problem, Utterance
+
+FEATURE_VERSION = 1  # of what `recording_features` computes: raised with every change that no constant below tells of
+
+WINDOW_FRAMES = 48  # 480 ms around the middle of a segment
+MARGIN = WINDOW_FRAMES  # frames between two recordings, so that no window reaches into its neighbour
+ACTIVE_RANGE = 30.0 / 10.0 * np.log(10.0)  # nats below the loudest frame (30 dB) that count as speech
+FLOOR_RANGE = 50.0 / 10.0 * np.log(10.0)  # nats below the loudest frame (50 dB) at which the spectrum is cut off
+PRIOR_FRAMES = 100.0  # weight of the flat prior in the mean of a recording: one second of speech
+ENERGY_STEP = 0.05  # nats: the steps in which `Normaliser` tells loud from soft
+SCALE = 2.5  # nats per unit of the normalised features
+
+PER_SEGMENT = ("start", "end", "label", "utterance", "language", "speaker")  # tensors of a store with a row a segment
+
+Transform = Callable[[np.ndarray, int], tuple[np.ndarray, float]]
+
+
+def normalise(mel: Tensor) -> Tensor:
+    """Level- and channel-normalise one recording's log-mel (n_frames, MEL_BANDS), in nats of power.
+
+    The mean over speech frames is taken off each band, shrunk towards a band-independent level: the shorter the recording, the
+    less its mean knows of the channel and the more of its phonemes. A gain of the whole recording cancels exactly, down to
+    `log_mel`'s floor; silence before and after changes nothing but the frames it adds.
+    """
+    energy = mel.mean(1)
+    peak = energy.max()
+    mel = mel.clamp_min(float(peak) - FLOOR_RANGE)
+    active = mel[energy >= peak - ACTIVE_RANGE]
+    level = active.mean()
+    n = len(active)
+    mean = (n * active.mean(0) + PRIOR_FRAMES * level) / (n + PRIOR_FRAMES)
+    return (mel - mean) / SCALE
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """What an encoder hears of a recording: a row of `width` numbers every 10 ms, made of its samples.
+
+    `key` names it in the cache; that of log-mel is empty. `quiet`: the margins around a recording are zeros, not its edge rows.
+    `window` is how many rows around the middle of a segment are heard.
+    """
+
+    key: str
+    width: int
+    make: Callable[[np.ndarray], Tensor]
+    quiet: bool = False
+    window: int = WINDOW_FRAMES
+
+    def with_margins(self, rows: Tensor) -> Tensor:
+        """The rows of a recording with MARGIN rows before and after."""
+        if self.quiet:
+            return torch.nn.functional.pad(rows, (0, 0, MARGIN, MARGIN))
+        return torch.cat((rows[:1].expand(MARGIN, -1), rows, rows[-1:].expand(MARGIN, -1)))
+
+
+def standardised(samples: Tensor, mean: float, variance: float) -> Tensor:
+    """Samples of a recording at zero mean and unit variance, as the feature extractors of wav2vec 2.0 do it."""
+    return (samples - mean) / (variance + 1e-7) ** 0.5
+
+
+def raw_rows(waveform: np.ndarray, normalised: bool = False) -> Tensor:
+    """Samples as rows of 10 ms, (n_rows, HOP_LENGTH) float16, the last filled up with zeros; `standardised` if `normalised`."""
+    samples = torch.from_numpy(waveform).float()
+    if normalised:
+        samples = standardised(samples, float(samples.mean()), float(samples.var(unbiased=False)))
+    return torch.nn.functional.pad(samples, (0, -len(samples) % HOP_LENGTH)).view(-1, HOP_LENGTH).half()
+
+
+LOG_MEL = FrontEnd("", MEL_BANDS, lambda waveform: normalise(log_mel(waveform)).half())
+RAW = FrontEnd("raw", HOP_LENGTH, raw_rows, True, 2 * MARGIN)
+RAW_NORMALISED = FrontEnd("raw, normalised", HOP_LENGTH, lambda waveform: raw_rows(waveform, True), True, 2 * MARGIN)
+
+
+class Normaliser:
+    """`normalise` for recordings too long to hold: every block is added first, then normalised by what all of them had.
+
+    The frames are summed by their energy in steps of ENERGY_STEP, so that the speech frames can be told once the loudest is known.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[int, tuple[Tensor, int]] = {}
+        self._peak = -np.inf
+
+    def add(self, mel: Tensor) -> None:
+        """Count a block of log-mel, (n_frames, MEL_BANDS)."""
+        energy = mel.mean(1)
+        self._peak = max(self._peak, float(energy.max()))
+        steps = torch.floor(energy / ENERGY_STEP).long()
+        for step in steps.unique().tolist():
+            those = mel[steps == step].double()
+            total, n = self._sums.get(step, (torch.zeros(mel.shape[1], dtype=torch.float64), 0))
+            self._sums[step] = (total + those.sum(0), n + len(those))
+
+    def apply(self, mel: Tensor) -> Tensor:
+        """Normalise a block, (n_frames, MEL_BANDS)."""
+        active = [
+            found for step, found in self._sums.items() if (step + 0.5) * ENERGY_STEP >= self._peak - ACTIVE_RANGE
+        ]
+        n = sum(count for _, count in active)
+        mean = torch.stack([total for total, _ in active]).sum(0) / n
+        mean = ((n * mean + PRIOR_FRAMES * mean.mean()) / (n + PRIOR_FRAMES)).to(mel)
+        return (mel.clamp_min(self._peak - FLOOR_RANGE) - mean) / SCALE
+
+
+@dataclass(frozen=True)
+class SegmentStore:
+    """All segments of one or more corpora, as tensors.
+
+    frames: (n_rows, width of the front end) float16, MEL_BANDS wide for log-mel: the recordings one after another with MARGIN rows
+    around each.
+    first, length: (n_utterances,) row of the first frame, and number of frames, of each recording.
+    start, end: (n_segments,) float64, rows of `frames` at which a segment begins and ends (fractions of a frame allowed).
+    label: (n_segments,) index into `phonemes`. utterance: (n_segments,) index into `utterance_ids`.
+    language: (n_segments,) index into `languages`. speaker: (n_segments,) index into `speakers`.
+    """
+
+    frames: Tensor
+    first: Tensor
+    length: Tensor
+    start: Tensor
+    end: Tensor
+    label: Tensor
+    utterance: Tensor
+    language: Tensor
+    speaker: Tensor
+    phonemes: tuple[str, ...]
+    languages: tuple[str, ...]
+    speakers: tuple[str, ...]
+    utterance_ids: tuple[str, ...]
+    problems: tuple[Problem, ...] = ()
+    window: int = WINDOW_FRAMES
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all recordings with the margins around them."""
+        return int(self.first[-1] + self.length[-1]) + MARGIN
+
+    def take(self, rows: Tensor) -> Tensor:
+        """The frames in `rows`, of any shape: (..., MEL_BANDS) float32."""
+        return self.frames[rows].float()
+
+    def windows(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """The feature windows of segments `index` (n,): (n, window, MEL_BANDS) float32, and spans (n, 2) within them.
+
+        A segment longer than its window is cut to the window.
+        """
+        start, end = self.start[index], self.end[index]
+        left = torch.round((start + end) / 2).long() - self.window // 2
+        rows = left.unsqueeze(1) + torch.arange(self.window)
+        spans = torch.stack((start - left, end - left), dim=1).clamp(0, self.window)
+        return self.take(rows), spans.float()
+
+    def select(self, index: Tensor) -> SegmentStore:
+        """The store with only the segments `index` (n,); frames are shared, not copied."""
+        return replace(self, **{key: getattr(self, key)[index] for key in PER_SEGMENT})
+
+
+def build_store(
+    corpora: Sequence[Corpus],
+    phonemes: Sequence[str] | None = None,
+    transform: Transform | None = None,
+    progress: Callable[[Iterable[Utterance], str], Iterable[Utterance]] | None = None,
+    cache: FeatureCache | None = None,
+    front_end: FrontEnd = LOG_MEL,
+) -> SegmentStore:
+    """Read all audio of `corpora`, whose names must differ, into one SegmentStore. Its frames are mapped from the disk.
+
+    `phonemes` fixes the label indices (default: the sorted phonemes of the corpora); other labels are an error. `transform`
+    augments each recording: (waveform, its number) -> (waveform, speed). Recordings that cannot be read or are silent are left
+    out, and told in `problems`. Features are kept in `cache` (default: that of the user).
+
+    Raises DataError when no segment is left.
+    """
+    kept = cache if cache is not None else FeatureCache()
+    owned = owned_utterances(corpora)
+    tracked = progress([u for _, u in owned], "features") if progress is not None else [u for _, u in owned]
+    found: list[Found] = []
+    problems: list[Problem] = []
+    with kept.scratch() as stream:
+        for (owner, _), utterance in zip(owned, tracked, strict=True):
+            try:
+                content = audio_content(utterance.audio)
+                mel, speed = recording_features(
+                    utterance.audio, content, transform, len(found), kept, front_end=front_end
+                )
+            except DataError as error:
+                problems.append(problem_of(utterance, error))
+                continue
+            stream.write(front_end.with_margins(mel).numpy().data)
+            found.append(Found(owner, utterance, len(mel), speed))
+        store = assemble(corpora, found, phonemes, problems, lambda: _mapped(stream, front_end.width), kept)
+        return replace(store, window=front_end.window)
+
+
+def as_log_mel(store: SegmentStore) -> SegmentStore:
+    """The store as the front end LOG_MEL hears it, made of the samples that `store` holds."""
+    frames = torch.zeros(store.n_rows, MEL_BANDS, dtype=torch.float16)
+    for first, length in zip(store.first.tolist(), store.length.tolist(), strict=True):
+        heard = LOG_MEL.make(store.frames[first : first + length].float().flatten().numpy())[:length]
+        frames[first - MARGIN : first + length + MARGIN] = LOG_MEL.with_margins(heard)
+    return replace(store, frames=frames, window=LOG_MEL.window)
+
+
+def owned_utterances(corpora: Sequence[Corpus]) -> list[tuple[str, Utterance]]:
+    """All utterances, with the names of their corpora. Raises DataError when there is none."""
+    if not any(c.utterances for c in corpora):
+        raise DataError("no recording with phoneme segments was found; run `mtl-speech validate` on the folder")
+    return [(c.name, u) for c in corpora for u in c.utterances]
+
+
+def problem_of(utterance: Utterance, error: DataError) -> Problem:
+    """Why a recording is left out."""
+    return Problem(utterance.audio, str(error).removeprefix(f"{utterance.audio}: "))
+
+
+def _mapped(stream: IO[bytes], width: int) -> Tensor:
+    """The rows written to a file, (n_rows, width) float16, mapped: only what is looked at takes memory, and can leave it."""
+    stream.flush()
+    return torch.from_numpy(np.memmap(stream, np.float16, mode="c").reshape(-1, width))
+
+
+def _columns(parts: Iterable[np.ndarray], n_columns: int, n: int, dtype: type, cache: FeatureCache) -> Tensor:
+    """Columns (n_columns, n), of which `parts` (n_columns, any) are one stretch after another, of 8 bytes an item: mapped from a
+    file. Raises OSError."""
+    at = 0
+    with cache.scratch() as stream:
+        for part in parts:
+            for number, column in enumerate(part):
+                write_at(stream, column.tobytes(), 8 * (number * n + at))
+            at += part.shape[1]
+        return torch.from_numpy(np.memmap(stream, dtype, mode="c", shape=(n_columns, n)))
+
+
+def audio_content(path: Path) -> str:
+    """The hash of an audio file; empty where it cannot be read, which `recording_features` then says."""
+    try:
+        return content_hash(path)
+    except OSError:
+        return ""
+
+
+def recording_features(
+    path: Path,
+    content: str,
+    transform: Transform | None,
+    number: int,
+    cache: FeatureCache,
+    check: bool = True,
+    front_end: FrontEnd = LOG_MEL,
+) -> tuple[Tensor, float]:
+    """What the front end makes of recording `number`, (n_frames, width) float16, and its speed; from the cache or made.
+
+    `content` is what `audio_content` gave. A transform takes part in the cache by its `key`, a text that tells all that it
+    depends on; what comes from one without a key is not kept. `check` as in `FeatureCache.read`.
+
+    Raises DataError: no readable audio, silent, or changed since `content` was taken.
+    """
+    identity = getattr(transform, "key", None)
+    keep = transform is None or identity is not None
+    draw = (identity, number) if transform is not None else None
+    settings = {**feature_settings(), **({"front_end": front_end.key} if front_end.key else {})}
+    key = key_of({**settings, "content": content, "transform": draw})
+    found = cache.read(key, check, front_end.width) if keep else None
+    if found is None:
+        found = _compute(path, transform, number, front_end)
+        if audio_content(path) != content:
+            raise DataError(f"{path}: has changed while it was used: start again")
+        if keep:
+            cache.write(key, *found)
+    return found
+
+
+def _compute(path: Path, transform: Transform | None, number: int, front_end: FrontEnd) -> tuple[Tensor, float]:
+    waveform = load_audio(path)
+    fault = check_audio(waveform)
+    if fault is not None:
+        raise DataError(fault)
+    speed = 1.0
+    if transform is not None:
+        waveform, speed = transform(waveform, number)
+    return front_end.make(waveform), speed
+
+
+def feature_settings() -> dict[str, object]:
+    """All that features depend on beside the recording: constants, and versions of this code and of the libraries below."""
+    names = (
+        "SAMPLE_RATE",
+        "WINDOW_LENGTH",
+        "HOP_LENGTH",
+        "FFT_SIZE",
+        "MEL_BANDS",
+        "MEL_LOW",
+        "MEL_HIGH",
+        "POWER_FLOOR",
+    )
+    constants = {name: getattr(audio, name) for name in (*names, "SILENT_PEAK")}
+    normalisation = {
+        "ACTIVE_RANGE": float(ACTIVE_RANGE),
+        "FLOOR_RANGE": float(FLOOR_RANGE),
+        "PRIOR_FRAMES": PRIOR_FRAMES,
+        "SCALE": SCALE,
+    }
+    return {"version": FEATURE_VERSION, **constants, **normalisation, "libraries": _libraries()}
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> dict[str, str]:
+    return {name: version(name) for name in ("soundfile", "soxr", "torch", "torchaudio")}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A recording that can be used: of which corpus, how many frames it has, and its speed."""
+
+    corpus: str
+    utterance: Utterance
+    n_frames: int
+    speed: float
+
+
+def assemble(
+    corpora: Sequence[Corpus],
+    found: Sequence[Found],
+    phonemes: Sequence[str] | None,
+    problems: Sequence[Problem],
+    frames: Callable[[], Tensor],
+    cache: FeatureCache,
+) -> SegmentStore:
+    """The store of recordings that stand one after another, each with MARGIN rows around it; `frames` gives its frames.
+
+    Its tables of segments are mapped from files without a name in the folder of the cache. Raises DataError when there is no
+    segment, or one of a phoneme outside `phonemes`, OSError.
+    """
+    n = sum(len(f.utterance.segments) for f in found)
+    if not n:
+        raise DataError("no usable segment: " + ("; ".join(map(str, problems[:3])) or "the recordings hold no phoneme"))
+    table = tuple(phonemes) if phonemes is not None else tuple(sorted({p for c in corpora for p in c.phoneme_counts()}))
+    languages = tuple(sorted({f.utterance.language for f in found if f.utterance.segments}))
+    speakers = tuple(sorted({f"{f.corpus}/{f.utterance.speaker}" for f in found if f.utterance.segments}))
+    label_of, language_of, speaker_of = ({name: i for i, name in enumerate(t)} for t in (table, languages, speakers))
+    unknown: set[str] = set()
+
+    def parts() -> Iterator[np.ndarray]:
+        """Label, utterance, language and speaker of the segments of each recording."""
+        for number, f in enumerate(found):
+            spoken = [s.phoneme for s in f.utterance.segments]
+            unknown.update(p for p in spoken if p not in label_of)
+            language = language_of.get(f.utterance.language, -1)
+            speaker = speaker_of.get(f"{f.corpus}/{f.utterance.speaker}", -1)
+            rows = [(label_of.get(p, -1), number, language, speaker) for p in spoken]
+            yield np.array(rows, dtype=np.int64).reshape(-1, 4).T
+
+    label, utterance, language, speaker = _columns(parts(), 4, n, np.int64, cache)
+    if unknown:
+        raise DataError(f"phonemes outside the given table: {', '.join(sorted(unknown))}")
+    return SegmentStore(
+        frames=frames(),
+        **place(found, cache),
+        label=label,
+        utterance=utterance,
+        language=language,
+        speaker=speaker,
+        phonemes=table,
+        languages=languages,
+        speakers=speakers,
+        utterance_ids=tuple(f"{f.corpus}/{f.utterance.id}" for f in found),
+        problems=tuple(problems),
+    )
+
+
+def place(found: Sequence[Found], cache: FeatureCache) -> dict[str, Any]:
+    """Where recordings and their segments lie among the rows of a store: `first`, `length`, `start` and `end`. Raises OSError."""
+    length = torch.tensor([f.n_frames for f in found])
+    first = (length + 2 * MARGIN).cumsum(0) - length - MARGIN
+
+    def parts() -> Iterator[np.ndarray]:
+        for f, row in zip(found, first.tolist(), strict=True):
+            # float64: float32 would lose fractions of a frame
+            times = np.array([(s.start, s.end) for s in f.utterance.segments], dtype=np.float64).reshape(-1, 2)
+            yield row + times.T * (FRAMES_PER_SECOND / f.speed)
+
+    start, end = _columns(parts(), 2, sum(len(f.utterance.segments) for f in found), np.float64, cache)
+    return {"first": first, "length": length, "start": start, "end": end}

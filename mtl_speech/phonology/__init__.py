@@ -1,0 +1,1 @@
+"""Labels of phonemes, their articulation, inventories, and the languages they belong to."""

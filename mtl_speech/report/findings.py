@@ -1,0 +1,119 @@
+"""What a report says beside the F1 scores, as plain values: confusions, calibration, learning curve, curriculum, sizes."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mtl_speech.phonology.articulation import articulation_class
+from mtl_speech.phonology.phonemes import articulation_order
+from mtl_speech.report.clips import Clips, worst_confusions
+from mtl_speech.scoring.metrics import Scores
+from mtl_speech.scoring.sequence_metrics import expected_calibration_error, reliability
+from mtl_speech.scoring.tokens import Token
+from mtl_speech.training.forgetting import Forgetting
+from mtl_speech.training.learning_curve import LearningCurve
+
+N_CONFUSIONS = 12  # rows of the table of the worst confusions
+MAX_PERIODS = 8  # columns of the table of what was hard when
+MAX_HARD = 15  # its rows
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many weights an experiment trained, and from how many examples; `frozen`: weights of Θ, which stay as they are."""
+
+    trainable: int
+    frozen: int
+    examples: int
+
+
+@dataclass(frozen=True)
+class Details:
+    """What a report shows beside the scores; None or empty: not measured in this experiment.
+
+    `about` tells what was done in a few words by heading. `history` is that of meta-training on the target, one list of hard
+    classes a round for each fold, and `curriculum` tells whether they were drawn from. `clips` is None where none were asked for.
+    """
+
+    about: Mapping[str, str] = field(default_factory=dict)
+    tokens: Sequence[Token] = ()
+    temperature: float | None = None
+    curve: LearningCurve | None = None
+    history: Sequence[Sequence[Sequence[tuple[str, str]]]] | None = None
+    curriculum: bool = False
+    size: Size | None = None
+    base: Forgetting | None = None
+    clips: Clips | None = None
+
+
+def findings(scores: Scores, details: Details) -> dict[str, Any]:
+    """The parts of report.json beside the scores."""
+    names = articulation_order({*scores.labels, *(item.phoneme for item in scores.not_scored)})
+    return {
+        "about": details.about,
+        "articulation": {name: articulation_class(name) for name in names},
+        "confusions": worst_confusions(scores, N_CONFUSIONS),
+        "calibration": calibration(details.tokens, details.temperature),
+        "learning_curve": details.curve,
+        "curriculum": None if details.history is None else hard_when(details.history, details.curriculum),
+        "size": None if details.size is None else sizes(details.size),
+        "base_model": details.base,
+        "clips": None if details.clips is None else details.clips.facts(),
+    }
+
+
+def calibration(tokens: Sequence[Token], temperature: float | None) -> dict[str, Any] | None:
+    """How often predictions of each confidence are right, and the expected calibration error; None without confidences."""
+    if not tokens or any(math.isnan(token.confidence) for token in tokens):
+        return None
+    confidence = [token.confidence for token in tokens]
+    correct = [token.true == token.predicted for token in tokens]
+    return {
+        "ece": expected_calibration_error(confidence, correct),
+        "temperature": temperature,
+        "n": len(tokens),
+        "bins": [each for each in reliability(confidence, correct) if each.n],
+    }
+
+
+def hard_when(history: Sequence[Sequence[Sequence[tuple[str, str]]]], curriculum: bool) -> dict[str, Any]:
+    """How often each phoneme was the hardest of its task, in each period of meta-training, over all folds.
+
+    history: for each fold, for each round, the (language, phoneme) pairs that were hardest.
+    """
+    n_rounds = max((len(fold) for fold in history), default=0)
+    n_periods = min(MAX_PERIODS, n_rounds)
+    edges = [round(i * n_rounds / n_periods) for i in range(n_periods + 1)] if n_periods else [0]
+    counts: dict[str, Counter[int]] = defaultdict(Counter)
+    for fold in history:
+        for number, entered in enumerate(fold):
+            period = next(i for i in range(n_periods) if number < edges[i + 1])
+            for _, phoneme in entered:
+                counts[phoneme][period] += 1
+    worst = sorted(counts, key=lambda phoneme: (-counts[phoneme].total(), phoneme))
+    return {
+        "on": curriculum,
+        "rounds": n_rounds,
+        "folds": len(history),
+        "periods": [[edges[i] + 1, edges[i + 1]] for i in range(n_periods)],
+        "phonemes": [
+            {"phoneme": p, "n": counts[p].total(), "by_period": [counts[p][i] for i in range(n_periods)]}
+            for p in worst[:MAX_HARD]
+        ],
+        "not_shown": len(worst[MAX_HARD:]),
+    }
+
+
+def sizes(size: Size) -> dict[str, Any]:
+    """Trainable parameters against examples, and against Θ."""
+    return {
+        "trainable": size.trainable,
+        "frozen": size.frozen,
+        "examples": size.examples,
+        "per_example": size.trainable / max(1, size.examples),
+        "share_of_frozen": size.trainable / max(1, size.frozen),
+    }

@@ -1,0 +1,161 @@
+"""The report as one page, report.html: everything is inside, nothing is fetched, and all that comes from data is escaped."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mtl_speech.core.plain import json_text
+from mtl_speech.phonology.phonemes import articulation_order
+from mtl_speech.report.clips import Clip
+from mtl_speech.report.figures import most_confused
+from mtl_speech.scoring.metrics import RELIABLE_FROM
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+N_SHADES = 6  # of a cell of a matrix
+LETTERS_PER_COLUMN = 4  # of the name of a group that fit above a column of the matrix
+
+
+def render(data: Mapping[str, Any], clips: Sequence[Clip] = ()) -> str:
+    """The page of what report.json holds (`report.report_data`), with the audio and pictures of `clips`."""
+    environment = _environment()
+    script, style = (environment.get_template(name).render() for name in ("report.js", "report.css"))
+    return environment.get_template("report.html").render(
+        data=data,
+        matrix=confusion_matrix(data),
+        rows=phoneme_rows(data),
+        clips=[_media(clip) for clip in clips],
+        reliable_from=RELIABLE_FROM,
+        script=script,
+        style=style,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+    found = Environment(
+        loader=PackageLoader("mtl_speech"),
+        autoescape=select_autoescape(("html",)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters |= {"f3": f3, "percent": percent, "interval": interval, "thousands": thousands, "json": json_text}
+    found.globals |= {"log_scale": log_scale, "ticks": curve_ticks, "shade": shade}
+    return found
+
+
+def f3(value: float | None, signed: bool = False) -> str:
+    """A figure between 0 and 1 to three digits; a dash where there is none."""
+    return "–" if value is None else (f"{value:+.3f}" if signed else f"{value:.3f}").replace("-", "−")
+
+
+def percent(value: float | None, digits: int = 0) -> str:
+    """A share in per cent."""
+    return "–" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def interval(bounds: Sequence[float | None], signed: bool = False) -> str:
+    """An interval, such as 0.412 to 0.530."""
+    low, high = bounds
+    return "–" if low is None or high is None else f"{f3(low, signed)} to {f3(high, signed)}"
+
+
+def thousands(value: float) -> str:
+    """A count, digits grouped by three."""
+    return f"{value:,.0f}"
+
+
+def log_scale(value: float, low: float, high: float, left: float, right: float) -> float:
+    """The place between `left` and `right` of a value between `low` and `high`, on a logarithmic scale."""
+    return round(left + (right - left) * math.log(value / low) / max(math.log(high / low), 1e-9), 1)
+
+
+def curve_ticks(low: float, high: float, n: int = 5) -> list[float]:
+    """Round values that span `low` to `high`, about `n` of them and two at least."""
+    step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if (high - low) / s <= n)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    first -= first == last > 0
+    return [round(i * step, 2) for i in range(first, max(last, 1) + 1)]
+
+
+def phoneme_rows(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the phoneme table in articulatory order: those scored and, each in its place, those that were not."""
+    scored = {row["phoneme"]: row for row in data["scores"]["phonemes"]}
+    missing = {row["phoneme"]: row for row in data["scores"]["not_scored"]}
+    rows = []
+    for number, name in enumerate(articulation_order(scored | missing)):
+        place, manner = data["articulation"][name]
+        row = {"order": number, "phoneme": name, "place": place, "manner": manner}
+        if name in scored:
+            rows.append({**row, "scored": True, **scored[name]})
+        else:
+            rows.append({**row, "scored": False, **missing[name]})
+    return rows
+
+
+def confusion_matrix(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The confusion matrix as the page shows it: ordered and grouped by articulation, a shade for each cell.
+
+    Phonemes that were only predicted have a row without tokens. Of many phonemes those with the most errors are shown, as in the
+    picture, for a page of 500 rows and columns would be too much for a browser; `n_all` tells how many there are.
+    """
+    labels, counts = data["scores"]["confusion"]["labels"], data["scores"]["confusion"]["counts"]
+    order = most_confused(labels, np.asarray(counts))
+    index = {label: i for i, label in enumerate(labels)}
+    classes = data["articulation"]
+    rows = []
+    for name in order:
+        line = [counts[index[name]][index[other]] for other in order]
+        n = sum(counts[index[name]])
+        cells = [
+            {"n": count, "shade": shade(count / n) if n else 0, "right": other == name, "column": other}
+            for other, count in zip(order, line, strict=True)
+        ]
+        rows.append({"phoneme": name, "n": n, "cells": cells, "manner": classes[name][1]})
+    groups = [_group(key, len(list(those))) for key, those in groupby(order, lambda p: _key(classes[p]))]
+    starts = {0}
+    for group in groups[:-1]:
+        starts.add(max(starts) + group["n"])
+    return {"labels": order, "n_all": len(labels), "rows": rows, "groups": groups, "starts": starts}
+
+
+def _key(place_and_manner: Sequence[str]) -> str:
+    """The group of a phoneme in the matrix: consonants by place, vowels by height."""
+    place, manner = place_and_manner
+    return f"{place} vowel" if manner == "vowel" else place
+
+
+def _group(name: str, n: int) -> dict[str, Any]:
+    """A group of `n` columns; its name stands upright where it is too long for them."""
+    return {"name": name, "n": n, "upright": len(name) > LETTERS_PER_COLUMN * n}
+
+
+def shade(share: float) -> int:
+    """The shade of a cell by its share of its row: 0 for none, up to N_SHADES; rare confusions can be told from none."""
+    return 0 if share <= 0 else min(N_SHADES, 1 + int(math.sqrt(share) * N_SHADES))
+
+
+def _media(clip: Clip) -> dict[str, Any]:
+    """A clip as the page shows it: its token, where it lies in the stretch (from 0 to 1), and data URIs."""
+    token = clip.token
+    return {
+        "token": token,
+        "left": (token.start - clip.begin) / clip.seconds,
+        "right": min(1.0, (token.end - clip.begin) / clip.seconds),
+        "seconds": clip.seconds,
+        "audio": "data:audio/flac;base64," + base64.b64encode(clip.flac).decode(),
+        "picture": "data:image/png;base64," + base64.b64encode(clip.picture).decode(),
+    }

@@ -1,0 +1,1 @@
+"""F1, error rates, and intervals for both."""

@@ -1,0 +1,244 @@
+"""F1 of phonemes with intervals that a person can trust: per phoneme, macro, micro, per episode; paired differences.
+
+Every interval is a 95 % interval. Tokens of one recording resemble each other, so wherever groups (utterances,
+languages) are given they are what is resampled; tokens resampled as if they were independent give intervals that are
+too narrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mtl_speech.scoring.intervals import (
+    Difference,
+    as_array,
+    check_lengths,
+    encode,
+    f1_of_counts,
+    group_index,
+    hull,
+    mean_interval,
+    pair,
+    paired_difference,
+    percentile,
+    ratio,
+    resampled_counts,
+    unit_counts,
+    wilson_f1,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "RELIABLE_FROM",
+    "AblationRow",
+    "Difference",
+    "NotScored",
+    "PhonemeScore",
+    "Scores",
+    "episode_class_f1",
+    "episode_macro_f1",
+    "macro_f1_difference",
+    "mean_interval",
+    "paired_difference",
+    "score",
+]
+
+RELIABLE_FROM = 5  # test tokens: a phoneme with fewer is shown, marked as unreliable
+
+
+@dataclass(frozen=True)
+class PhonemeScore:
+    """One phoneme: `n` test tokens, `n_train` examples it was learned from (None: not known).
+
+    `reliable` is false below `RELIABLE_FROM` test tokens. `zero_shot`: it is known that there was no example to learn from.
+    """
+
+    phoneme: str
+    n: int
+    n_train: int | None
+    precision: float
+    recall: float
+    f1: float
+    f1_ci95: tuple[float, float]
+    reliable: bool
+    zero_shot: bool = False
+
+
+@dataclass(frozen=True)
+class NotScored:
+    """A phoneme with too few examples to be learned and tested: reported, never scored as if it had them."""
+
+    phoneme: str
+    n_examples: int
+    reason: str
+    zero_shot: bool = False  # there is no example at all, and a recogniser that can give it all the same
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What `score` found. `phonemes` holds the phonemes that occur in the test tokens, sorted.
+
+    `labels` (sorted) names rows (true) and columns (predicted) of `confusion`, (n_classes, n_classes) counts: also
+    those that were only predicted. `n` counts tokens; `n_groups` is how many groups the intervals resample (0: they
+    resample tokens). Equality ignores `confusion`.
+    """
+
+    phonemes: tuple[PhonemeScore, ...]
+    macro_f1: float
+    macro_f1_ci95: tuple[float, float]
+    micro_f1: float
+    micro_f1_ci95: tuple[float, float]
+    accuracy: float
+    n: int
+    confusion: NDArray[np.int64] = field(compare=False, repr=False)
+    labels: tuple[str, ...]
+    not_scored: tuple[NotScored, ...]
+    n_groups: int = 0
+
+
+@dataclass(frozen=True)
+class AblationRow:
+    """One system of an ablation; `seconds` is its training time.
+
+    `difference_to_previous` is the gain in macro-F1, this row minus the one before; None in the first row.
+    """
+
+    name: str
+    macro_f1: float
+    macro_f1_ci95: tuple[float, float]
+    micro_f1: float
+    micro_f1_ci95: tuple[float, float]
+    difference_to_previous: Difference | None
+    trainable_parameters: int
+    seconds: float
+
+
+def score(
+    true: Sequence[str],
+    predicted: Sequence[str],
+    groups: Sequence[str] | None = None,
+    n_train: Mapping[str, int] | None = None,
+    not_scored: Sequence[NotScored] = (),
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+) -> Scores:
+    """Score phoneme predictions, one per test token.
+
+    The averages run over the classes that occur in `true`, as in scikit-learn with `labels=sorted(set(true))`. A class
+    that was only predicted adds no term of its own: it counts through the recall of the classes that were mistaken for
+    it, so micro-F1 is a little above the accuracy then. Undefined precision is 0.
+
+    Intervals are percentile bootstrap intervals over `groups` (the utterance of each token), or over tokens where no
+    groups are given or all tokens are of one group. Few groups give intervals that are too narrow: in simulated test sets
+    of 10, 30, 100 and 300 recordings the interval of macro-F1 held the population's value in 86, 92, 88 and 93 %, that of
+    micro-F1 in 82, 91, 94 and 95 %. A phoneme's interval is widened to Wilson's (of TP / (TP + FP + FN), mapped to F1),
+    since resampling five right tokens out of five only ever gives 1; so it held the population's value in 95 to 98 %.
+
+    Raises DataError when there is no token, ValueError when lengths differ or `n_bootstrap` is below 1.
+    """
+    check_lengths(len(true), n_bootstrap, predicted=predicted, groups=groups)
+    labels = tuple(sorted({*true, *predicted}))
+    rows, columns = encode(true, labels), encode(predicted, labels)
+    grouping, n_groups = group_index(groups)
+    confusion = np.bincount(rows * len(labels) + columns, minlength=len(labels) ** 2).reshape(len(labels), len(labels))
+    confusion.setflags(write=False)
+    counts = np.stack([confusion.diagonal(), confusion.sum(1), confusion.sum(0)])
+    f1, macro, micro = f1_of_counts(counts)
+    resampled = f1_of_counts(
+        resampled_counts(rows, [columns], grouping, len(labels), n_bootstrap, np.random.default_rng(seed))[:, 0]
+    )
+    f1_ci95 = hull(percentile(resampled[0]), wilson_f1(counts))
+    return Scores(
+        phonemes=tuple(
+            _phoneme(p, counts[:, i], f1[i], f1_ci95[:, i], n_train) for i, p in enumerate(labels) if counts[1, i]
+        ),
+        macro_f1=float(macro),
+        macro_f1_ci95=pair(percentile(resampled[1])),
+        micro_f1=float(micro),
+        micro_f1_ci95=pair(percentile(resampled[2])),
+        accuracy=float(counts[0].sum() / len(true)),
+        n=len(true),
+        confusion=confusion,
+        labels=labels,
+        not_scored=tuple(not_scored),
+        n_groups=n_groups,
+    )
+
+
+def macro_f1_difference(
+    true: Sequence[str],
+    a: Sequence[str],
+    b: Sequence[str],
+    groups: Sequence[str] | None = None,
+    n_bootstrap: int = 2000,
+    seed: int = 0,
+) -> Difference:
+    """Macro-F1 of predictions `a` minus that of `b` on the same tokens; paired bootstrap over groups (else tokens).
+
+    This is for two systems scored on one test set; `paired_difference` is for lists of values, such as one per task.
+    Raises as `score` does.
+    """
+    check_lengths(len(true), n_bootstrap, a=a, b=b, groups=groups)
+    labels = tuple(sorted({*true, *a, *b}))
+    rows, predictions = encode(true, labels), [encode(a, labels), encode(b, labels)]
+    grouping, _ = group_index(groups)
+    everything = unit_counts(np.zeros_like(rows), rows, predictions, 1, len(labels))[0]
+    resampled = resampled_counts(rows, predictions, grouping, len(labels), n_bootstrap, np.random.default_rng(seed))
+    mean, draws = f1_of_counts(everything)[1], f1_of_counts(resampled)[1]
+    return Difference(float(mean[0] - mean[1]), pair(percentile(draws[:, 0] - draws[:, 1])), len(true))
+
+
+def episode_class_f1(true: Any, predicted: Any, n_way: int, mask: Any = None) -> NDArray[np.float64]:
+    """F1 of each class in each task, (n_tasks, n_way); nan where a task has no query of the class.
+
+    `true` and `predicted` are (n_tasks, n_query) class numbers from 0 to n_way - 1, arrays or tensors; `mask`, of the
+    same shape, is true where there is a query (None: everywhere), and what stands elsewhere is ignored.
+
+    Raises ValueError on other shapes or numbers.
+    """
+    rows, columns = as_array(true), as_array(predicted)
+    keep = np.ones(rows.shape, bool) if mask is None else as_array(mask).astype(bool)
+    if rows.ndim != 2 or rows.shape != columns.shape or rows.shape != keep.shape:
+        raise ValueError(f"expected one shape (n_tasks, n_query), got {rows.shape}, {columns.shape}, mask {keep.shape}")
+    task, rows, columns = np.nonzero(keep)[0], rows[keep].astype(np.int64), columns[keep].astype(np.int64)
+    for numbers in (rows, columns):
+        if numbers.size and (numbers.min() < 0 or numbers.max() >= n_way):
+            raise ValueError(f"class numbers must be from 0 to {n_way - 1}, got {numbers.min()} to {numbers.max()}")
+    return f1_of_counts(unit_counts(task, rows, [columns], keep.shape[0], n_way)[:, 0])[0]
+
+
+def episode_macro_f1(true: Any, predicted: Any, n_way: int, mask: Any = None) -> NDArray[np.float64]:
+    """Macro-F1 of each task, (n_tasks,), over the classes that have a query in it; nan for a task without any query.
+
+    Arguments and exceptions are those of `episode_class_f1`.
+    """
+    f1 = episode_class_f1(true, predicted, n_way, mask)
+    present = ~np.isnan(f1)
+    return ratio(np.where(present, f1, 0.0).sum(1), present.sum(1), np.nan)
+
+
+def _phoneme(
+    phoneme: str,
+    counts: NDArray[np.int64],
+    f1: float,
+    ci95: NDArray[np.float64],
+    n_train: Mapping[str, int] | None,
+) -> PhonemeScore:
+    right, n, n_predicted = (int(c) for c in counts)
+    return PhonemeScore(
+        phoneme=phoneme,
+        n=n,
+        n_train=None if n_train is None else n_train.get(phoneme, 0),
+        precision=right / n_predicted if n_predicted else 0.0,
+        recall=right / n,
+        f1=float(f1),
+        f1_ci95=pair(ci95),
+        reliable=n >= RELIABLE_FROM,
+        zero_shot=n_train is not None and not n_train.get(phoneme, 0),
+    )

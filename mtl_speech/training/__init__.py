@@ -1,0 +1,1 @@
+"""Pretraining, few-shot tasks, meta-training, adaptation, and the experiments on them."""

@@ -1,0 +1,202 @@
+"""Few-shot phoneme tasks: N-way K-shot episodes, sampled so that support and query never share a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtl_speech.core.errors import DataError
+from mtl_speech.features.features import SegmentStore
+
+MAX_TRIES = 20  # draws of an episode before a language counts as too small for it
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One task of one language.
+
+    support: (n_way * n_shot,) and query: (n_query,) segments of the store; support_labels, query_labels: their classes in
+    0..n_way-1; classes: (n_way,) the phonemes of the classes, as indices into the store's table; language: index.
+    """
+
+    support: Tensor
+    support_labels: Tensor
+    query: Tensor
+    query_labels: Tensor
+    classes: Tensor
+    language: int
+
+
+@dataclass(frozen=True)
+class EpisodeBatch:
+    """Tasks of the same n_way and n_shot, stacked; queries are padded to the longest and `mask` is False on padding."""
+
+    support: Tensor  # (n_tasks, n_way * n_shot)
+    support_labels: Tensor  # (n_tasks, n_way * n_shot)
+    query: Tensor  # (n_tasks, n_query)
+    query_labels: Tensor  # (n_tasks, n_query)
+    mask: Tensor  # (n_tasks, n_query)
+    classes: Tensor  # (n_tasks, n_way)
+    language: Tensor  # (n_tasks,)
+
+    def select(self, index: Tensor) -> EpisodeBatch:
+        """The tasks `index` (n,) of the batch."""
+        return EpisodeBatch(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+
+
+def stack(episodes: Sequence[Episode]) -> EpisodeBatch:
+    """Episodes of equal n_way and n_shot as one batch. Padding repeats a task's first query, masked out."""
+    longest = max(len(e.query) for e in episodes)
+
+    def pad(values: Tensor) -> Tensor:
+        return torch.cat((values, values[:1].expand(longest - len(values))))
+
+    return EpisodeBatch(
+        support=torch.stack([e.support for e in episodes]),
+        support_labels=torch.stack([e.support_labels for e in episodes]),
+        query=torch.stack([pad(e.query) for e in episodes]),
+        query_labels=torch.stack([pad(e.query_labels) for e in episodes]),
+        mask=torch.stack([torch.arange(longest) < len(e.query) for e in episodes]),
+        classes=torch.stack([e.classes for e in episodes]),
+        language=torch.tensor([e.language for e in episodes]),
+    )
+
+
+@dataclass
+class _Language:
+    """Tokens of one language, by phoneme, with their recordings and how many recordings these are."""
+
+    tokens: dict[int, np.ndarray] = field(default_factory=dict)
+    groups: dict[int, np.ndarray] = field(default_factory=dict)
+    n_groups: dict[int, int] = field(default_factory=dict)
+
+
+class EpisodeSampler:
+    """Samples N-way K-shot episodes of the languages of a store.
+
+    Each episode first divides the recordings of its language in two: enough of them, in random order, to give every class its
+    K support examples; the queries come from the others. With `by="speaker"` whole speakers are divided instead, so support and
+    query share no speaker either. A class takes part only where it has tokens in at least two recordings (or speakers).
+    The same generator state gives the same episodes.
+    """
+
+    def __init__(self, store: SegmentStore, by: str = "utterance") -> None:
+        self.store = store
+        group = {"utterance": store.utterance, "speaker": store.speaker}[by].numpy()
+        label, language = store.label.numpy(), store.language.numpy()
+        self.languages: dict[int, _Language] = {}
+        order = np.lexsort((np.arange(len(label)), label, language))
+        keys = np.stack((language[order], label[order]), axis=1)
+        edges = np.flatnonzero(np.any(np.diff(keys, axis=0), axis=1)) + 1
+        for tokens in np.split(order, edges) if len(order) else []:
+            members = self.languages.setdefault(int(language[tokens[0]]), _Language())
+            phoneme = int(label[tokens[0]])
+            members.tokens[phoneme], members.groups[phoneme] = tokens, group[tokens]
+            members.n_groups[phoneme] = len(np.unique(group[tokens]))
+
+    def classes(self, language: int, n_shot: int) -> list[int]:
+        """Phonemes of a language with at least n_shot + 1 tokens in at least two recordings."""
+        members = self.languages.get(language, _Language())
+        return [p for p, t in members.tokens.items() if len(t) > n_shot and members.n_groups[p] > 1]
+
+    def feasible(self, n_way: int, n_shot: int) -> list[int]:
+        """Languages with at least n_way such phonemes."""
+        return [language for language in self.languages if len(self.classes(language, n_shot)) >= n_way]
+
+    def sample(
+        self, rng: np.random.Generator, language: int, classes: Sequence[int], n_shot: int, n_query: int
+    ) -> Episode | None:
+        """One episode over the given classes, at most n_query queries a class; None when their tokens do not allow it."""
+        members = self.languages[language]
+        chosen = np.asarray(classes)
+        tokens = np.concatenate([members.tokens[int(p)] for p in chosen])
+        labels = np.repeat(np.arange(len(chosen)), [len(members.tokens[int(p)]) for p in chosen])
+        groups = np.unique(np.concatenate([members.groups[int(p)] for p in chosen]), return_inverse=True)[1]
+        counts = np.zeros((groups.max() + 1, len(chosen)), dtype=np.int64)
+        np.add.at(counts, (groups, labels), 1)
+        support_groups = self._divide(rng, counts, n_shot)
+        if support_groups is None:
+            return None
+        shuffle = rng.permutation(len(tokens))
+        tokens, labels, in_support = tokens[shuffle], labels[shuffle], support_groups[groups[shuffle]]
+        support = [np.flatnonzero(in_support & (labels == c))[:n_shot] for c in range(len(chosen))]
+        query = [np.flatnonzero(~in_support & (labels == c))[:n_query] for c in range(len(chosen))]
+        s, q = np.concatenate(support), np.concatenate(query)
+        as_tensor = torch.from_numpy
+        return Episode(
+            as_tensor(tokens[s]),
+            as_tensor(labels[s]),
+            as_tensor(tokens[q]),
+            as_tensor(labels[q]),
+            as_tensor(chosen),
+            language,
+        )
+
+    @staticmethod
+    def _divide(rng: np.random.Generator, counts: np.ndarray, n_shot: int) -> np.ndarray | None:
+        """Which groups give support: taken in random order while some class lacks examples; every class keeps a query."""
+        n_groups = len(counts)
+        for _ in range(MAX_TRIES):
+            taken, left = np.zeros(n_groups, dtype=bool), counts.sum(0)
+            have = np.zeros(counts.shape[1], dtype=np.int64)
+            for g in rng.permutation(n_groups):
+                useful = np.any((have < n_shot) & (counts[g] > 0))
+                if useful and np.all(left - counts[g] >= 1):
+                    taken[g] = True
+                    have += counts[g]
+                    left = left - counts[g]
+                if np.all(have >= n_shot):
+                    return taken
+        return None
+
+    def random(
+        self, rng: np.random.Generator, n_way: int, n_shot: int, n_query: int, language: int | None = None
+    ) -> Episode:
+        """An episode over random classes of a random (or the given) language.
+
+        Raises DataError when no language has n_way phonemes with enough tokens.
+        """
+        languages = self.feasible(n_way, n_shot) if language is None else [language]
+        for _ in range(MAX_TRIES):
+            if not languages:
+                break
+            drawn = int(rng.choice(languages))
+            pool = self.classes(drawn, n_shot)
+            if len(pool) < n_way:
+                break
+            episode = self.sample(rng, drawn, rng.choice(pool, size=n_way, replace=False).tolist(), n_shot, n_query)
+            if episode is not None:
+                return episode
+        raise DataError(
+            f"no language has {n_way} phonemes with {n_shot} examples and a query in another recording; "
+            f"lower n_way or n_shot, or add labelled recordings"
+        )
+
+
+def full_inventory(
+    rng: np.random.Generator, sampler: EpisodeSampler, language: int, n_shot: int, n_extra: int = 2
+) -> Episode | None:
+    """K random support tokens of every phoneme with at least n_shot + n_extra tokens, all the remaining tokens as queries.
+
+    Tokens of one recording may lie in support and query here: few words carry all phonemes of a language. None when fewer than
+    two phonemes have enough tokens.
+    """
+    members = sampler.languages[language]
+    chosen = [p for p, tokens in members.tokens.items() if len(tokens) >= n_shot + n_extra]
+    if len(chosen) < 2:
+        return None
+    shuffled = [rng.permutation(members.tokens[p]) for p in chosen]
+    labels = np.arange(len(chosen))
+    n_query = [len(t) - n_shot for t in shuffled]
+    return Episode(
+        support=torch.from_numpy(np.concatenate([t[:n_shot] for t in shuffled])),
+        support_labels=torch.from_numpy(np.repeat(labels, n_shot)),
+        query=torch.from_numpy(np.concatenate([t[n_shot:] for t in shuffled])),
+        query_labels=torch.from_numpy(np.repeat(labels, n_query)),
+        classes=torch.tensor(chosen),
+        language=language,
+    )

@@ -1,0 +1,155 @@
+"""Meta-test: strategies scored on few-shot tasks and full inventories of languages, each system on the same tasks.
+
+Kinds of tasks: "5w1s" and "5w5s", 5-way episodes whose support and query share no recording; "full_k1" and "full_k5", every phoneme
+of a language with at least K + 2 tokens at once, K of each as support and the remainder as queries (these may share a recording).
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from mtl_speech.core.config import MetaTrainConfig
+from mtl_speech.features.features import SegmentStore
+from mtl_speech.model.base import BaseModel
+from mtl_speech.model.learner import MetaLearner
+from mtl_speech.model.strategy import extend, new_learner, prepare_learner, row_of
+from mtl_speech.training.checkpoint import Checkpoints
+from mtl_speech.training.episodes import Episode, EpisodeSampler, full_inventory
+from mtl_speech.training.meta_train import MetaHistory, MetaTrainer, embed_segments, score_episodes
+
+logger = logging.getLogger(__name__)
+Tasks = Mapping[str, Sequence[Episode]]
+
+N_WAY, N_QUERY, SHOTS = 5, 15, (1, 5)
+BASELINE_RATES, BASELINE_STEPS = (1.0, 3.0, 10.0, 30.0), (20, 50, 100, 200)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One system, ready for meta-test: its learner, what it took to train, and its score on the validation tasks."""
+
+    name: str
+    learner: MetaLearner
+    trainable_parameters: int
+    seconds: float
+    valid: dict[str, float]
+    history: MetaHistory | None = None
+
+    def score(self, store: SegmentStore, tasks: Tasks) -> dict[str, np.ndarray]:
+        """Macro-F1 of each task, by kind."""
+        return score_tasks(self.learner, store, tasks)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Macro-F1 of one system on each task, by kind: (n_tasks,) in the order of the tasks."""
+
+    system: Trained
+    tasks: Tasks
+    languages: tuple[str, ...]
+    macro_f1: dict[str, np.ndarray]
+
+
+def benchmark_tasks(
+    store: SegmentStore, n_tasks: int, n_seeds: int, seed: int, by: str = "utterance"
+) -> dict[str, list[Episode]]:
+    """The tasks of a set of languages. Episodes go round the languages that have enough tokens; full inventories take
+    `n_seeds` draws of the support set a language. `by` as in `EpisodeSampler`. The same arguments give the same tasks."""
+    sampler = EpisodeSampler(store, by)
+    tasks: dict[str, list[Episode]] = {}
+    for shot in SHOTS:
+        rng = np.random.default_rng((seed, shot))
+        feasible = sampler.feasible(N_WAY, shot)
+        rounds = [feasible[i % len(feasible)] for i in range(n_tasks)] if feasible else []
+        episodes = [sampler.random(rng, N_WAY, shot, N_QUERY, language) for language in rounds]
+        tasks[f"{N_WAY}w{shot}s"] = sorted(episodes, key=lambda e: e.language)
+    for shot in SHOTS:
+        rng = np.random.default_rng((seed, shot, 1))
+        drawn = [full_inventory(rng, sampler, language, shot) for language in sampler.languages for _ in range(n_seeds)]
+        tasks[f"full_k{shot}"] = [episode for episode in drawn if episode is not None]
+    return {kind: episodes for kind, episodes in tasks.items() if episodes}
+
+
+def score_tasks(learner: MetaLearner, store: SegmentStore, tasks: Tasks) -> dict[str, np.ndarray]:
+    """Macro-F1 of each task, by kind. Phonemes that the learner has not met get rows of θ from articulatory neighbours."""
+    current = copy.deepcopy(learner)
+    extend(current, store.phonemes)
+    rows = row_of(current, store)
+    embeddings = embed_segments(current, store)
+    found = {}
+    for kind, episodes in tasks.items():
+        mapped = [replace(e, classes=rows[e.classes]) for e in episodes]
+        found[kind] = score_episodes(current, embeddings, mapped)
+    return found
+
+
+def summary(scores: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The mean of each kind, and the mean of these as "mean"."""
+    means = {kind: float(values.mean()) for kind, values in scores.items()}
+    return {**means, "mean": float(np.mean(list(means.values())))}
+
+
+def meta_test(system: Trained, store: SegmentStore, tasks: Tasks) -> Scored:
+    """Score a system whose strategy no longer moves."""
+    return Scored(system, tasks, store.languages, system.score(store, tasks))
+
+
+def train_baseline(
+    name: str,
+    base: BaseModel,
+    train: SegmentStore,
+    valid: SegmentStore,
+    tasks: Tasks,
+    config: MetaTrainConfig,
+    whiten: bool,
+) -> Trained:
+    """Frozen Θ, θ from scratch; with `whiten` on whitened embeddings. Rate and steps are chosen on the validation tasks."""
+    started = time.perf_counter()
+    best: tuple[float, MetaLearner, dict[str, float]] | None = None
+    settings = replace(config, theta_init="random", whiten=whiten, scale=1.0, inner_steps=1, granularity="channel")
+    start = new_learner(base, train.phonemes, settings)
+    prepare_learner(start, train, settings)
+    for rate in BASELINE_RATES:
+        for steps in BASELINE_STEPS:
+            learner = copy.deepcopy(start)
+            learner.log_rates = torch.nn.Parameter(torch.full((steps,), rate).log())
+            result = summary(score_tasks(learner, valid, tasks))
+            if best is None or result["mean"] > best[0]:
+                best = (result["mean"], learner, result)
+                logger.info("%s: rate %g, %d steps: validation %.4f", name, rate, steps, result["mean"])
+    assert best is not None
+    n_parameters = N_WAY * (best[1].theta.shape[1] + 1)
+    return Trained(name, best[1], n_parameters, time.perf_counter() - started, best[2])
+
+
+def train_meta_transfer(
+    name: str,
+    base: BaseModel,
+    train: SegmentStore,
+    valid: SegmentStore,
+    tasks: Tasks,
+    config: MetaTrainConfig,
+    progress: Callable[[Iterable[Any], str], Iterable[Any]] | None = None,
+    checkpoints: Checkpoints | None = None,
+    views: Sequence[SegmentStore] = (),
+) -> Trained:
+    """Meta-train on the languages of `train` and `views` of its segments; the round that is best on the validation tasks is kept.
+
+    With `checkpoints` a run that was stopped goes on.
+    """
+    started = time.perf_counter()
+    learner = new_learner(base, train.phonemes, config)
+    prepare_learner(learner, train, config)
+    trainer = MetaTrainer(learner, train, config, views=views)
+    history = trainer.train(lambda current: summary(score_tasks(current, valid, tasks))["mean"], progress, checkpoints)
+    n_parameters = sum(p.numel() for p in learner.parameters() if p.requires_grad)
+    result = summary(score_tasks(learner, valid, tasks))
+    return Trained(name, learner, n_parameters, time.perf_counter() - started, result, history)

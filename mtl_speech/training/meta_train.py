@@ -1,0 +1,417 @@
+"""Meta learning of Φ, θ and the inner learning rates on few-shot phoneme tasks, with a curriculum of hard classes.
+
+Sun et al. (2019), eq. 3 to 6 and algorithm 1: Φ ← Φ − γ ∇_Φ L_{T(te)}([Θ, θ′], Φ), and the same for θ. Departures: Adam takes the
+outer step; the loss of a task is class-balanced, for the score is macro-F1; embeddings are standardised in closed form first
+(`standardise_embeddings`), so that Φ starts from whitened embeddings; Φ decays towards the identity.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mtl_speech.core.config import MetaTrainConfig
+from mtl_speech.core.distributed import from_main, is_main, n_processes, rank, sum_gradients, total
+from mtl_speech.core.errors import DataError
+from mtl_speech.corpora.folder import Progress
+from mtl_speech.features.features import SegmentStore
+from mtl_speech.model.learner import MetaLearner, balanced_weights
+from mtl_speech.model.scale_shift import distance_from_identity, scale_shift_layers
+from mtl_speech.scoring.metrics import episode_class_f1, episode_macro_f1
+from mtl_speech.training.checkpoint import Checkpoints, State, optimiser_tensors, put_optimiser, put_tensors, tensors_of
+from mtl_speech.training.episodes import Episode, EpisodeBatch, EpisodeSampler, stack
+from mtl_speech.training.hard_classes import HardClassPool
+
+logger = logging.getLogger(__name__)
+AT_ONCE = 800  # segments that pass through the encoder together; the memory of larger tensors is mapped anew each time
+
+
+@dataclass(frozen=True)
+class MetaHistory:
+    """What happened in meta-training: one row a round, one row a validation, and the hard classes of each round."""
+
+    rounds: list[dict[str, float]] = field(default_factory=list)
+    validations: list[dict[str, float]] = field(default_factory=list)
+    hard_classes: list[list[tuple[str, str]]] = field(default_factory=list)  # (language, phoneme)
+
+
+def embed_segments(
+    learner: MetaLearner, store: SegmentStore, batch_size: int = 256, progress: Progress | None = None
+) -> Tensor:
+    """The encoder's embeddings of all segments of `store`, not standardised, without gradient: (n_segments, dim)."""
+    learner.eval()
+    batches: Iterable[Tensor] = torch.arange(len(store)).split(batch_size)
+    with torch.inference_mode():
+        parts = [learner.encoder(*store.windows(i)) for i in (progress(batches, "encoding") if progress else batches)]
+        return torch.cat(parts).clone()
+
+
+def standardise_embeddings(
+    learner: MetaLearner, store: SegmentStore, embeddings: Tensor, shrinkage: float | None
+) -> None:
+    """Set `centre` and `whitener` from the embeddings (n_segments, dim) of meta-training segments.
+
+    `shrinkage` in [0, 1] mixes the covariance within the phonemes of a language with a multiple of the identity, whose inverse
+    square root then whitens; None only centres. Either way the mean squared norm becomes 1.
+    """
+    centre = embeddings.mean(0)
+    deviations = embeddings - _class_means(store, embeddings)[0]
+    dim = embeddings.shape[1]
+    if shrinkage is None:
+        whitener = torch.eye(dim)
+    else:
+        covariance = (deviations.T @ deviations).double() / len(embeddings)
+        covariance = (1 - shrinkage) * covariance + shrinkage * covariance.trace() / dim * torch.eye(dim)
+        values, vectors = torch.linalg.eigh(covariance)
+        whitener = (vectors @ torch.diag(values.clamp_min(1e-8 * float(values.max())).rsqrt()) @ vectors.T).to(
+            embeddings
+        )
+    norm = ((embeddings - centre) @ whitener).square().sum(1).mean().sqrt()
+    learner.centre.copy_(centre)
+    learner.whitener.copy_(whitener / norm)
+
+
+def _class_means(store: SegmentStore, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean embedding of each segment's (language, phoneme), (n_segments, dim), and how many segments it is of."""
+    key = store.language * len(store.phonemes) + store.label
+    _, group, counts = key.unique(return_inverse=True, return_counts=True)
+    sums = torch.zeros(len(counts), embeddings.shape[1]).index_add_(0, group, embeddings)
+    return (sums / counts.unsqueeze(1))[group], counts[group]
+
+
+def start_theta(learner: MetaLearner, store: SegmentStore, embeddings: Tensor) -> None:
+    """Set θ to the nearest-mean head of the phonemes of `store`: each language with the phoneme counts the same.
+
+    Phonemes of the table without a segment get the mean of all rows and do not count as met.
+    """
+    with torch.no_grad():
+        z = learner.standardise(embeddings)
+        _, n_of_class = _class_means(store, z)
+        weight = 1.0 / n_of_class
+        sums = torch.zeros_like(learner.theta).index_add_(0, store.label, z * weight.unsqueeze(1))
+        totals = torch.zeros(len(learner.phonemes)).index_add_(0, store.label, weight)
+        learner.met.copy_(totals > 0)
+        learner.theta.copy_(
+            torch.where(learner.met.unsqueeze(1), sums / totals.clamp_min(1e-9).unsqueeze(1), z.mean(0))
+        )
+        learner.theta_bias.copy_(-0.5 * learner.theta.square().sum(1))
+
+
+def query_loss(logits: Tensor, batch: EpisodeBatch) -> Tensor:
+    """L_{T(te)}: the class-balanced cross-entropy of the queries, the mean over tasks. logits: (n_tasks, n_query, n_way)."""
+    n_way = logits.shape[2]
+    labels = torch.where(batch.mask, batch.query_labels, n_way)  # padding becomes a class of its own, of weight zero
+    weights = torch.where(batch.mask, balanced_weights(labels, n_way + 1), 0.0)
+    weights = weights / weights.sum(1, keepdim=True)
+    losses = F.cross_entropy(logits.flatten(0, 1), batch.query_labels.flatten(), reduction="none").view_as(weights)
+    return (losses * weights).sum(1).mean()
+
+
+def meta_forward(
+    learner: MetaLearner,
+    store: SegmentStore,
+    batch: EpisodeBatch,
+    first_order: bool = False,
+    augment: Callable[[Tensor], Tensor] | None = None,
+    generator: torch.Generator | None = None,
+    guessed: Tensor | None = None,
+    bf16: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """L_{T(te)} of a meta-batch and its query logits (n_tasks, n_query, n_way). All tasks are embedded together, AT_ONCE segments
+    at a time.
+
+    In first order the support set is embedded without gradient. With `bf16` the encoder computes under autocast, all else in
+    float32.
+    """
+
+    def embed(index: Tensor) -> Tensor:
+        unique, inverse = index.flatten().unique(return_inverse=True)
+        windows, spans = store.windows(unique)
+        windows = windows if augment is None else augment(windows)
+        parts = zip(windows.split(AT_ONCE), spans.split(AT_ONCE), strict=True)
+        with torch.autocast(windows.device.type, torch.bfloat16, enabled=bf16):
+            raw = [learner.encoder(*part) for part in parts]
+        embeddings = torch.cat([learner.standardise(each.float() if bf16 else each) for each in raw])
+        # The gradient of `embeddings[inverse]` is summed by all threads at once, in an order that differs from run to run.
+        return embeddings.index_select(0, inverse).view(*index.shape, -1)
+
+    if first_order:
+        with torch.no_grad():
+            support = embed(batch.support)
+        query = embed(batch.query)
+    else:
+        n_support = batch.support.shape[1]
+        both = embed(torch.cat((batch.support, batch.query), dim=1))
+        support, query = both[:, :n_support], both[:, n_support:]
+    head = learner.adapt(support, batch.support_labels, batch.classes, first_order, generator, guessed)
+    logits = head.logits(query)
+    return query_loss(logits, batch), logits
+
+
+def score_episodes(learner: MetaLearner, embeddings: Tensor, episodes: Sequence[Episode], seed: int = 0) -> np.ndarray:
+    """Macro-F1 of each episode, (n_episodes,): meta-test. `embeddings` as `embed_segments` gives them."""
+    return np.concatenate(
+        [
+            episode_macro_f1(b.query_labels, p, b.classes.shape[1], b.mask)
+            for b, p in predict_episodes(learner, embeddings, episodes, seed)
+        ]
+    )
+
+
+def predict_episodes(
+    learner: MetaLearner, embeddings: Tensor, episodes: Sequence[Episode], seed: int = 0, batch_size: int = 50
+) -> Iterable[tuple[EpisodeBatch, Tensor]]:
+    """Batches of the episodes, in order, with the predicted query classes (n_tasks, n_query)."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.inference_mode():
+        z = learner.standardise(embeddings)
+        start = 0
+        while start < len(episodes):
+            shape = (episodes[start].classes.shape, episodes[start].support.shape)
+            stop = start
+            while (
+                stop < min(start + batch_size, len(episodes))
+                and (episodes[stop].classes.shape, episodes[stop].support.shape) == shape
+            ):
+                stop += 1
+            batch = stack(episodes[start:stop])
+            head = learner.adapt(z[batch.support], batch.support_labels, batch.classes, True, generator)
+            yield batch, head.logits(z[batch.query]).argmax(2)
+            start = stop
+
+
+def is_hard_round(number: int, ratio: float) -> bool:
+    """Whether round `number` (from 0) draws from the hard classes: spread evenly, `ratio` of all rounds, the first is random."""
+    return int((number + 1) * ratio) > int(number * ratio)
+
+
+class MetaTrainer:
+    """Meta-training of one learner on one store; `step` is one round, `train` is all of them.
+
+    `views` are stores of the same segments in augmented recordings: each round takes its windows from one of them or `store`.
+    """
+
+    def __init__(
+        self,
+        learner: MetaLearner,
+        store: SegmentStore,
+        config: MetaTrainConfig,
+        by: str = "utterance",
+        views: Sequence[SegmentStore] = (),
+    ) -> None:
+        if store.phonemes != learner.phonemes:
+            raise ValueError(
+                "the phonemes of the store are not those of the learner, in its order: rows of θ would be mixed up"
+            )
+        if not all(torch.equal(view.label, store.label) for view in views):
+            raise ValueError("the views have other segments than the store")
+        self.learner, self.store, self.config = learner, store, config
+        self.views = (store, *views)
+        self.augment: Callable[[Tensor], Tensor] | None = None
+        if config.augment:
+            from mtl_speech.features.augment import SpecAugment  # speechbrain takes seconds to load
+
+            self.augment = SpecAugment()
+        self.sampler = EpisodeSampler(store, by)
+        self.pool = HardClassPool(config.hard_pool)
+        self.rng = np.random.default_rng(config.seed)
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.history = MetaHistory()
+        self.best: tuple[float, dict[str, Tensor]] | None = None  # score and state of the best validation
+        self.shapes = [(w, k) for w in config.n_way for k in config.n_shot if self.sampler.feasible(w, k)]
+        if not self.shapes:
+            raise DataError(
+                f"no language has enough phonemes for tasks of {min(config.n_way)} phonemes with {min(config.n_shot)} "
+                "example(s) and a query in another recording"
+            )
+        phi = [p for layer in scale_shift_layers(learner.encoder).values() for p in layer.parameters(recurse=False)]
+        rate = config.outer_lr
+        self.optimizer = torch.optim.Adam(
+            [
+                {"params": phi, "lr": rate * config.phi_rate},
+                {"params": [learner.theta, learner.theta_bias], "lr": rate * config.theta_rate},
+                {"params": [learner.log_rates, learner.log_scale, learner.log_prior], "lr": rate * config.scalar_rate},
+            ]
+        )
+
+    def sample_round(self) -> tuple[list[Episode], bool]:
+        """The tasks of the next round, and whether they are drawn from the hard classes."""
+        config, number = self.config, len(self.history.rounds)
+        n_way, n_shot = self.shapes[int(self.rng.integers(len(self.shapes)))]
+        hard = is_hard_round(number, config.hard_ratio)
+        episodes: list[Episode] = []
+        if hard:
+            drawn = [
+                self.pool.sample(self.rng, self.sampler, n_way, n_shot, config.n_query)
+                for _ in range(config.meta_batch)
+            ]
+            episodes = [e for e in drawn if e is not None]
+        hard = bool(episodes)
+        while len(episodes) < config.meta_batch:
+            episodes.append(self.sampler.random(self.rng, n_way, n_shot, config.n_query))
+        return episodes, hard
+
+    def step(self) -> dict[str, float]:
+        """One round: sample tasks, learn their heads, move Φ and θ, remember the hard classes."""
+        episodes, hard = self.sample_round()
+        batch = stack(episodes)
+        view = self.views[int(self.rng.integers(len(self.views)))] if len(self.views) > 1 else self.store
+        for group in self.optimizer.param_groups:
+            group.setdefault("base_lr", group["lr"])
+            group["lr"] = group["base_lr"] * self._schedule()
+        guessed = torch.from_numpy(self.rng.random(batch.classes.shape) < self.config.guess_share)
+        moved = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.random.fork_rng(devices=[]):  # the augmentation draws from torch's own generator
+            loss, predicted = self._gradients(view, batch, guessed, int(self.rng.integers(2**31)))
+        sum_gradients(moved)
+        torch.nn.utils.clip_grad_norm_(moved, 10.0)
+        self.optimizer.step()
+        n_way = batch.classes.shape[1]
+        class_f1 = torch.from_numpy(episode_class_f1(batch.query_labels, predicted, n_way, batch.mask))
+        self.pool.update(batch.language.tolist(), batch.classes, class_f1)
+        self.history.hard_classes.append(self._named(self.pool.history[-1]))
+        row = {
+            "round": float(len(self.history.rounds)),
+            "hard": float(hard),
+            "n_way": float(n_way),
+            "loss": float(loss),
+            "macro_f1": float(class_f1.nanmean()),
+        }
+        self.history.rounds.append(row)
+        return row
+
+    def _gradients(self, view: SegmentStore, batch: EpisodeBatch, guessed: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Compute this process's share of the gradients, part by part: every n-th task of the batch.
+
+        Returns the loss of the whole batch and the predicted queries of all of its tasks (n_tasks, n_query).
+        """
+        config, n_tasks = self.config, len(batch.classes)
+        mine = torch.arange(rank(), n_tasks, n_processes())
+        loss, predicted = torch.zeros(()), torch.zeros_like(batch.query_labels)
+        torch.manual_seed(seed + rank())
+        if n_processes() > 1:
+            self.generator.manual_seed(seed + rank())  # it is the same again where a run goes on
+        layers = scale_shift_layers(self.learner.encoder).values()
+        penalty: Tensor | float = config.phi_decay * distance_from_identity(layers) if layers and is_main() else 0.0
+        for part in mine.tensor_split(min(config.accumulate, len(mine)) or 1) if len(mine) else ():
+            mean, logits = meta_forward(
+                self.learner,
+                view,
+                batch.select(part),
+                config.first_order,
+                self.augment,
+                self.generator,
+                guessed[part],
+                config.precision == "bf16",
+            )
+            share = mean * (len(part) / n_tasks)
+            (share + penalty).backward()
+            penalty = 0.0  # it counts once
+            loss += share.detach()
+            predicted[part] = logits.detach().argmax(2)
+        return total(loss), total(predicted)
+
+    def _named(self, entered: Iterable[tuple[int, int]]) -> list[tuple[str, str]]:
+        return [(self.store.languages[language], self.store.phonemes[phoneme]) for language, phoneme in entered]
+
+    def _schedule(self) -> float:
+        done = len(self.history.rounds) / max(1, self.config.meta_steps)
+        return float(0.5 * (1 + np.cos(np.pi * min(1.0, done)))) * 0.95 + 0.05
+
+    def train(
+        self,
+        validate: Callable[[MetaLearner], float] | None = None,
+        progress: Callable[[Iterable[int], str], Iterable[int]] | None = None,
+        checkpoints: Checkpoints | None = None,
+    ) -> MetaHistory:
+        """All rounds. With `validate` (a score, higher is better) the best state seen, the first included, is kept.
+
+        With `checkpoints` a run that was stopped goes on. Raises what `Checkpoints.resume` and `Checkpoints.save` do.
+        """
+        if checkpoints is not None:
+            checkpoints.resume(self)
+        with checkpoints.stoppable() if checkpoints is not None else nullcontext():
+            rounds: Iterable[int] = range(len(self.history.rounds), self.config.meta_steps + 1)
+            for number in progress(rounds, "meta-training") if progress else rounds:
+                last = number == self.config.meta_steps
+                if checkpoints is not None:
+                    checkpoints.tick(self, last)
+                if validate is not None and (last or number % self.config.validate_every == 0):
+                    (found,) = from_main([validate(self.learner) if is_main() else 0.0])
+                    self._validate(number, found)
+                if not last:
+                    self.learner.eval()  # Θ keeps to its running statistics and has no dropout
+                    self.step()
+        if self.best is not None:
+            self.learner.load_state_dict(self.best[1], strict=False)
+        return self.history
+
+    def _validate(self, number: int, score: float) -> None:
+        self.history.validations.append({"round": float(number), "score": score})
+        logger.info("meta-training round %d: validation score %.4f", number, score)
+        if not np.isnan(score) and (self.best is None or score > self.best[0]):
+            self.best = score, copy.deepcopy(trainable_state(self.learner))
+
+    def state(self) -> State:
+        """All that the next rounds depend on, at the start of a round."""
+        tensors = tensors_of("learner", self._moving()) | optimiser_tensors(self.optimizer)
+        tensors["generator"] = self.generator.get_state()
+        values = {
+            "rounds": self.history.rounds,
+            "validations": self.history.validations,
+            "hard_classes": self.pool.history,
+            "pools": [[language, list(pool)] for language, pool in self.pool.pools.items()],
+            "rng": plain_rng(self.rng),
+            "best": None,
+        }
+        if self.best is not None:
+            values["best"] = self.best[0]
+            tensors |= tensors_of("best", self.best[1])
+        return State(tensors, values)
+
+    def restore(self, state: State) -> None:
+        """Go on from what `state` gave."""
+        values = state.values
+        put_tensors("learner", self._moving(), state)
+        put_optimiser(self.optimizer, state)
+        self.generator.set_state(state.tensors["generator"])
+        self.rng.bit_generator.state = rng_state(values["rng"])
+        self.pool.history = [[(a, p) for a, p in entered] for entered in values["hard_classes"]]
+        self.pool.pools = {language: deque(pool, maxlen=self.pool.size) for language, pool in values["pools"]}
+        hard_classes = [self._named(entered) for entered in self.pool.history]
+        self.history = MetaHistory(list(values["rounds"]), list(values["validations"]), hard_classes)
+        if values["best"] is not None:
+            best = copy.deepcopy(trainable_state(self.learner))
+            put_tensors("best", best, state)
+            self.best = float(values["best"]), best
+
+    def _moving(self) -> dict[str, Tensor]:
+        """The tensors of the learner by name, but for the frozen ones of Θ."""
+        return trainable_state(self.learner) | dict(self.learner.named_buffers())
+
+
+def plain_rng(rng: np.random.Generator) -> dict[str, Any]:
+    """The state of a generator as plain values; its numbers of 128 bits as text."""
+    state = rng.bit_generator.state
+    return {**state, "state": {name: str(value) for name, value in state["state"].items()}}
+
+
+def rng_state(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """What `plain_rng` was given the generator's state of."""
+    return {**plain, "state": {name: int(value) for name, value in plain["state"].items()}}
+
+
+def trainable_state(learner: MetaLearner) -> dict[str, Tensor]:
+    """The trainable tensors of a learner by name: Φ, θ, rates, scale and prior; nothing of Θ."""
+    return {name: p.detach() for name, p in learner.named_parameters() if p.requires_grad}

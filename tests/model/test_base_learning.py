@@ -1,0 +1,305 @@
+"""Base learning of an inventory: plain steps, chosen by recordings held out of the training examples alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from mtl_speech.model import base_learning
+from mtl_speech.model.base_learning import (
+    N_FOLDS,
+    PRIOR_CHOICES,
+    RATE_CHOICES,
+    StepChoice,
+    choose_steps,
+    extended_rates,
+    few_shot_index,
+    fit_temperature,
+    folds_of,
+    held_out_logits,
+    learn_head,
+)
+from mtl_speech.model.learner import Head, MetaLearner, adapt_head
+from mtl_speech.model.scale_shift import attach
+from tests.helpers import seeded, tiny_encoder
+
+DIM, N_CLASSES = 12, 4
+
+
+def plain_learner(theta_init: str = "posterior", steps: int = 3, rate: float = 0.3) -> MetaLearner:
+    learner = MetaLearner(attach(tiny_encoder()), DIM, ("a", "b", "m", "s", "t"), theta_init, steps, rate)
+    with torch.no_grad():
+        learner.theta.copy_(torch.randn(5, DIM, generator=seeded(0)))
+        learner.log_rates.add_(torch.linspace(-0.5, 0.5, steps))
+    learner.met[:] = True
+    return learner
+
+
+def examples(n_recordings: int, separable: float, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Each class twice in each recording: embeddings, labels, recordings. The two are alike; recordings are not."""
+    draw = seeded(100 + seed)
+    centres = torch.randn(N_CLASSES, DIM, generator=draw)
+    labels = torch.arange(N_CLASSES).repeat(2 * n_recordings)
+    groups = torch.arange(n_recordings).repeat_interleave(2 * N_CLASSES) * 7 + 3  # numbers with gaps
+    here = torch.randn(n_recordings, N_CLASSES, DIM, generator=draw)
+    z = separable * centres[labels] + here[(groups - 3) // 7, labels]
+    return z + 0.01 * torch.randn(z.shape, generator=draw), labels, groups
+
+
+ROWS = torch.tensor([3, 0, 1, 2])
+
+
+# Steps
+
+
+def test_rates_go_on_with_the_last_one() -> None:
+    rates = torch.tensor([0.5, 0.4, 0.3])
+    assert extended_rates(rates, 2).tolist() == pytest.approx([0.5, 0.4])
+    assert extended_rates(rates, 5, 2.0).tolist() == pytest.approx([1.0, 0.8, 0.6, 0.6, 0.6])
+    assert len(extended_rates(rates, 0)) == 0
+    assert extended_rates(torch.zeros(0), 2, 3.0).tolist() == [3.0, 3.0]
+
+
+@pytest.mark.parametrize("theta_init", ["previous", "posterior"])
+def test_learning_a_head_is_gradient_descent_on_the_balanced_loss(theta_init: str) -> None:
+    learner = plain_learner(theta_init)
+    z, labels, _ = examples(3, 1.0)
+    keep = torch.arange(len(z)) % 3 != 0  # classes of unequal size
+    z, labels = z[keep], labels[keep]
+    choice = StepChoice(5, 2.0, 0.5)
+    found = learn_head(learner, z, labels, ROWS, choice)
+    start = learner.initial_head(z[None], labels[None], ROWS[None], None, 0.5)
+    weight, bias = (t[0].detach().requires_grad_() for t in (start.weight, start.bias))
+    for rate in [2 * r for r in (*learner.rates.tolist(), learner.rates[-1].item(), learner.rates[-1].item())]:
+        per_class = [F.cross_entropy(z[labels == c] @ weight.T + bias, labels[labels == c]) for c in range(N_CLASSES)]
+        grads = torch.autograd.grad(torch.stack(per_class).mean(), (weight, bias))
+        weight = (weight - rate * grads[0]).detach().requires_grad_()
+        bias = (bias - rate * grads[1]).detach().requires_grad_()
+    torch.testing.assert_close(found.weight[0], weight.detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.bias[0], bias.detach(), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(found.weight, start.weight, rtol=0, atol=1e-4)
+    assert not found.weight.requires_grad
+
+
+@pytest.mark.parametrize("n_recordings", [1, 4])  # fewer and more examples than dimensions
+def test_learning_in_legs_and_together_is_learning_at_one_go_and_alone(n_recordings: int) -> None:
+    learner = plain_learner()
+    z, labels, _ = examples(n_recordings, 1.0)
+    stops = (0, 2, 5, 20)
+    choices = (StepChoice(0, 3.0, 0.3), StepChoice(0, 1.0, 1.0))
+    legs = base_learning._trajectories(learner, z, labels, ROWS, choices, stops, 0)
+    for steps, head in zip(stops, legs, strict=True):
+        for number, choice in enumerate(choices):
+            whole = learn_head(learner, z, labels, ROWS, replace(choice, steps=steps))
+            torch.testing.assert_close(head.weight[number], whole.weight[0], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(head.bias[number], whole.bias[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_recordings", [1, 4])
+def test_the_steps_are_those_of_the_meta_learner(n_recordings: int) -> None:
+    learner = plain_learner()
+    z, labels, _ = examples(n_recordings, 1.0)
+    start = learner.initial_head(z[None], labels[None], ROWS[None])
+    rates = base_learning.extended_rates(learner.rates, 9, 3.0).detach()
+    with torch.no_grad():
+        theirs = adapt_head(z[None], labels[None], start, rates)
+        ours = base_learning._descend(z, labels, start, rates[:, None])
+    torch.testing.assert_close(ours.weight, theirs.weight, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours.bias, theirs.bias, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 31])  # of 32 examples
+def test_examples_taken_in_parts_are_learned_as_at_one_go(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    learner = plain_learner()
+    z, labels, groups = examples(4, 0.5)
+    whole, choice = learn_head(learner, z, labels, ROWS, StepChoice(20)), choose_steps(learner, z, labels, groups, ROWS)
+    monkeypatch.setattr(base_learning, "AT_ONCE", at_once)
+    parts, same = learn_head(learner, z, labels, ROWS, StepChoice(20)), choose_steps(learner, z, labels, groups, ROWS)
+    torch.testing.assert_close(parts.weight, whole.weight, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(parts.bias, whole.bias, rtol=1e-4, atol=1e-5)
+    assert same.steps == choice.steps and same.macro_f1 == pytest.approx(choice.macro_f1)
+
+
+# The choice
+
+
+def test_the_score_of_a_choice_is_cross_validated_by_recording() -> None:
+    """Within a recording the two examples of a class are alike, across recordings they have nothing in common: whoever divides
+    a recording, or scores what was learned from, gets a macro-F1 of 1. By recordings it is chance."""
+    z, labels, groups = examples(30, separable=0.0)
+    choice = choose_steps(plain_learner("random"), z, labels, groups, ROWS)
+    assert 0.05 < choice.macro_f1 < 0.45
+    z, labels, groups = examples(30, separable=3.0)
+    assert choose_steps(plain_learner("random"), z, labels, groups, ROWS).macro_f1 > 0.9
+
+
+def test_no_head_sees_a_recording_that_it_predicts(monkeypatch: pytest.MonkeyPatch) -> None:
+    z, labels, groups = examples(7, 1.0)
+    z[:, 0] = groups  # so that an example tells its recording
+    learned: list[set[float]] = []
+    predicted: list[set[float]] = []
+    trajectory, logits = base_learning._trajectories, Head.logits
+
+    def spied(learner: MetaLearner, z: Tensor, *rest: object) -> object:
+        learned.append(set(z[:, 0].tolist()))
+        predicted.append(set())
+        return trajectory(learner, z, *rest)  # type: ignore[arg-type]
+
+    def spied_logits(self: Head, embeddings: Tensor) -> Tensor:
+        predicted[-1] |= set(embeddings[0, :, 0].tolist())
+        return logits(self, embeddings)
+
+    monkeypatch.setattr(base_learning, "_trajectories", spied)
+    monkeypatch.setattr(base_learning, "_descend", lambda z, labels, head, rates: head)
+    monkeypatch.setattr(Head, "logits", spied_logits)
+    choose_steps(plain_learner(), z, labels, groups, ROWS)
+    everything = set(groups.unique().tolist())
+    assert learned and all(known | held == everything for known, held in zip(learned, predicted, strict=True))
+    assert all(not known & held for known, held in zip(learned, predicted, strict=True))
+    assert set().union(*predicted) == everything
+    assert len({frozenset(held) for held in predicted}) == N_FOLDS
+
+
+def by_hand(learner: MetaLearner, z: Tensor, labels: Tensor, fold: Tensor, choice: StepChoice) -> float:
+    """Macro-F1 of a choice over these folds, from the definition."""
+    predicted = torch.full_like(labels, -1)
+    for k in fold.unique():
+        head = learn_head(learner, z[fold != k], labels[fold != k], ROWS, choice)
+        predicted[fold == k] = head.logits(z[fold == k][None])[0].argmax(1)
+    f1 = []
+    for c in range(N_CLASSES):
+        hits = int(((predicted == c) & (labels == c)).sum())
+        f1.append(2 * hits / int((predicted == c).sum() + (labels == c).sum()))
+    return float(np.mean(f1))
+
+
+def test_the_best_of_all_choices_is_taken_and_of_equals_the_shortest_and_slowest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(base_learning, "STEP_CHOICES", (0, 2, 12))
+    learner = plain_learner()
+    for seed, separable in ((0, 0.7), (1, 0.7), (2, 3.0)):
+        z, labels, groups = examples(N_FOLDS, separable, seed)  # one recording a fold: the folds are known
+        choice = choose_steps(learner, z, labels, groups, ROWS, seed)
+        scores = {
+            (steps, rate, -prior): by_hand(learner, z, labels, groups, StepChoice(steps, rate, prior))
+            for steps in (0, 2, 12)
+            for rate in RATE_CHOICES
+            for prior in PRIOR_CHOICES
+        }
+        best = max(scores.values())
+        assert choice.macro_f1 == pytest.approx(best)
+        assert (choice.steps, choice.rate, -choice.prior) == min(k for k, score in scores.items() if score == best)
+
+
+def test_of_many_examples_one_fold_is_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    z, labels, groups = examples(12, 1.0)
+    monkeypatch.setattr(base_learning, "ENOUGH", len(z))
+    fold = folds_of(groups, 0)
+    assert fold is not None
+    choice = choose_steps(plain_learner(), z, labels, groups, ROWS)
+    logits = held_out_logits(plain_learner(), z, labels, fold, ROWS, choice, 0, [0])
+    assert bool((torch.isinf(logits).all(1) == (fold != 0)).all())
+    assert choice.temperature == fit_temperature(logits, labels)
+    first = fold == 0
+    f1 = [
+        2
+        * int(((logits.argmax(1) == c) & (labels == c) & first).sum())
+        / int(((logits.argmax(1) == c) & first).sum() + ((labels == c) & first).sum())
+        for c in range(N_CLASSES)
+    ]
+    assert choice.macro_f1 == pytest.approx(float(np.mean(f1)))
+
+
+def test_a_head_from_scratch_takes_steps_and_a_good_start_may_do_without() -> None:
+    z, labels, groups = examples(9, 3.0)
+    assert choose_steps(plain_learner("random"), z, labels, groups, ROWS).steps > 0
+    assert choose_steps(plain_learner("prototype"), z, labels, groups, ROWS).steps == 0
+    # The weight of the prior is a choice only where there is a prior.
+    assert choose_steps(plain_learner("prototype"), z, labels, groups, ROWS).prior == 1.0
+
+
+def test_classes_that_a_fold_cannot_learn_are_not_predicted_in_it() -> None:
+    z, labels, groups = examples(6, 3.0)
+    only = labels == 3
+    z[only], groups = z[only].flip(0), torch.where(only, groups.min(), groups)  # class 3 lies in one recording
+    learner = plain_learner("previous")
+    with torch.no_grad():
+        learner.theta_bias[ROWS[3]] = 1e3  # it would always win
+    choice = choose_steps(learner, z, labels, groups, ROWS)
+    assert choice.macro_f1 > 0.5
+
+
+def test_without_enough_to_choose_by_the_learned_schedule_stands() -> None:
+    learner = plain_learner(steps=3)
+    z, labels, groups = examples(N_FOLDS - 1, 3.0)
+    choice = choose_steps(learner, z, labels, groups, ROWS)
+    assert (choice.steps, choice.rate, choice.prior) == (3, 1.0, 1.0) and math.isnan(choice.macro_f1)
+    one_each = torch.arange(N_CLASSES)  # each class once, in a recording of its own: never learned when held out
+    choice = choose_steps(learner, z[:N_CLASSES], one_each, one_each, ROWS)
+    assert (choice.steps, choice.rate, choice.prior) == (3, 1.0, 1.0) and math.isnan(choice.macro_f1)
+
+
+def test_the_same_seed_gives_the_same_choice_and_head() -> None:
+    learner = plain_learner("random")
+    z, labels, groups = examples(8, 0.5)
+    state = torch.random.get_rng_state()
+    one, same = (choose_steps(learner, z, labels, groups, ROWS, seed=4) for _ in range(2))
+    assert one == same
+    heads = [learn_head(learner, z, labels, ROWS, one, seed) for seed in (4, 4, 5)]
+    assert torch.equal(heads[0].weight, heads[1].weight) and not torch.equal(heads[0].weight, heads[2].weight)
+    assert torch.equal(torch.random.get_rng_state(), state), "the global generator moved"
+
+
+# K shots
+
+
+@given(labels=st.lists(st.integers(0, 4), min_size=1, max_size=40), n_shot=st.integers(1, 5), seed=st.integers(0, 9))
+def test_few_shot_index_takes_k_of_each_class_or_all_there_are(labels: list[int], n_shot: int, seed: int) -> None:
+    values = torch.tensor(labels)
+    index = few_shot_index(values, n_shot, seed)
+    assert torch.equal(index, index.sort().values) and len(index.unique()) == len(index)
+    for c in set(labels):
+        assert int((values[index] == c).sum()) == min(n_shot, labels.count(c))
+    assert torch.equal(index, few_shot_index(values, n_shot, seed))
+    more = few_shot_index(values, n_shot + 1, seed)
+    assert set(index.tolist()) <= set(more.tolist()), "more shots keep the fewer"
+
+
+def test_few_shot_index_is_random_by_the_seed_and_none_means_all() -> None:
+    labels = torch.arange(3).repeat(20)
+    drawn = {tuple(few_shot_index(labels, 2, seed).tolist()) for seed in range(10)}
+    assert len(drawn) > 5
+    assert few_shot_index(labels, None, 0).tolist() == list(range(60))
+
+
+def test_the_temperature_is_that_of_the_draw() -> None:
+    draw = torch.Generator().manual_seed(0)
+    logits = 3.0 * torch.randn(20_000, 5, generator=draw)
+    labels = torch.multinomial(torch.softmax(logits / 2.5, 1), 1, generator=draw).squeeze(1)
+    assert fit_temperature(logits, labels) == pytest.approx(2.5, rel=0.05)
+    logits[torch.arange(10), labels[:10]] = -torch.inf  # not learned: they do not count
+    assert fit_temperature(logits, labels) == pytest.approx(2.5, rel=0.05)
+    assert fit_temperature(torch.full((3, 2), -torch.inf), torch.tensor([0, 1, 0])) == 1.0
+    one_right = fit_temperature(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+    assert 0.8 < one_right < 1.0  # alone it would be 0
+
+
+def test_held_out_logits_know_nothing_of_their_fold() -> None:
+    """Changing the labels of one fold changes the logits of the others alone."""
+    learner, (z, labels, groups) = plain_learner(), examples(6, 1.0)
+    fold = folds_of(groups, 0)
+    assert fold is not None
+    first = held_out_logits(learner, z, labels, fold, ROWS, StepChoice(5))
+    changed = torch.where(fold == 1, (labels + 1) % len(ROWS), labels)
+    second = held_out_logits(learner, z, changed, fold, ROWS, StepChoice(5))
+    assert torch.equal(first[fold == 1], second[fold == 1])
+    assert not torch.equal(first[fold != 1], second[fold != 1])
