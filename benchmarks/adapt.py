@@ -107,7 +107,7 @@ def child(data: Path, output: Path, meta_steps: int | None, started: float) -> d
     seconds = watch.seconds
     seconds["start-up"] = [s + b for s, b in zip(seconds["start-up"], before, strict=True)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    from mtl_speech.commands.start import load_start
+    from mtl_speech.commands.target import load_start
 
     learner = load_start(None, None).learner(folds[0])
     clock = time.process_time()

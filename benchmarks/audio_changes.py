@@ -20,14 +20,14 @@ import soundfile
 import soxr
 import torch
 
-from mtl_speech.commands.start import load_start
+from mtl_speech.commands.target import load_start
 from mtl_speech.core.config import AdaptConfig, MetaTrainConfig
 from mtl_speech.core.files import atomic_write
-from mtl_speech.core.plain import json_text
+from mtl_speech.core.json_values import json_text
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.corpora.textgrid import write_textgrid
-from mtl_speech.features.features import SegmentStore, build_store
+from mtl_speech.features.store import SegmentStore, build_store
 from mtl_speech.model.language_pack import times
 from mtl_speech.model.learner import MetaLearner
 from mtl_speech.scoring.metrics import score

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_speech.core.files import atomic_write
-from mtl_speech.core.plain import json_text
+from mtl_speech.core.json_values import json_text
 from mtl_speech.corpora.corpus import Segment
 from mtl_speech.scoring.metrics import macro_f1_difference, mean_interval, paired_difference, score
-from mtl_speech.scoring.sequence_metrics import score_transcriptions
-from mtl_speech.transcription.transcription import Phone, Transcription
+from mtl_speech.scoring.sequences import score_transcriptions
+from mtl_speech.transcription.transcript import Phone, Transcription
 
 N_CLASSES, TOKENS, SPREAD, GAP = (
     30,

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from mtl_speech.core.config import EncoderConfig, MetaTrainConfig
 from mtl_speech.core.logs import progress_bar
 from mtl_speech.corpora.audio import MEL_BANDS
-from mtl_speech.features.features import WINDOW_FRAMES, SegmentStore
+from mtl_speech.features.store import WINDOW_FRAMES, SegmentStore
 from mtl_speech.model.encoder import Encoder, FrameConv
 from mtl_speech.model.learner import MetaLearner, balanced_weights
 from mtl_speech.model.scale_shift import attach

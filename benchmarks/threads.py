@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtl_speech.commands.start import load_start
+from mtl_speech.commands.target import load_start
 from mtl_speech.core.config import AdaptConfig, EncoderConfig, MetaTrainConfig, PretrainConfig
 from mtl_speech.core.files import atomic_write
-from mtl_speech.core.plain import json_text
+from mtl_speech.core.json_values import json_text
 from mtl_speech.corpora.audio import MEL_BANDS
-from mtl_speech.features.features import MARGIN, SegmentStore
+from mtl_speech.features.store import MARGIN, SegmentStore
 from mtl_speech.model.strategy import extend
 from mtl_speech.training.adapt import Fold, adapt_fold
 from mtl_speech.training.meta_train import MetaTrainer, embed_segments, trainable_state

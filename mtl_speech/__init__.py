@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from mtl_speech.model.pack import pack_hash as pack_hash
     from mtl_speech.model.pack import save_pack as save_pack
     from mtl_speech.transcription.transcribe import Transcriber as Transcriber
-    from mtl_speech.transcription.transcription import Phone as Phone
-    from mtl_speech.transcription.transcription import Transcription as Transcription
+    from mtl_speech.transcription.transcript import Phone as Phone
+    from mtl_speech.transcription.transcript import Transcription as Transcription
 
 __version__ = "0.1.0"
 

@@ -16,10 +16,10 @@ ROOT = Path(__file__).resolve().parent.parent
 SERVER = """
 import json, os, resource, signal, sys, traceback
 import soundfile, soxr, torch, torch._dynamo
-from mtl_speech.commands import training, transcribing, workflows
+from mtl_speech.commands import train, transcribe, workflows
 from mtl_speech.features import views
-from mtl_speech.report import html_report, report
-from mtl_speech.training import adapt, checkpoint, evaluate, pretrain
+from mtl_speech.report import page, tables
+from mtl_speech.training import adapt, checkpoint, meta_test, pretrain
 from mtl_speech.commands.cli import main
 
 torch.set_num_threads(1)

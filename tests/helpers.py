@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mtl_speech.core.config import EncoderConfig, MetaTrainConfig
 from mtl_speech.corpora.audio import MEL_BANDS, SAMPLE_RATE
 from mtl_speech.corpora.corpus import Corpus, Segment, Utterance
-from mtl_speech.features.features import MARGIN, SegmentStore
+from mtl_speech.features.store import MARGIN, SegmentStore
 from mtl_speech.model.base import BaseModel, base_pack
 from mtl_speech.model.encoder import Encoder, FrameBatchNorm
 from mtl_speech.model.learner import MetaLearner

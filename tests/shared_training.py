@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 
 from mtl_speech.core.config import EncoderConfig, PretrainConfig
 from mtl_speech.core.distributed import is_main, processes
-from mtl_speech.features.features import SegmentStore
+from mtl_speech.features.store import SegmentStore
 from mtl_speech.training.checkpoint import Checkpoints
-from mtl_speech.training.evaluate import benchmark_tasks, score_tasks, summary
+from mtl_speech.training.meta_test import benchmark_tasks, score_tasks, summary
 from mtl_speech.training.meta_train import MetaTrainer, trainable_state
 from mtl_speech.training.pretrain import pretrain
 from tests.helpers import DoubleStore, double_precision, make_store, meta_config, tiny_learner, toy_store

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from mtl_speech.core.config import EncoderConfig
-from mtl_speech.features.features import SegmentStore
+from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.scale_shift import scale_shift_layers
 from tests.helpers import double_precision
 from tests.recipes.running import ROOT, loaded

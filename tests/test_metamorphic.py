@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.audio_changes import CHANGES, LANGUAGES, Change, compare
-from mtl_speech.commands.start import load_start
+from mtl_speech.commands.target import load_start
 from mtl_speech.corpora.reading import read_corpus
-from mtl_speech.features.features import SegmentStore, build_store
+from mtl_speech.features.store import SegmentStore, build_store
 from mtl_speech.model import base_learning
 from mtl_speech.model.base_learning import StepChoice, choose_steps, fit_temperature, learn_head
 from mtl_speech.model.learner import Head, MetaLearner

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from mtl_speech.commands import inspection
 from mtl_speech.corpora.textgrid import write_textgrid
 from mtl_speech.model.base import base_pack
 from mtl_speech.model.pack import save_pack
@@ -121,7 +120,7 @@ def test_a_traceback_in_the_log_has_no_absolute_path(tmp_path: Path, monkeypatch
     def fails(*_: object) -> None:
         raise RuntimeError(f"{corpus}/{SPEAKERS[0]}/a.wav: went wrong")
 
-    monkeypatch.setattr(inspection, "summary", fails)
+    monkeypatch.setattr(inspect, "summary", fails)
     said = run("validate", corpus, "-o", tmp_path / "out", code=1).output
     assert "unexpected RuntimeError" in said
     log = (tmp_path / "out" / "log.txt").read_text(encoding="utf-8")

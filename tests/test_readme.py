@@ -12,7 +12,7 @@ import click
 import pytest
 
 from mtl_speech.commands.cli import main
-from mtl_speech.commands.start import SHIPPED_STRATEGY
+from mtl_speech.commands.target import SHIPPED_STRATEGY
 from mtl_speech.core.config import AdaptConfig
 from mtl_speech.corpora.textgrid import read_textgrid, write_textgrid
 from mtl_speech.model.base import SHIPPED_ENCODER, load_base, shipped

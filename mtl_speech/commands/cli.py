@@ -44,9 +44,9 @@ def validate(folder: Path, options: ValidateOptions, run: Run) -> None:
 
     Says what it holds, and what is wrong by file, tier and interval. The exit code is 1 when something cannot be used.
     """
-    from mtl_speech.commands import inspection
+    from mtl_speech.commands import inspect
 
-    inspection.validate(folder, options, run)
+    inspect.validate(folder, options, run)
 
 
 @main.of(PretrainOptions, "folder")
@@ -56,9 +56,9 @@ def pretrain(folder: Path, options: PretrainOptions, run: Run) -> None:
     Writes a pack of the kind 'encoder', for --base. A run that was stopped or killed goes on when the same command is
     started again.
     """
-    from mtl_speech.commands import training
+    from mtl_speech.commands import train
 
-    training.pretrain(folder, options, run)
+    train.pretrain(folder, options, run)
 
 
 @main.of(MetaTrainOptions, "folder")
@@ -68,9 +68,9 @@ def meta_train(folder: Path, options: MetaTrainOptions, run: Run) -> None:
     Several languages lie in subfolders that are named by their codes. Writes a pack of the kind 'strategy'. A run
     that was stopped or killed goes on when the same command is started again.
     """
-    from mtl_speech.commands import training
+    from mtl_speech.commands import train
 
-    training.meta_train(folder, options, run)
+    train.meta_train(folder, options, run)
 
 
 @main.of(AdaptOptions)
@@ -100,9 +100,9 @@ def transcribe(pack: Path, audio: tuple[Path, ...], options: TranscribeOptions, 
     Writes the phones with their times as tiers of TextGrid or ELAN files, beside the tiers that a file of the same name next to the
     recording has, or as CTM or JSON. Files that a person made or changed are never replaced. --score compares with labels.
     """
-    from mtl_speech.commands import transcribing
+    from mtl_speech.commands import transcribe as command
 
-    transcribing.transcribe(pack, audio, options, run)
+    command.transcribe(pack, audio, options, run)
 
 
 @main.of(SuggestOptions, "pack")
@@ -112,9 +112,9 @@ def suggest(pack: Path, options: SuggestOptions, run: Run) -> None:
     Ranks the recordings of --pool that are not labelled yet, or the words of --words, by what they promise for macro-F1: examples
     of phonemes that have few or are hard, and sounds that the model is unsure of. Writes suggestions.csv with the reasons.
     """
-    from mtl_speech.commands import suggesting
+    from mtl_speech.commands import suggest as command
 
-    suggesting.suggest(pack, options, run)
+    command.suggest(pack, options, run)
 
 
 @main.of(AdaptOptions)
@@ -159,17 +159,17 @@ def export(pack: Path, options: ExportOptions, run: Run) -> None:
     Writes model.onnx or model.pt2 (torch.export): samples and spans of segments in, probabilities of the phonemes out, without
     this package. Each is compared with the pack before it is written.
     """
-    from mtl_speech.commands import exporting
+    from mtl_speech.commands import export as command
 
-    exporting.export(pack, options, run)
+    command.export(pack, options, run)
 
 
 @main.of(InfoOptions, "pack")
 def info(pack: Path, options: InfoOptions, run: Run) -> None:
     """Say what a PACK is, after checking its hashes."""
-    from mtl_speech.commands import inspection
+    from mtl_speech.commands import inspect
 
-    inspection.info(pack, options, run)
+    inspect.info(pack, options, run)
 
 
 @main.of(VerifyOptions, "packs...")
@@ -179,6 +179,6 @@ def verify(packs: tuple[Path, ...], options: VerifyOptions, run: Run) -> None:
     Names every check. The exit code is 1 when a pack is damaged or foreign, or builds on another base than the one given by --base,
     or else the one that ships; both hashes are shown.
     """
-    from mtl_speech.commands import inspection
+    from mtl_speech.commands import inspect
 
-    inspection.verify(packs, options, run)
+    inspect.verify(packs, options, run)

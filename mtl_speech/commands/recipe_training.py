@@ -17,15 +17,15 @@ import numpy as np
 import torch
 
 from mtl_speech.commands.recipe import recipe_checkpoints
-from mtl_speech.commands.start import few_shots
+from mtl_speech.commands.target import few_shots
 from mtl_speech.core.config import AdaptConfig, MetaTrainConfig
 from mtl_speech.core.distributed import leave_to_main
 from mtl_speech.core.files import atomic_write
+from mtl_speech.core.json_values import json_text, plain
 from mtl_speech.core.logs import progress_bar
-from mtl_speech.core.plain import json_text, plain
 from mtl_speech.core.settings import Config, as_dict
 from mtl_speech.corpora.corpus import Corpus
-from mtl_speech.features.features import SegmentStore, build_store
+from mtl_speech.features.store import SegmentStore, build_store
 from mtl_speech.features.views import make_views
 from mtl_speech.model.base import BaseModel, base_pack
 from mtl_speech.model.learner import MetaLearner
@@ -33,13 +33,13 @@ from mtl_speech.model.pack import save_pack
 from mtl_speech.model.segmenter import train_segmenter
 from mtl_speech.model.strategy import new_learner, prepare_learner, strategy_pack
 from mtl_speech.model.zero_shot import mapping_lines
-from mtl_speech.report.report import write_report
 from mtl_speech.report.results import write_results
-from mtl_speech.scoring.intervals import mean_interval
+from mtl_speech.report.tables import write_report
+from mtl_speech.scoring.bootstrap import mean_interval
 from mtl_speech.scoring.metrics import Scores, score
 from mtl_speech.training.ablate import Ablation, ablate
 from mtl_speech.training.adapt import Fold
-from mtl_speech.training.evaluate import benchmark_tasks, score_tasks, summary
+from mtl_speech.training.meta_test import benchmark_tasks, score_tasks, summary
 from mtl_speech.training.meta_train import MetaTrainer
 from mtl_speech.training.pretrain import PretrainModel, predict_segments, pretrain
 

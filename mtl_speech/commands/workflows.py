@@ -11,7 +11,7 @@ import torch
 
 from mtl_speech.commands.demo import CAVEAT, STAMP, is_synthetic
 from mtl_speech.commands.earlier import earlier_kept
-from mtl_speech.commands.start import Start, Target, describe, load_chosen_base, load_start, load_target, recordings_of
+from mtl_speech.commands.target import Start, Target, describe, load_chosen_base, load_start, load_target, recordings_of
 from mtl_speech.core.config import AdaptConfig
 from mtl_speech.core.errors import DataError, UsageError
 from mtl_speech.core.files import atomic_write, unchanged
@@ -21,15 +21,15 @@ from mtl_speech.core.settings import as_dict
 from mtl_speech.corpora.corrections import CHANGES, EXAMPLES, changes_csv, examples_json
 from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.corpora.remote import local_folder
-from mtl_speech.features.features import build_store
+from mtl_speech.features.store import build_store
 from mtl_speech.model.language_pack import load_language, times, true_labels, utterances, with_timing
 from mtl_speech.model.pack import load_pack, pack_hash
 from mtl_speech.model.zero_shot import mapping_lines
 from mtl_speech.phonology.languages import canonical, display_name
 from mtl_speech.report.clips import cut_clips
 from mtl_speech.report.findings import Details
-from mtl_speech.report.report import ablation_table, f1_table, write_report
 from mtl_speech.report.results import write_results
+from mtl_speech.report.tables import ablation_table, f1_table, write_report
 from mtl_speech.scoring.metrics import NotScored, Scores, score
 from mtl_speech.scoring.tokens import scored_tokens
 from mtl_speech.training.ablate import BASELINE, Ablation

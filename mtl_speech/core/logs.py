@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mtl_speech.core.distributed import is_main
-from mtl_speech.core.plain import without_absolute_paths
+from mtl_speech.core.json_values import without_absolute_paths
 
 T = TypeVar("T")
 LOGGER = logging.getLogger("mtl_speech")

@@ -90,7 +90,7 @@ class Run:
 
     def table(self, table: Table) -> None:
         """A table, which is a result."""
-        from mtl_speech.report.report import plain_text, show
+        from mtl_speech.report.tables import plain_text, show
 
         logger.info("\n%s", plain_text(table), extra=SAID)
         show(table)

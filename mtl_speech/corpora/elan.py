@@ -16,7 +16,7 @@ from mtl_speech.core.errors import DataError
 from mtl_speech.core.files import read_limited
 from mtl_speech.corpora.audio import AUDIO_SUFFIXES
 from mtl_speech.corpora.corpus import Problem
-from mtl_speech.corpora.intervals import Interval, Labels, labels_of_tiers
+from mtl_speech.corpora.labels import Interval, Labels, labels_of_tiers
 from mtl_speech.phonology.phonemes import MAX_LABEL
 
 MAX_BYTES = 64 << 20  # a file of two hours with ten tiers has under 40 MB

@@ -15,7 +15,7 @@ from mtl_speech.core.spool import Kind, Spool
 from mtl_speech.corpora import ctm, elan, textgrid, timit
 from mtl_speech.corpora.audio import AUDIO_SUFFIXES
 from mtl_speech.corpora.corpus import Problem
-from mtl_speech.corpora.intervals import MACHINE_LABELS, Interval, Labels, MissingPhones
+from mtl_speech.corpora.labels import MACHINE_LABELS, Interval, Labels, MissingPhones
 
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 LabelReader = Callable[[Path], Labels]

@@ -11,7 +11,7 @@ from mtl_speech.core.spool import Kind
 from mtl_speech.corpora.audio import SAMPLE_RATE, audio_duration, check_audio, load_audio
 from mtl_speech.corpora.corpus import Corpus, Problem, Segment, Utterance
 from mtl_speech.corpora.folder import Contents, LabelReader, Progress, has_audio, scan
-from mtl_speech.corpora.intervals import MACHINE_LABELS, find_segments, find_words
+from mtl_speech.corpora.labels import MACHINE_LABELS, find_segments, find_words
 from mtl_speech.phonology.languages import canonical
 from mtl_speech.phonology.phonemes import PHONE_SETS, guess_phone_set
 

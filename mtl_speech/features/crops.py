@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mtl_speech.features.features import MARGIN, SegmentStore
+from mtl_speech.features.store import MARGIN, SegmentStore
 
 BLOCK = 4096  # crops whose segments are looked at together
 

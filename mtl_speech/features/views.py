@@ -25,7 +25,7 @@ from mtl_speech.corpora.audio import HOP_LENGTH, MEL_BANDS
 from mtl_speech.corpora.corpus import Corpus, Problem
 from mtl_speech.corpora.folder import Progress
 from mtl_speech.features.augment import WaveformAugment
-from mtl_speech.features.features import (
+from mtl_speech.features.store import (
     MARGIN,
     Found,
     SegmentStore,

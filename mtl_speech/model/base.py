@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mtl_speech.core.config import EncoderConfig
 from mtl_speech.core.errors import ConfigError, PackError
 from mtl_speech.core.settings import as_dict, load_config
-from mtl_speech.features.features import LOG_MEL, FrontEnd, SegmentStore
+from mtl_speech.features.store import LOG_MEL, FrontEnd, SegmentStore
 from mtl_speech.model.encoder import Encoder
 from mtl_speech.model.hub import AUTO, HubEncoder, load_hub_encoder
 from mtl_speech.model.pack import Pack, load_pack, pack_hash
@@ -146,4 +146,4 @@ def _check_state(module: nn.Module, tensors: Mapping[str, Tensor], pack: Pack) -
 
 def shipped(name: str) -> Path:
     """The folder of a pack that the package ships."""
-    return Path(str(files("mtl_speech") / "models" / name))
+    return Path(str(files("mtl_speech") / "weights" / name))

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from mtl_speech.core.errors import UsageError
 from mtl_speech.corpora.audio import FFT_SIZE, FRAMES_PER_SECOND, HOP_LENGTH, POWER_FLOOR, WINDOW_LENGTH, mel_filters
-from mtl_speech.features.features import ACTIVE_RANGE, FLOOR_RANGE, PRIOR_FRAMES, SCALE, WINDOW_FRAMES
+from mtl_speech.features.store import ACTIVE_RANGE, FLOOR_RANGE, PRIOR_FRAMES, SCALE, WINDOW_FRAMES
 from mtl_speech.model.encoder import Encoder
 from mtl_speech.model.language_pack import LanguageModel
 from mtl_speech.model.scale_shift import merge

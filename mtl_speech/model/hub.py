@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mtl_speech.core.errors import DataError, UsageError, first_line
 from mtl_speech.corpora.audio import HOP_LENGTH, SAMPLE_RATE
-from mtl_speech.features.features import RAW, RAW_NORMALISED, FrontEnd
+from mtl_speech.features.store import RAW, RAW_NORMALISED, FrontEnd
 from mtl_speech.model.encoder import N_PARTS, part_weights
 
 MAX_EMBEDDING = 512  # dimensions; larger embeddings are projected to these at random (Johnson, Lindenstrauss 1984)

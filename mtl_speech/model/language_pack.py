@@ -13,7 +13,7 @@ from mtl_speech.core.config import MetaTrainConfig
 from mtl_speech.core.errors import PackError
 from mtl_speech.corpora.audio import FRAMES_PER_SECOND
 from mtl_speech.corpora.folder import Progress
-from mtl_speech.features.features import LOG_MEL, SegmentStore, as_log_mel
+from mtl_speech.features.store import LOG_MEL, SegmentStore, as_log_mel
 from mtl_speech.model.base import BaseModel, load_segmenter, segmenter_tensors
 from mtl_speech.model.learner import Head, MetaLearner
 from mtl_speech.model.pack import Pack

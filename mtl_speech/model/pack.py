@@ -1,6 +1,6 @@
 """Packs: a model, a strategy or a language as a folder of `weights.safetensors` and `card.json`. Data, never code.
 
-What a stranger passes on is read as hostile: see `pack_files` for how.
+What a stranger passes on is read as hostile: see `tensor_files` for how.
 The card holds what the maker wrote (name, languages, phonemes, scores, licence ...) and what `save_pack` adds:
 
 - `format_version`, `kind`, `package_version`
@@ -25,7 +25,7 @@ import torch
 from mtl_speech import __version__
 from mtl_speech.core.errors import PackError
 from mtl_speech.core.files import sync_folder, temporary_sibling, write_synced
-from mtl_speech.core.pack_files import (
+from mtl_speech.core.tensor_files import (
     DTYPE_NAMES,
     check_folder,
     decode,

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from mtl_speech.corpora.audio import MEL_BANDS
 from mtl_speech.corpora.folder import Progress
-from mtl_speech.features.features import MARGIN, SegmentStore
+from mtl_speech.features.store import MARGIN, SegmentStore
 from mtl_speech.model.encoder import Encoder, FrameConv
 
 HIDDEN = 128  # channels

@@ -12,7 +12,7 @@ from torch import Tensor
 from mtl_speech.core.config import MetaTrainConfig
 from mtl_speech.core.errors import ConfigError, PackError
 from mtl_speech.core.settings import as_dict, load_config
-from mtl_speech.features.features import SegmentStore
+from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.base import BaseModel, load_state
 from mtl_speech.model.hub import HubEncoder
 from mtl_speech.model.learner import MetaLearner

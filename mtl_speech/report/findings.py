@@ -12,7 +12,7 @@ from mtl_speech.phonology.articulation import articulation_class
 from mtl_speech.phonology.phonemes import articulation_order
 from mtl_speech.report.clips import Clips, worst_confusions
 from mtl_speech.scoring.metrics import Scores
-from mtl_speech.scoring.sequence_metrics import expected_calibration_error, reliability
+from mtl_speech.scoring.sequences import expected_calibration_error, reliability
 from mtl_speech.scoring.tokens import Token
 from mtl_speech.training.forgetting import Forgetting
 from mtl_speech.training.learning_curve import LearningCurve

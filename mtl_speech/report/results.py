@@ -10,17 +10,17 @@ from typing import Any
 from mtl_speech.commands.earlier import PACK
 from mtl_speech.core.config import AdaptConfig, MetaTrainConfig
 from mtl_speech.core.files import atomic_write
-from mtl_speech.core.plain import plain
+from mtl_speech.core.json_values import plain
 from mtl_speech.core.settings import as_dict
 from mtl_speech.corpora.folder import Progress
-from mtl_speech.features.features import SegmentStore
+from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.base import BaseModel
 from mtl_speech.model.language_pack import language_pack
 from mtl_speech.model.pack import save_pack
 from mtl_speech.phonology.languages import display_name
 from mtl_speech.report.clips import cut_clips
 from mtl_speech.report.findings import Details, Size
-from mtl_speech.report.report import write_report
+from mtl_speech.report.tables import write_report
 from mtl_speech.scoring.metrics import Scores, score
 from mtl_speech.scoring.tokens import scored_tokens
 from mtl_speech.training.ablate import Ablation, pooled

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mtl_speech.scoring.intervals import (
+from mtl_speech.scoring.bootstrap import (
     Difference,
     as_array,
     check_lengths,

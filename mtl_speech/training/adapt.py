@@ -22,7 +22,7 @@ from mtl_speech.core.errors import DataError
 from mtl_speech.core.files import content_hash
 from mtl_speech.corpora.corpus import Corpus, split_by
 from mtl_speech.corpora.folder import Progress
-from mtl_speech.features.features import LOG_MEL, FrontEnd, SegmentStore, build_store
+from mtl_speech.features.store import LOG_MEL, FrontEnd, SegmentStore, build_store
 from mtl_speech.model.base_learning import StepChoice, choose_steps, few_shot_index, fit_temperature, learn_head
 from mtl_speech.model.language_pack import LanguageModel, times, true_labels, utterances
 from mtl_speech.model.learner import MetaLearner

@@ -2,7 +2,7 @@
 
 A checkpoint is one safetensors file with everything that the next steps depend on; its tensor `state` holds the plain values as
 JSON. It is named by its number and the SHA-256 of its bytes, so a damaged one is told, and it appears whole by one rename. The
-last good one and the one before are kept. What is read is data, never code: see `pack_files`.
+last good one and the one before are kept. What is read is data, never code: see `tensor_files`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mtl_speech import __version__
 from mtl_speech.core.distributed import highest, is_main, wait_for_all
 from mtl_speech.core.errors import DataError, PackError
 from mtl_speech.core.files import TEMPORARY, atomic_write, content_hash
-from mtl_speech.core.pack_files import decode, encode, header_entries, parse_json, read_bounded, refuse
+from mtl_speech.core.tensor_files import decode, encode, header_entries, parse_json, read_bounded, refuse
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.corpora.folder import Progress
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.features.features import SegmentStore
+from mtl_speech.features.store import SegmentStore
 
 MAX_TRIES = 20  # draws of an episode before a language counts as too small for it
 

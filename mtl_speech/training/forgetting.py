@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtl_speech.features.features import SegmentStore
+from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.base import BaseModel, base_pack, hub_pack
 from mtl_speech.model.learner import MetaLearner
 from mtl_speech.model.pack import pack_hash

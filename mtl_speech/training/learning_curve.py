@@ -21,7 +21,7 @@ from mtl_speech.model.base_learning import StepChoice, choose_steps, few_shot_in
 from mtl_speech.model.language_pack import true_labels, utterances
 from mtl_speech.model.learner import MetaLearner
 from mtl_speech.model.strategy import extend, row_of
-from mtl_speech.scoring.intervals import (
+from mtl_speech.scoring.bootstrap import (
     encode,
     f1_of_counts,
     group_index,

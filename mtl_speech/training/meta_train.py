@@ -24,7 +24,7 @@ from mtl_speech.core.config import MetaTrainConfig
 from mtl_speech.core.distributed import from_main, is_main, n_processes, rank, sum_gradients, total
 from mtl_speech.core.errors import DataError
 from mtl_speech.corpora.folder import Progress
-from mtl_speech.features.features import SegmentStore
+from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.learner import MetaLearner, balanced_weights
 from mtl_speech.model.scale_shift import distance_from_identity, scale_shift_layers
 from mtl_speech.scoring.metrics import episode_class_f1, episode_macro_f1

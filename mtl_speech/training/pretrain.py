@@ -28,7 +28,7 @@ from mtl_speech.core.config import EncoderConfig, PretrainConfig
 from mtl_speech.core.distributed import from_main, is_main, n_processes, peers_alive, rank, together, total
 from mtl_speech.features.augment import SpecAugment
 from mtl_speech.features.crops import CropBatches, Crops
-from mtl_speech.features.features import SegmentStore
+from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.encoder import Encoder
 from mtl_speech.phonology.articulation import articulatory_features
 from mtl_speech.training.checkpoint import Checkpoints, State, optimiser_tensors, put_optimiser, put_tensors, tensors_of

@@ -23,15 +23,15 @@ from mtl_speech.corpora.audio import (
     stream_audio,
     stream_log_mel,
 )
-from mtl_speech.features.features import MARGIN, RAW_NORMALISED, Normaliser, standardised
+from mtl_speech.features.store import MARGIN, RAW_NORMALISED, Normaliser, standardised
 from mtl_speech.model.base import BaseModel, load_base
 from mtl_speech.model.encoder import Encoder, part_weights
 from mtl_speech.model.hub import HubEncoder
 from mtl_speech.model.language_pack import LanguageModel, load_language
 from mtl_speech.model.pack import load_pack
 from mtl_speech.model.segmenter import Timing
-from mtl_speech.transcription.segmental import PathWeights, Piece, Spans, best_path, find_spans
-from mtl_speech.transcription.transcription import SILENCE, Phone, Transcription
+from mtl_speech.transcription.lattice import PathWeights, Piece, Spans, best_path, find_spans
+from mtl_speech.transcription.transcript import SILENCE, Phone, Transcription
 
 CHUNK = 2_000  # frames (20 s) that are held at once
 LAST_PART = CHUNK // 2  # frames at the end of a chunk in which it may be cut

@@ -11,8 +11,8 @@ from xml.etree.ElementTree import Element
 
 from mtl_speech.core.errors import DataError
 from mtl_speech.corpora.elan import read_eaf
+from mtl_speech.transcription.transcript import Transcription
 from mtl_speech.transcription.transcript_files import OWN_TIERS, check_own_tiers, texts
-from mtl_speech.transcription.transcription import Transcription
 
 _TYPE = "machine-labels"  # our linguistic type: annotations with times, and no other rule
 _ORDER = ("LICENSE", "HEADER", "TIME_ORDER", "TIER", "LINGUISTIC_TYPE")  # what an .eaf begins with

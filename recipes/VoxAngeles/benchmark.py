@@ -32,16 +32,16 @@ from tuned_phi import tune_phi
 from mtl_speech.core.config import MetaTrainConfig
 from mtl_speech.core.errors import DataError, MtlSpeechError, UsageError
 from mtl_speech.core.files import atomic_write
+from mtl_speech.core.json_values import json_text, plain
 from mtl_speech.core.lock import only_run
 from mtl_speech.core.logs import log_to, progress_bar
-from mtl_speech.core.plain import json_text, plain
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.corpora.reading import language_folders, read_corpus
 from mtl_speech.features.augment import WaveformAugment
-from mtl_speech.features.features import SegmentStore, build_store
+from mtl_speech.features.store import SegmentStore, build_store
 from mtl_speech.model.base import BaseModel, load_base
 from mtl_speech.model.pack import pack_hash
-from mtl_speech.training.evaluate import Tasks, benchmark_tasks, meta_test, train_baseline, train_meta_transfer
+from mtl_speech.training.meta_test import Tasks, benchmark_tasks, meta_test, train_baseline, train_meta_transfer
 
 logger = logging.getLogger("mtl_speech.recipes")
 

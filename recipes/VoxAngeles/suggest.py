@@ -20,13 +20,13 @@ from prepare import prepare
 from torch import Tensor
 
 from mtl_speech.commands.recipe import begin_recipe
-from mtl_speech.commands.start import SHIPPED_STRATEGY
-from mtl_speech.commands.suggesting import probabilities, with_stand_ins
+from mtl_speech.commands.suggest import probabilities, with_stand_ins
+from mtl_speech.commands.target import SHIPPED_STRATEGY
 from mtl_speech.core.files import atomic_write
+from mtl_speech.core.json_values import json_text, plain
 from mtl_speech.core.logs import progress_bar
-from mtl_speech.core.plain import json_text, plain
 from mtl_speech.corpora.corpus import Corpus
-from mtl_speech.features.features import SegmentStore, build_store
+from mtl_speech.features.store import SegmentStore, build_store
 from mtl_speech.model.base import BaseModel, load_base, shipped
 from mtl_speech.model.base_learning import StepChoice, fit_temperature, folds_of, held_out_logits, learn_head
 from mtl_speech.model.language_pack import LanguageModel

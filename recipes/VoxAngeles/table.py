@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from mtl_speech.core.plain import json_text, plain
+from mtl_speech.core.json_values import json_text, plain
 from mtl_speech.scoring.metrics import mean_interval, paired_difference
-from mtl_speech.training.evaluate import Scored
+from mtl_speech.training.meta_test import Scored
 
 TITLES = {
     "5w1s": "5-way 1-shot",

@@ -19,18 +19,18 @@ import yaml
 from prepare import prepare
 
 from mtl_speech.commands.recipe import begin_recipe
-from mtl_speech.commands.start import Start, load_start
+from mtl_speech.commands.target import Start, load_start
 from mtl_speech.core.config import AdaptConfig
 from mtl_speech.core.files import atomic_write
+from mtl_speech.core.json_values import json_text, plain
 from mtl_speech.core.logs import progress_bar
-from mtl_speech.core.plain import json_text, plain
 from mtl_speech.corpora.corpus import Corpus, Segment, split_by
-from mtl_speech.features.features import build_store
+from mtl_speech.features.store import build_store
 from mtl_speech.model.language_pack import with_timing
-from mtl_speech.scoring.sequence_metrics import score_transcriptions
+from mtl_speech.scoring.sequences import score_transcriptions
 from mtl_speech.training.adapt import adapt_fold, fold_of
 from mtl_speech.transcription.transcribe import Transcriber
-from mtl_speech.transcription.transcription import Transcription
+from mtl_speech.transcription.transcript import Transcription
 
 logger = logging.getLogger("mtl_speech.recipes")
 

@@ -16,11 +16,11 @@ import torch
 from peers import TUNE_STEPS, Fitted, Tuned
 from torch import Tensor, nn
 
-from mtl_speech.features.features import SegmentStore
+from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.learner import Head
 from mtl_speech.model.strategy import extend, row_of
 from mtl_speech.training.episodes import Episode
-from mtl_speech.training.evaluate import Tasks, Trained, summary
+from mtl_speech.training.meta_test import Tasks, Trained, summary
 
 logger = logging.getLogger("mtl_speech.recipes")
 

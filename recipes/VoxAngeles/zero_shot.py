@@ -21,13 +21,13 @@ from prepare import prepare
 from torch import Tensor
 
 from mtl_speech.commands.recipe import begin_recipe
-from mtl_speech.commands.start import SHIPPED_STRATEGY
+from mtl_speech.commands.target import SHIPPED_STRATEGY
 from mtl_speech.core.config import AdaptConfig
 from mtl_speech.core.files import atomic_write
+from mtl_speech.core.json_values import json_text, plain
 from mtl_speech.core.logs import progress_bar
-from mtl_speech.core.plain import json_text, plain
 from mtl_speech.corpora.corpus import Corpus
-from mtl_speech.features.features import build_store
+from mtl_speech.features.store import build_store
 from mtl_speech.model.base import load_base, shipped
 from mtl_speech.model.base_learning import choose_steps, learn_head
 from mtl_speech.model.learner import MetaLearner

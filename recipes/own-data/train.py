@@ -9,7 +9,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from mtl_speech.commands.inspection import validate
+from mtl_speech.commands.inspect import validate
 from mtl_speech.commands.recipe import begin_recipe
 from mtl_speech.commands.workflows import ablate, adapt, evaluate
 from mtl_speech.core.errors import DataError

@@ -21,7 +21,7 @@ import torch
 from click.testing import CliRunner
 
 from mtl_speech import __version__
-from mtl_speech.commands import inspection
+from mtl_speech.commands import inspect as inspect_command
 from mtl_speech.commands.cli import main
 from mtl_speech.core import options
 from mtl_speech.core.settings import settings
@@ -273,7 +273,7 @@ def test_a_read_only_folder_and_a_full_disk(shared: Path, monkeypatch: pytest.Mo
     with monkeypatch.context() as patch:
         patch.setattr("mtl_speech.core.run.log_to", raiser(read_only))
         assert run(*arguments, code=1).stderr == "mtl-speech: results: Read-only file system\n"
-    monkeypatch.setattr("mtl_speech.report.report.atomic_write", raiser(full))
+    monkeypatch.setattr("mtl_speech.report.tables.atomic_write", raiser(full))
     result = run(*arguments, code=1)
     assert result.stderr.endswith("mtl-speech: results/report.json: No space left on device\n")
     assert not Path("results/adapt-sw/0/report.json").exists()
@@ -281,7 +281,7 @@ def test_a_read_only_folder_and_a_full_disk(shared: Path, monkeypatch: pytest.Mo
 
 
 def test_unexpected_errors_ask_to_be_reported(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspection, "summary", raiser(RuntimeError("boom")))
+    monkeypatch.setattr(inspect_command, "summary", raiser(RuntimeError("boom")))
     said = run("validate", shared / "few", "--output-dir", "out", code=1).stderr
     assert said == "mtl-speech: unexpected RuntimeError: boom (please report this; -v shows where)\n"
     assert "Traceback" in Path("out/log.txt").read_text()
@@ -303,7 +303,7 @@ def validate(folder, options, run):
     run.say("ready")
     time.sleep(30)
 
-sys.modules["mtl_speech.commands.inspection"] = stub = types.ModuleType("mtl_speech.commands.inspection")
+sys.modules["mtl_speech.commands.inspect"] = stub = types.ModuleType("mtl_speech.commands.inspect")
 stub.validate = validate
 from mtl_speech.commands.cli import main
 main(sys.argv[1:])

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtl_speech.commands.start import SHIPPED_STRATEGY
+from mtl_speech.commands.target import SHIPPED_STRATEGY
 from mtl_speech.model.base import SHIPPED_ENCODER, shipped
 from mtl_speech.model.pack import CARD, WEIGHTS, load_pack, pack_hash, save_pack
 from mtl_speech.model.strategy import new_learner, strategy_pack

@@ -19,9 +19,9 @@ from mtl_speech.core.errors import DataError
 from mtl_speech.corpora import audio
 from mtl_speech.corpora.audio import MEL_BANDS, SAMPLE_RATE
 from mtl_speech.corpora.corpus import Corpus
-from mtl_speech.features import features
+from mtl_speech.features import store as store_module
 from mtl_speech.features.augment import WaveformAugment
-from mtl_speech.features.features import Transform, audio_content, build_store, recording_features
+from mtl_speech.features.store import Transform, audio_content, build_store, recording_features
 from tests.helpers import seeded, toy_corpus
 
 KEY = "ab" + 62 * "0"
@@ -109,16 +109,16 @@ def test_the_key_changes_with_content_and_settings(
     for module, name, value in (
         (audio, "MEL_HIGH", 7000.0),
         (audio, "POWER_FLOOR", 1e-9),
-        (features, "SCALE", 2.0),
-        (features, "PRIOR_FRAMES", 50.0),
-        (features, "ACTIVE_RANGE", 5.0),
-        (features, "FLOOR_RANGE", 9.0),
-        (features, "FEATURE_VERSION", -1),
+        (store_module, "SCALE", 2.0),
+        (store_module, "PRIOR_FRAMES", 50.0),
+        (store_module, "ACTIVE_RANGE", 5.0),
+        (store_module, "FLOOR_RANGE", 9.0),
+        (store_module, "FEATURE_VERSION", -1),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, value)
             assert made_anew(), name
-    monkeypatch.setattr(features, "_libraries", lambda: {"torch": "0"})
+    monkeypatch.setattr(store_module, "_libraries", lambda: {"torch": "0"})
     assert made_anew()
     path, content = corpus.utterances[0].audio, corpus.utterances[0].audio.read_bytes()
     status = path.stat()

@@ -205,7 +205,7 @@ def test_a_folder_that_cannot_be_written(place: Place, tmp_path: Path, command: 
 MEANWHILE = """
 import soundfile
 from pathlib import Path
-from mtl_speech.features import features
+from mtl_speech.features import store as store_module
 from mtl_speech.transcription import transcribe
 done = []
 def then(real):
@@ -215,7 +215,7 @@ def then(real):
             {deed}
         return real(path, *a, **k)
     return read
-features.load_audio = then(features.load_audio)
+store_module.load_audio = then(store_module.load_audio)
 transcribe.stream_audio = then(transcribe.stream_audio)
 """
 DEEDS = {
@@ -275,7 +275,7 @@ def test_a_run_that_was_killed_blocks_nothing(place: Place, tmp_path: Path) -> N
     """Neither by what it left, nor by a process of its own that lives on for a while."""
     out = tmp_path / "out"
     orphan = (
-        "import mtl_speech.commands.training as t\n"
+        "import mtl_speech.commands.train as t\n"
         "real = t.read_corpus\ndef read(*a):\n    os.fork() or (time.sleep(2), os._exit(0))\n"
     )
     orphan = f"import os, time\n{orphan}    time.sleep(60)\nt.read_corpus = read"

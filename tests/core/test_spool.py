@@ -13,7 +13,7 @@ import torch
 from mtl_speech.core.spool import Kept, Kind, Spool
 from mtl_speech.corpora.corpus import Segment
 from mtl_speech.corpora.reading import read_corpus
-from mtl_speech.features.features import PER_SEGMENT, build_store
+from mtl_speech.features.store import PER_SEGMENT, build_store
 from tests.command_line import INVENTORY, labelled_folder
 
 SEGMENT = Kind[Segment](

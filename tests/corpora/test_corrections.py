@@ -33,7 +33,7 @@ from mtl_speech.corpora.corrections import (
 )
 from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.corpora.textgrid import write_textgrid
-from mtl_speech.report.report import plain_text
+from mtl_speech.report.tables import plain_text
 from tests.helpers import toy_recording
 
 

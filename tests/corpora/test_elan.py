@@ -15,9 +15,9 @@ from pympi import Elan
 
 from mtl_speech.core.errors import DataError
 from mtl_speech.corpora.elan import read_eaf, read_labels
-from mtl_speech.corpora.intervals import MissingPhones
+from mtl_speech.corpora.labels import MissingPhones
+from mtl_speech.transcription.transcript import Phone, Transcription
 from mtl_speech.transcription.transcript_elan import eaf_bytes
-from mtl_speech.transcription.transcription import Phone, Transcription
 
 FOUND = Transcription(
     0.5,

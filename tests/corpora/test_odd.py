@@ -12,7 +12,7 @@ from mtl_speech.core.errors import DataError
 from mtl_speech.corpora import ctm, elan, textgrid, timit
 from mtl_speech.corpora.audio import SAMPLE_RATE, load_audio
 from mtl_speech.corpora.corpus import Segment
-from mtl_speech.corpora.intervals import Labels, find_segments
+from mtl_speech.corpora.labels import Labels, find_segments
 from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.corpora.recordings import find_recordings
 from mtl_speech.corpora.textgrid import write_textgrid

@@ -12,7 +12,7 @@ from mtl_speech.core.errors import DataError
 from mtl_speech.features import views
 from mtl_speech.features.augment import WaveformAugment
 from mtl_speech.features.crops import CropBatches
-from mtl_speech.features.features import SegmentStore, build_store
+from mtl_speech.features.store import SegmentStore, build_store
 from mtl_speech.features.views import make_views
 from tests.helpers import PHONEMES, seeded, toy_corpus
 

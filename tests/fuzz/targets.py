@@ -14,20 +14,20 @@ from pathlib import Path
 import torch
 
 from mtl_speech.commands.demo import is_synthetic
-from mtl_speech.commands.inspection import describe_pack
-from mtl_speech.commands.suggesting import inventory_of
-from mtl_speech.commands.transcribing import LEDGER_NAME, Outputs
+from mtl_speech.commands.inspect import describe_pack
+from mtl_speech.commands.suggest import inventory_of
+from mtl_speech.commands.transcribe import LEDGER_NAME, Outputs
 from mtl_speech.core.config import MetaTrainConfig
 from mtl_speech.core.errors import DataError, MtlSpeechError
+from mtl_speech.core.json_values import json_text, plain
 from mtl_speech.core.options import AdaptOptions, MetaTrainOptions, SuggestOptions, TranscribeOptions
-from mtl_speech.core.pack_files import decode, header_entries
-from mtl_speech.core.plain import json_text, plain
 from mtl_speech.core.settings import load_config
+from mtl_speech.core.tensor_files import decode, header_entries
 from mtl_speech.corpora import corrections, ctm, elan, textgrid, timit
 from mtl_speech.corpora.audio import audio_duration, check_audio, load_audio
 from mtl_speech.corpora.corpus import Problem
-from mtl_speech.corpora.intervals import Labels, find_segments, find_words
 from mtl_speech.corpora.kept_textgrid import long_form, read_whole
+from mtl_speech.corpora.labels import Labels, find_segments, find_words
 from mtl_speech.corpora.tar_members import members, unsafe
 from mtl_speech.model.base import load_base
 from mtl_speech.model.language_pack import LanguageModel, language_pack, load_language
@@ -38,9 +38,9 @@ from mtl_speech.phonology import word_list
 from mtl_speech.phonology.inventories import find_inventory
 from mtl_speech.phonology.phonemes import PHONE_SETS, guess_phone_set, to_ipa
 from mtl_speech.scoring.tokens import read_tokens
+from mtl_speech.transcription.transcript import Phone, Transcription
 from mtl_speech.transcription.transcript_elan import eaf_bytes
 from mtl_speech.transcription.transcript_files import textgrid_text
-from mtl_speech.transcription.transcription import Phone, Transcription
 from tests.fuzz import seeds
 from tests.helpers import tiny_base
 

@@ -23,7 +23,7 @@ from mtl_speech.core.cache import FeatureCache
 from mtl_speech.core.errors import DataError, PackError, UsageError
 from mtl_speech.corpora.audio import HOP_LENGTH
 from mtl_speech.corpora.reading import read_corpus
-from mtl_speech.features.features import (
+from mtl_speech.features.store import (
     LOG_MEL,
     MARGIN,
     RAW,

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtl_speech import __version__
-from mtl_speech.core import pack_files
+from mtl_speech.core import tensor_files
 from mtl_speech.core.errors import PackError
 from mtl_speech.core.files import atomic_write
 from mtl_speech.model.pack import CARD, WEIGHTS, Pack, base_entry, load_pack, pack_hash, require_base, save_pack
@@ -334,7 +334,7 @@ def test_values_that_are_not_finite_are_refused_though_the_hash_is_right(
     pack = make_pack()
     tensors = {**pack.tensors, "head.weight": torch.full((3, 4), float("nan"))}
     with monkeypatch.context() as patch:
-        patch.setattr(pack_files, "decode", lambda data, path: {})
+        patch.setattr(tensor_files, "decode", lambda data, path: {})
         save_pack(Pack("language", tensors, {}), folder)
     with pytest.raises(PackError, match="'head.weight' holds values that are not finite"):
         load_pack(folder)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mtl_speech.corpora.audio import MEL_BANDS
-from mtl_speech.features.features import MARGIN, SegmentStore
+from mtl_speech.features.store import MARGIN, SegmentStore
 from mtl_speech.model import segmenter as module
 from mtl_speech.model.segmenter import Segmenter, frame_targets, learn_timing, train_segmenter, tune_segmenter
 from tests.helpers import GAP_FRAMES, TOKEN_FRAMES, frozen_bytes, make_store, seeded, tiny_encoder

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mtl_speech.commands.start import SHIPPED_STRATEGY
+from mtl_speech.commands.target import SHIPPED_STRATEGY
 from mtl_speech.model.base import SHIPPED_ENCODER, shipped
 from mtl_speech.model.pack import load_pack
 from tests.recipes.running import RECIPES, ROOT, loaded, markdown_tables, numbers, read_json

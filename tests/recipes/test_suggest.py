@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from mtl_speech.core.plain import plain
+from mtl_speech.core.json_values import plain
 from mtl_speech.model import segmenter as segmenters
 from mtl_speech.model.base import base_pack, load_base
 from mtl_speech.model.base_learning import StepChoice

@@ -14,13 +14,13 @@ import pytest
 import yaml
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.features.features import SegmentStore
+from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.base import load_base
 from mtl_speech.model.pack import load_pack
 from mtl_speech.model.strategy import load_learner
 from mtl_speech.phonology.languages import canonical
-from mtl_speech.training import evaluate
-from mtl_speech.training.evaluate import Trained, train_baseline, train_meta_transfer
+from mtl_speech.training import meta_test
+from mtl_speech.training.meta_test import Trained, train_baseline, train_meta_transfer
 from tests.helpers import PHONEMES
 from tests.recipes.running import (
     RECIPES,
@@ -121,8 +121,8 @@ def train(place: Place, output: Path, **more: object) -> Finished:
         (place.data / language).rename(place.hidden / language)
     try:
         with pytest.MonkeyPatch.context() as patch:  # fewer trials for the baselines, for the sake of time
-            patch.setattr(evaluate, "BASELINE_RATES", (1.0, 10.0))
-            patch.setattr(evaluate, "BASELINE_STEPS", (20, 100))
+            patch.setattr(meta_test, "BASELINE_RATES", (1.0, 10.0))
+            patch.setattr(meta_test, "BASELINE_STEPS", (20, 100))
             patches = {"train_baseline": watched(train_baseline), "train_meta_transfer": watched(train_meta_transfer)}
             run(HPARAMS, place.settings(output, **more), patches)
     finally:

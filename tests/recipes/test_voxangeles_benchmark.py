@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mtl_speech.phonology.languages import canonical
-from mtl_speech.training import evaluate
+from mtl_speech.training import meta_test
 from tests.helpers import PHONEMES
 from tests.recipes.running import RECIPES, loaded, markdown_tables, read_json, recording, write_base
 
@@ -46,8 +46,8 @@ def bench() -> Iterator[ModuleType]:
             patch.setattr(module, name, value)
         for name, grid in module.GRIDS.items():
             patch.setitem(module.GRIDS, name, {key: values[:1] for key, values in grid.items()})
-        patch.setattr(evaluate, "BASELINE_RATES", (1.0, 10.0))
-        patch.setattr(evaluate, "BASELINE_STEPS", (20, 100))
+        patch.setattr(meta_test, "BASELINE_RATES", (1.0, 10.0))
+        patch.setattr(meta_test, "BASELINE_STEPS", (20, 100))
         yield module
 
 

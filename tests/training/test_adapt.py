@@ -16,7 +16,7 @@ import torch
 from mtl_speech.core.config import AdaptConfig
 from mtl_speech.core.errors import DataError
 from mtl_speech.corpora.corpus import Corpus
-from mtl_speech.features.features import SegmentStore
+from mtl_speech.features.store import SegmentStore
 from mtl_speech.model import base_learning
 from mtl_speech.model.base import BaseModel
 from mtl_speech.model.base_learning import fit_temperature

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.features.features import SegmentStore
+from mtl_speech.features.store import SegmentStore
 from mtl_speech.training.episodes import Episode, EpisodeSampler, full_inventory, stack
 from tests.helpers import make_store, toy_store
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mtl_speech.core.config import AdaptConfig
-from mtl_speech.features.features import SegmentStore
+from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.base_learning import StepChoice
 from mtl_speech.model.learner import MetaLearner
 from mtl_speech.model.strategy import new_learner, prepare_learner

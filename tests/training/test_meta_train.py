@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.features.features import SegmentStore
+from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.encoder import Encoder
 from mtl_speech.model.learner import MetaLearner
 from mtl_speech.model.scale_shift import attach, distance_from_identity, scale_shift_layers

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from mtl_speech.core.cache import FeatureCache
 from mtl_speech.core.config import EncoderConfig, PretrainConfig
 from mtl_speech.features.crops import CropBatches
-from mtl_speech.features.features import SegmentStore
+from mtl_speech.features.store import SegmentStore
 from mtl_speech.features.views import make_views
 from mtl_speech.model.encoder import FrameBatchNorm
 from mtl_speech.phonology.articulation import articulatory_features

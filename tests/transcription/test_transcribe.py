@@ -12,12 +12,12 @@ import pytest
 import soundfile
 import torch
 
-from mtl_speech.commands.start import load_start
+from mtl_speech.commands.target import load_start
 from mtl_speech.core.config import MetaTrainConfig
 from mtl_speech.core.errors import DataError, PackError
 from mtl_speech.corpora.audio import SAMPLE_RATE
 from mtl_speech.corpora.corpus import Segment
-from mtl_speech.features.features import build_store
+from mtl_speech.features.store import build_store
 from mtl_speech.model.base import base_pack
 from mtl_speech.model.language_pack import language_pack, load_language, with_timing
 from mtl_speech.model.pack import Pack, load_pack, save_pack
@@ -26,7 +26,7 @@ from mtl_speech.training.adapt import fold_of, learn_inventory
 from mtl_speech.training.meta_train import embed_segments
 from mtl_speech.transcription import transcribe as module
 from mtl_speech.transcription.transcribe import Transcriber
-from mtl_speech.transcription.transcription import SILENCE, Transcription
+from mtl_speech.transcription.transcript import SILENCE, Transcription
 from tests.helpers import PHONEMES, toy_corpus, toy_recording
 
 INVENTORY = PHONEMES[:5]

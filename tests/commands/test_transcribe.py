@@ -12,7 +12,7 @@ import torch
 from praatio import textgrid as praat
 from pympi import Elan
 
-from mtl_speech.commands.transcribing import Outputs
+from mtl_speech.commands.transcribe import Outputs
 from mtl_speech.corpora import ctm
 from mtl_speech.corpora.kept_textgrid import read_whole
 from mtl_speech.corpora.reading import read_corpus
@@ -23,7 +23,7 @@ from mtl_speech.model.learner import Head
 from mtl_speech.model.pack import save_pack
 from mtl_speech.model.segmenter import Segmenter, Timing
 from mtl_speech.model.strategy import new_learner
-from mtl_speech.transcription.transcription import Phone, Transcription
+from mtl_speech.transcription.transcript import Phone, Transcription
 from tests.command_line import INVENTORY, labelled_folder, run
 from tests.helpers import meta_config, tiny_base
 
@@ -148,7 +148,7 @@ def test_scores_are_told_and_written(shared: Path, recordings: Path) -> None:
     assert "not scored: rec/s0/u00.wav: no labels beside it" in said
     assert "not scored: rec/s0/u02.TextGrid, tier 'phones', interval" in said
     data = json.loads(Path("out/scores.json").read_text())
-    assert data["format"] == "mtl_speech.transcription.transcription-scores/1" and len(data["not_scored"]) == 2
+    assert data["format"] == "mtl_speech.transcription.transcript-scores/1" and len(data["not_scored"]) == 2
     scores = data["scores"]
     assert (scores["n_recordings"], scores["n_phones"], scores["n_boundaries"], scores["tolerance"]) == (
         2,

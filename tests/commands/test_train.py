@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mtl_speech.commands.training import hold_out, hold_out_many, only_phonemes, read_languages
+from mtl_speech.commands.train import hold_out, hold_out_many, only_phonemes, read_languages
 from mtl_speech.core.options import MetaTrainOptions
 from mtl_speech.core.run import Run
 from mtl_speech.corpora.corpus import Corpus, Segment, Utterance

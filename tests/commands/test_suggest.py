@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import torch
 
-from mtl_speech.commands.suggesting import inventory_of, probabilities, with_stand_ins
+from mtl_speech.commands.suggest import inventory_of, probabilities, with_stand_ins
 from mtl_speech.corpora.audio import SAMPLE_RATE
 from mtl_speech.corpora.textgrid import write_textgrid
 from mtl_speech.model.base import base_pack

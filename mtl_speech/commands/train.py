@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from mtl_speech.commands.earlier import PACK, earlier_kept
-from mtl_speech.commands.start import load_chosen_base
+from mtl_speech.commands.target import load_chosen_base
 from mtl_speech.core.config import EncoderConfig, MetaTrainConfig, PretrainConfig
 from mtl_speech.core.distributed import leave_to_main, processes
 from mtl_speech.core.errors import DataError, UsageError
@@ -21,7 +21,7 @@ from mtl_speech.core.settings import as_dict
 from mtl_speech.corpora.corpus import Corpus, Utterance, split_by
 from mtl_speech.corpora.reading import language_folders, read_corpus
 from mtl_speech.corpora.remote import local_folder
-from mtl_speech.features.features import build_store
+from mtl_speech.features.store import build_store
 from mtl_speech.model.base import base_pack
 from mtl_speech.model.pack import pack_hash, save_pack
 from mtl_speech.model.segmenter import train_segmenter
@@ -29,7 +29,7 @@ from mtl_speech.model.strategy import strategy_pack
 from mtl_speech.phonology.languages import canonical
 from mtl_speech.training.adapt import MIN_SPEAKERS, refuse_shared
 from mtl_speech.training.checkpoint import Checkpoints, hashes_of
-from mtl_speech.training.evaluate import benchmark_tasks, train_meta_transfer
+from mtl_speech.training.meta_test import benchmark_tasks, train_meta_transfer
 
 MIN_LANGUAGES = 5  # from here on whole languages are held out
 # What a run that goes on may have otherwise than the one that was stopped: where things lie (recordings and base are compared by

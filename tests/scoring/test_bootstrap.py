@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.scoring.intervals import check_lengths, interval_text, mean_interval, paired_difference
+from mtl_speech.scoring.bootstrap import check_lengths, interval_text, mean_interval, paired_difference
 
 
 def test_mean_interval_is_the_t_interval() -> None:

@@ -32,7 +32,7 @@ from mtl_speech.corpora.corrections import (
 )
 from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.corpora.remote import local_folder
-from mtl_speech.features.features import LOG_MEL, PER_SEGMENT, FrontEnd
+from mtl_speech.features.store import LOG_MEL, PER_SEGMENT, FrontEnd
 from mtl_speech.model.base import BaseModel, load_base, load_hub_base, shipped
 from mtl_speech.model.base_learning import few_shot_index
 from mtl_speech.model.hub import AUTO

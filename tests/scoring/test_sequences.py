@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from mtl_speech.core.errors import DataError
 from mtl_speech.corpora.corpus import Segment
-from mtl_speech.scoring.sequence_metrics import (
+from mtl_speech.scoring.sequences import (
     N_BINS,
     boundaries,
     expected_calibration_error,
@@ -27,7 +27,7 @@ from mtl_speech.scoring.sequence_metrics import (
     right_by_time,
     score_transcriptions,
 )
-from mtl_speech.transcription.transcription import Phone, Transcription
+from mtl_speech.transcription.transcript import Phone, Transcription
 
 SOUNDS = ["p", "b", "t", "d", "t͡ʃ", "a", "i", "u", "m", "s"]
 sequences = st.lists(st.sampled_from(SOUNDS), max_size=9)

@@ -9,35 +9,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtl_speech.commands.start import load_chosen_base
+from mtl_speech.commands.target import load_chosen_base
 from mtl_speech.core.errors import DataError
 from mtl_speech.core.files import append_line, atomic_write, content_hash, unchanged
+from mtl_speech.core.json_values import json_text, plain
 from mtl_speech.core.options import TranscribeOptions
-from mtl_speech.core.plain import json_text, plain
 from mtl_speech.core.run import Run, use_caches
 from mtl_speech.core.settings import as_dict
 from mtl_speech.corpora.corpus import Problem, Segment
 from mtl_speech.corpora.elan import read_eaf
 from mtl_speech.corpora.folder import labels_beside
-from mtl_speech.corpora.intervals import MACHINE_LABELS, Labels, find_segments
 from mtl_speech.corpora.kept_textgrid import read_whole
+from mtl_speech.corpora.labels import MACHINE_LABELS, Labels, find_segments
 from mtl_speech.corpora.recordings import Recording, find_recordings
 from mtl_speech.corpora.remote import local_folder
 from mtl_speech.model.pack import Pack, load_pack, pack_hash
 from mtl_speech.phonology.phonemes import articulation_order, guess_phone_set
-from mtl_speech.scoring.intervals import interval_text
-from mtl_speech.scoring.sequence_metrics import SequenceScores, score_transcriptions
+from mtl_speech.scoring.bootstrap import interval_text
+from mtl_speech.scoring.sequences import SequenceScores, score_transcriptions
 from mtl_speech.transcription.transcribe import Transcriber
+from mtl_speech.transcription.transcript import Transcription
 from mtl_speech.transcription.transcript_elan import eaf_bytes
 from mtl_speech.transcription.transcript_files import ctm_lines, textgrid_text, transcription_json
-from mtl_speech.transcription.transcription import Transcription
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 CTM_NAME = f"{MACHINE_LABELS}.ctm"
 LEDGER_NAME = "transcribed.sha256"
-SCORES_FORMAT = "mtl_speech.transcription.transcription-scores/1"
+SCORES_FORMAT = "mtl_speech.transcription.transcript-scores/1"
 
 
 def transcribe(

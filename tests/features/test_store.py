@@ -13,7 +13,7 @@ import torch
 from mtl_speech.core.errors import DataError
 from mtl_speech.corpora.audio import HOP_LENGTH, MEL_BANDS, SAMPLE_RATE, log_mel
 from mtl_speech.corpora.corpus import Corpus, Segment, Utterance
-from mtl_speech.features.features import (
+from mtl_speech.features.store import (
     ACTIVE_RANGE,
     FLOOR_RANGE,
     MARGIN,

@@ -16,8 +16,8 @@ import pytest
 
 from mtl_speech.report.figures import MAX_SHOWN
 from mtl_speech.report.findings import Details
-from mtl_speech.report.html_report import confusion_matrix, curve_ticks, log_scale, phoneme_rows, render, shade
-from mtl_speech.report.report import report_data
+from mtl_speech.report.page import confusion_matrix, curve_ticks, log_scale, phoneme_rows, render, shade
+from mtl_speech.report.tables import report_data
 from mtl_speech.scoring.metrics import score
 from tests.report_pages import EVIL, example_details, example_tokens, scores_of, write_example
 

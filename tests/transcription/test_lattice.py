@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from mtl_speech.transcription.segmental import MAX_PHONE, MIN_PHONE, PathWeights, Spans, best_path, find_spans
+from mtl_speech.transcription.lattice import MAX_PHONE, MIN_PHONE, PathWeights, Spans, best_path, find_spans
 
 N_CLASSES = 3
 Part = tuple[int, int, int]  # first time, last time, class or -1

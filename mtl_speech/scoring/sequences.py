@@ -16,8 +16,8 @@ import numpy as np
 from mtl_speech.core.errors import DataError
 from mtl_speech.corpora.corpus import Segment
 from mtl_speech.phonology.articulation import articulatory_features
-from mtl_speech.scoring.intervals import encode, pair, percentile, ratio
-from mtl_speech.transcription.transcription import SILENCE, Transcription
+from mtl_speech.scoring.bootstrap import encode, pair, percentile, ratio
+from mtl_speech.transcription.transcript import SILENCE, Transcription
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mtl_speech.commands import start
+from mtl_speech.commands import target
 from mtl_speech.core.config import MetaTrainConfig
 from mtl_speech.core.errors import PackError
 from mtl_speech.core.options import AdaptOptions
@@ -28,18 +28,18 @@ def save_strategy(folder: Path) -> Path:
 
 def test_the_strategy_that_ships_serves_its_own_base_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own, other = save_base(tmp_path / "own"), save_base(tmp_path / "other", seed=1)
-    monkeypatch.setattr(start, "shipped", lambda name: tmp_path / name)
-    assert "no meta-trained strategy" in start.load_start(own, None).how
-    folder = save_strategy(tmp_path / start.SHIPPED_STRATEGY)
-    found = start.load_start(own, None)
+    monkeypatch.setattr(target, "shipped", lambda name: tmp_path / name)
+    assert "no meta-trained strategy" in target.load_start(own, None).how
+    folder = save_strategy(tmp_path / target.SHIPPED_STRATEGY)
+    found = target.load_start(own, None)
     assert "starts from the strategy 'toy' on the base 'tiny-0'" in found.how
-    assert "no meta-trained strategy" in start.load_start(other, None).how
+    assert "no meta-trained strategy" in target.load_start(other, None).how
     with pytest.raises(PackError, match="it builds on 'tiny-0'"):
-        start.load_start(other, folder)
+        target.load_start(other, folder)
 
 
 def test_a_strategy_keeps_what_its_weights_need_and_rounds_on_the_target_are_the_default(tmp_path: Path) -> None:
-    found = start.load_start(save_base(tmp_path / "base"), save_strategy(tmp_path / "strategy"))
+    found = target.load_start(save_base(tmp_path / "base"), save_strategy(tmp_path / "strategy"))
     own, default = meta_config(), MetaTrainConfig()
     assert own.inner_steps != default.inner_steps
     assert (found.meta.inner_steps, found.meta.theta_init) == (own.inner_steps, own.theta_init)
@@ -48,7 +48,7 @@ def test_a_strategy_keeps_what_its_weights_need_and_rounds_on_the_target_are_the
 
 def test_without_a_strategy_nothing_but_the_training_examples_is_seen(tmp_path: Path) -> None:
     train, test = make_store([[0, 1, 2], [2, 1, 0]]), make_store([[5, 6, 7]], seed=1)
-    found = start.load_start(save_base(tmp_path / "base"), None)
+    found = target.load_start(save_base(tmp_path / "base"), None)
     learner = found.learner(Fold(train, test, "by hand"))
     assert torch.allclose(learner.centre, embed_segments(learner, train).mean(0), atol=1e-6)
     assert learner.met.nonzero().squeeze(1).tolist() == [0, 1, 2]
@@ -57,8 +57,8 @@ def test_without_a_strategy_nothing_but_the_training_examples_is_seen(tmp_path: 
 def test_few_shots_bind_whatever_learns(tmp_path: Path) -> None:
     folder = labelled_folder(tmp_path / "toy", 6, 2)
     options = AdaptOptions(lang="sw", data=folder, shots=2)
-    target = start.load_target(options, tmp_path / "out", Run(quiet=True))
-    assert len(target.folds) == 5
-    for fold in (*target.folds, target.everything):
+    learned = target.load_target(options, tmp_path / "out", Run(quiet=True))
+    assert len(learned.folds) == 5
+    for fold in (*learned.folds, learned.everything):
         assert fold.train.label.bincount().tolist() == [2] * 6
-    assert sum(len(fold.test) for fold in target.folds) == 36  # each recording is tested on once, in full
+    assert sum(len(fold.test) for fold in learned.folds) == 36  # each recording is tested on once, in full

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from mtl_speech.core.files import atomic_write
-from mtl_speech.core.plain import json_text, plain
+from mtl_speech.core.json_values import json_text, plain
 from mtl_speech.phonology.phonemes import articulation_order
 from mtl_speech.report.figures import ablation_figure, confusion_figure, png
 from mtl_speech.report.findings import Details, findings
-from mtl_speech.report.html_report import render
-from mtl_speech.scoring.intervals import interval_text
+from mtl_speech.report.page import render
+from mtl_speech.scoring.bootstrap import interval_text
 from mtl_speech.scoring.metrics import RELIABLE_FROM, AblationRow, PhonemeScore, Scores
 from mtl_speech.scoring.tokens import TOKENS, tokens_csv
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtl_speech.commands.start import load_chosen_base
+from mtl_speech.commands.target import load_chosen_base
 from mtl_speech.core.errors import DataError
 from mtl_speech.core.files import atomic_write, unchanged
 from mtl_speech.core.options import BaseOptions, SuggestOptions
@@ -29,7 +29,7 @@ from mtl_speech.model.learner import ROWS_ARE_MEANS, Head, centroid_head
 from mtl_speech.model.pack import Pack, load_pack
 from mtl_speech.phonology.phonemes import is_silence
 from mtl_speech.phonology.word_list import read_words
-from mtl_speech.scoring.intervals import as_array
+from mtl_speech.scoring.bootstrap import as_array
 from mtl_speech.training.suggest import Brought, Candidate, Inventory, Suggestion, choose
 from mtl_speech.transcription.transcribe import Transcriber
 

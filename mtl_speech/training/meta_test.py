@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from mtl_speech.core.config import MetaTrainConfig
-from mtl_speech.features.features import SegmentStore
+from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.base import BaseModel
 from mtl_speech.model.learner import MetaLearner
 from mtl_speech.model.strategy import extend, new_learner, prepare_learner, row_of

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mtl_speech.commands.start import load_chosen_base
+from mtl_speech.commands.target import load_chosen_base
 from mtl_speech.core.errors import DataError, MtlSpeechError, PackError, printable
 from mtl_speech.core.files import atomic_write
 from mtl_speech.core.options import InfoOptions, ValidateOptions, VerifyOptions
