@@ -90,8 +90,8 @@ def child(data: Path, output: Path, meta_steps: int | None, started: float) -> d
     from mtl_speech.commands import workflows
     from mtl_speech.core.options import AdaptOptions
     from mtl_speech.core.run import Run
+    from mtl_speech.model.learner import embed_segments
     from mtl_speech.training import adapt as adapting
-    from mtl_speech.training.meta_train import embed_segments
 
     before = time.process_time(), time.time() - started
     watch = Stopwatch()

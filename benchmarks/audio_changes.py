@@ -29,10 +29,9 @@ from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.corpora.textgrid import write_textgrid
 from mtl_speech.features.store import SegmentStore, build_store
 from mtl_speech.model.language_pack import times
-from mtl_speech.model.learner import MetaLearner
+from mtl_speech.model.learner import MetaLearner, embed_segments
 from mtl_speech.scoring.metrics import score
 from mtl_speech.training.adapt import Adaptation, Fold, adapt_fold, make_folds
-from mtl_speech.training.meta_train import embed_segments
 
 LANGUAGES = ("bem", "bhk", "brv", "cji", "ibo", "lad")
 

@@ -19,7 +19,7 @@ import torch
 from measuring import machine, number, table, write_results
 from sklearn.metrics import f1_score
 
-from mtl_speech.core.logs import progress_bar
+from mtl_speech.core.terminal import progress_bar
 from mtl_speech.corpora.audio import FRAMES_PER_SECOND, SAMPLE_RATE, log_mel
 from mtl_speech.features.store import build_store, normalise
 from mtl_speech.model.base import BaseModel, load_base

@@ -26,15 +26,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtl_speech.core.config import EncoderConfig, MetaTrainConfig
-from mtl_speech.core.logs import progress_bar
+from mtl_speech.core.terminal import progress_bar
 from mtl_speech.corpora.audio import MEL_BANDS
 from mtl_speech.features.store import WINDOW_FRAMES, SegmentStore
 from mtl_speech.model.encoder import Encoder, FrameConv
 from mtl_speech.model.learner import MetaLearner, balanced_weights
 from mtl_speech.model.scale_shift import attach
+from mtl_speech.model.strategy import standardise_embeddings, start_theta
 from mtl_speech.training import meta_train
 from mtl_speech.training.episodes import Episode, EpisodeBatch, EpisodeSampler, stack
-from mtl_speech.training.meta_train import MetaTrainer, meta_forward, query_loss, standardise_embeddings, start_theta
+from mtl_speech.training.meta_train import MetaTrainer, meta_forward, query_loss
 
 Step = Callable[[], object]
 

@@ -19,7 +19,7 @@ from typing import Any
 from measuring import machine, number, table, write_results
 
 from mtl_speech.commands.cli import main as program
-from mtl_speech.core.logs import progress_bar
+from mtl_speech.core.terminal import progress_bar
 
 TARGET = 4.0
 FLOOR, CLICK = "python -c pass", "python -c 'import click'"

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from mtl_speech.core.errors import PackError as PackError
     from mtl_speech.core.errors import UsageError as UsageError
     from mtl_speech.core.options import AdaptOptions as AdaptOptions
+    from mtl_speech.core.problems import Problem as Problem
     from mtl_speech.core.run import Run as Run
     from mtl_speech.corpora.corpus import Corpus as Corpus
-    from mtl_speech.corpora.corpus import Problem as Problem
     from mtl_speech.corpora.corpus import Segment as Segment
     from mtl_speech.corpora.corpus import Utterance as Utterance
     from mtl_speech.corpora.reading import read_corpus as read_corpus
@@ -47,7 +47,7 @@ _MODULES = {
     "load_config": "core.config",
     "read_corpus": "corpora.reading",
     "Corpus": "corpora.corpus",
-    "Problem": "corpora.corpus",
+    "Problem": "core.problems",
     "Segment": "corpora.corpus",
     "Utterance": "corpora.corpus",
     "ConfigError": "core.errors",
@@ -62,8 +62,8 @@ _MODULES = {
     "save_pack": "model.pack",
     "Run": "core.run",
     "Transcriber": "transcription.transcribe",
-    "Phone": "transcription.transcription",
-    "Transcription": "transcription.transcription",
+    "Phone": "transcription.transcript",
+    "Transcription": "transcription.transcript",
 }
 __all__ = ["__version__"]
 __all__ += list(_MODULES)

@@ -18,9 +18,9 @@ from mtl_speech.corpora.corpus import Corpus, Segment, Utterance
 from mtl_speech.features.store import MARGIN, SegmentStore
 from mtl_speech.model.base import BaseModel, base_pack
 from mtl_speech.model.encoder import Encoder, FrameBatchNorm
-from mtl_speech.model.learner import MetaLearner
+from mtl_speech.model.learner import MetaLearner, embed_segments
 from mtl_speech.model.scale_shift import attach, scale_shift_layers
-from mtl_speech.training.meta_train import embed_segments, standardise_embeddings, start_theta
+from mtl_speech.model.strategy import standardise_embeddings, start_theta
 
 PHONEMES = ("a", "b", "d", "e", "i", "k", "m", "n", "o", "s", "t", "u")
 TOKEN_FRAMES = 8

@@ -17,13 +17,13 @@ from benchmarks.audio_changes import CHANGES, LANGUAGES, Change, compare
 from mtl_speech.commands.target import load_start
 from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.features.store import SegmentStore, build_store
-from mtl_speech.model import base_learning
-from mtl_speech.model.base_learning import StepChoice, choose_steps, fit_temperature, learn_head
-from mtl_speech.model.learner import Head, MetaLearner
+from mtl_speech.model.learner import Head, MetaLearner, embed_segments
 from mtl_speech.model.strategy import new_learner, prepare_learner
 from mtl_speech.scoring.metrics import score
+from mtl_speech.training import base_learning
+from mtl_speech.training.base_learning import StepChoice, choose_steps, fit_temperature, learn_head
 from mtl_speech.training.episodes import EpisodeSampler, full_inventory, stack
-from mtl_speech.training.meta_train import embed_segments, meta_forward, predict_episodes, score_episodes
+from mtl_speech.training.meta_train import meta_forward, predict_episodes, score_episodes
 from tests.command_line import labelled_folder, report, run, save_base
 from tests.helpers import meta_config, seeded, shake, tiny_base, tiny_learner, toy_store
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mtl_speech.commands import inspect
 from mtl_speech.corpora.textgrid import write_textgrid
 from mtl_speech.model.base import base_pack
 from mtl_speech.model.pack import save_pack

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.corpora.folder import Progress
+from mtl_speech.core.terminal import Progress
 from mtl_speech.corpora.reading import language_folders, read_corpus
 from mtl_speech.corpora.synthetic import make_punjabi_corpus
 from mtl_speech.features.store import LOG_MEL, FrontEnd

@@ -9,9 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mtl_speech.core.files import content_hash, sync_folder, temporary_sibling
-from mtl_speech.model.pack import CARD, previous_of
+from mtl_speech.model.pack import CARD, EARLIER, PACK, previous_of
 
-EARLIER, PACK = "earlier", "pack"
 _NOT_KEPT = {"log.txt"}  # the run that is under way writes to it
 
 

@@ -22,8 +22,8 @@ from mtl_speech.core.config import AdaptConfig, MetaTrainConfig
 from mtl_speech.core.distributed import leave_to_main
 from mtl_speech.core.files import atomic_write
 from mtl_speech.core.json_values import json_text, plain
-from mtl_speech.core.logs import progress_bar
 from mtl_speech.core.settings import Config, as_dict
+from mtl_speech.core.terminal import progress_bar
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.features.store import SegmentStore, build_store
 from mtl_speech.features.views import make_views
@@ -32,7 +32,6 @@ from mtl_speech.model.learner import MetaLearner
 from mtl_speech.model.pack import save_pack
 from mtl_speech.model.segmenter import train_segmenter
 from mtl_speech.model.strategy import new_learner, prepare_learner, strategy_pack
-from mtl_speech.model.zero_shot import mapping_lines
 from mtl_speech.report.results import write_results
 from mtl_speech.report.tables import write_report
 from mtl_speech.scoring.bootstrap import mean_interval
@@ -42,6 +41,7 @@ from mtl_speech.training.adapt import Fold
 from mtl_speech.training.meta_test import benchmark_tasks, score_tasks, summary
 from mtl_speech.training.meta_train import MetaTrainer
 from mtl_speech.training.pretrain import PretrainModel, predict_segments, pretrain
+from mtl_speech.training.zero_shot import mapping_lines
 
 logger = logging.getLogger(__name__)
 N_TASKS, N_DRAWS = 200, 5  # few-shot tasks of a kind, and draws of a full inventory

@@ -19,8 +19,8 @@ from mtl_speech.commands.target import load_chosen_base
 from mtl_speech.core.errors import DataError
 from mtl_speech.core.files import atomic_write, unchanged
 from mtl_speech.core.options import BaseOptions, SuggestOptions
+from mtl_speech.core.problems import Problem
 from mtl_speech.core.run import Run
-from mtl_speech.corpora.corpus import Problem
 from mtl_speech.corpora.folder import labels_beside
 from mtl_speech.corpora.recordings import Recording, find_recordings
 from mtl_speech.corpora.remote import local_folder

@@ -15,8 +15,9 @@ from mtl_speech.core.config import AdaptConfig, MetaTrainConfig
 from mtl_speech.core.errors import UsageError
 from mtl_speech.core.files import unchanged
 from mtl_speech.core.options import AdaptOptions, BaseOptions, part
-from mtl_speech.core.run import Run, problem_list
-from mtl_speech.corpora.corpus import Corpus, Problem
+from mtl_speech.core.problems import Problem, problem_list
+from mtl_speech.core.run import Run
+from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.corpora.corrections import (
     EXAMPLES,
     Changes,
@@ -34,7 +35,6 @@ from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.corpora.remote import local_folder
 from mtl_speech.features.store import LOG_MEL, PER_SEGMENT, FrontEnd
 from mtl_speech.model.base import BaseModel, load_base, load_hub_base, shipped
-from mtl_speech.model.base_learning import few_shot_index
 from mtl_speech.model.hub import AUTO
 from mtl_speech.model.language_pack import true_labels
 from mtl_speech.model.learner import MetaLearner
@@ -43,6 +43,7 @@ from mtl_speech.model.strategy import load_learner, new_learner, prepare_learner
 from mtl_speech.phonology.inventories import Phonemes, find_inventory
 from mtl_speech.phonology.languages import display_name
 from mtl_speech.training.adapt import Fold, make_folds
+from mtl_speech.training.base_learning import few_shot_index
 
 SHIPPED_STRATEGY = "english-strategy"
 EARLIER_RUN, MACHINE = "the earlier run", "the machine's labels"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from mtl_speech.commands.earlier import PACK, earlier_kept
+from mtl_speech.commands.earlier import earlier_kept
 from mtl_speech.commands.target import load_chosen_base
 from mtl_speech.core.config import EncoderConfig, MetaTrainConfig, PretrainConfig
 from mtl_speech.core.distributed import leave_to_main, processes
@@ -23,7 +23,7 @@ from mtl_speech.corpora.reading import language_folders, read_corpus
 from mtl_speech.corpora.remote import local_folder
 from mtl_speech.features.store import build_store
 from mtl_speech.model.base import base_pack
-from mtl_speech.model.pack import pack_hash, save_pack
+from mtl_speech.model.pack import PACK, pack_hash, save_pack
 from mtl_speech.model.segmenter import train_segmenter
 from mtl_speech.model.strategy import strategy_pack
 from mtl_speech.phonology.languages import canonical

@@ -14,9 +14,10 @@ from mtl_speech.core.errors import DataError
 from mtl_speech.core.files import append_line, atomic_write, content_hash, unchanged
 from mtl_speech.core.json_values import json_text, plain
 from mtl_speech.core.options import TranscribeOptions
+from mtl_speech.core.problems import Problem
 from mtl_speech.core.run import Run, use_caches
 from mtl_speech.core.settings import as_dict
-from mtl_speech.corpora.corpus import Problem, Segment
+from mtl_speech.corpora.corpus import Segment
 from mtl_speech.corpora.elan import read_eaf
 from mtl_speech.corpora.folder import labels_beside
 from mtl_speech.corpora.kept_textgrid import read_whole

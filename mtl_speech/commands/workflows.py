@@ -16,15 +16,16 @@ from mtl_speech.core.config import AdaptConfig
 from mtl_speech.core.errors import DataError, UsageError
 from mtl_speech.core.files import atomic_write, unchanged
 from mtl_speech.core.options import AdaptOptions, DemoOptions, EvaluateOptions, part
-from mtl_speech.core.run import Run, problem_list
+from mtl_speech.core.problems import problem_list
+from mtl_speech.core.run import Run
 from mtl_speech.core.settings import as_dict
 from mtl_speech.corpora.corrections import CHANGES, EXAMPLES, changes_csv, examples_json
 from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.corpora.remote import local_folder
 from mtl_speech.features.store import build_store
 from mtl_speech.model.language_pack import load_language, times, true_labels, utterances, with_timing
+from mtl_speech.model.learner import embed_segments
 from mtl_speech.model.pack import load_pack, pack_hash
-from mtl_speech.model.zero_shot import mapping_lines
 from mtl_speech.phonology.languages import canonical, display_name
 from mtl_speech.report.clips import cut_clips
 from mtl_speech.report.findings import Details
@@ -37,7 +38,7 @@ from mtl_speech.training.ablate import ablate as run_ablation
 from mtl_speech.training.adapt import Adaptation, adapt_fold
 from mtl_speech.training.forgetting import compare_base
 from mtl_speech.training.learning_curve import learning_curve
-from mtl_speech.training.meta_train import embed_segments
+from mtl_speech.training.zero_shot import mapping_lines
 
 
 def adapt(options: AdaptOptions, run: Run) -> Scores:

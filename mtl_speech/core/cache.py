@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from mtl_speech.core.files import atomic_write
-from mtl_speech.corpora.audio import MEL_BANDS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,7 +78,7 @@ class FeatureCache:
         """Where an entry lies."""
         return self.folder / key[:2] / f"{key}.safetensors"
 
-    def read(self, key: str, check: bool = True, width: int = MEL_BANDS) -> tuple[Tensor, float] | None:
+    def read(self, key: str, width: int, check: bool = True) -> tuple[Tensor, float] | None:
         """The frames (n_frames, width) float16, mapped from the disk, and the speed of an entry; None where there is none.
 
         With `check` the content is compared with its checksum and the entry counts as used now. A damaged one counts as none,

@@ -1,18 +1,14 @@
-"""The log of a run, in a file and on standard error, and progress bars."""
+"""The log of a run, in a file without paths of this machine."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 
-from mtl_speech.core.distributed import is_main
 from mtl_speech.core.json_values import without_absolute_paths
 
-T = TypeVar("T")
 LOGGER = logging.getLogger("mtl_speech")
 
 
@@ -54,13 +50,3 @@ def close_log() -> None:
         LOGGER.removeHandler(handler)
         with suppress(OSError):  # of a full disk: the lines that did not fit are told already
             handler.close()
-
-
-def progress_bar(items: Iterable[T], description: str) -> Iterable[T]:
-    """A bar on standard error for a step that takes more than two seconds; it leaves a line behind.
-
-    Of several processes the main one has it.
-    """
-    from tqdm import tqdm
-
-    return tqdm(items, desc=description, delay=2.0, dynamic_ncols=True, disable=not is_main())

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from mtl_speech.core.distributed import is_main, only_one_process
 from mtl_speech.core.lock import only_run
-from mtl_speech.core.logs import log_to, progress_bar
+from mtl_speech.core.logs import log_to
 from mtl_speech.core.options import RunOptions
+from mtl_speech.core.problems import Problem, kind_of, relative
 from mtl_speech.core.settings import as_dict
-from mtl_speech.corpora.corpus import Problem
+from mtl_speech.core.terminal import progress_bar
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -90,7 +91,7 @@ class Run:
 
     def table(self, table: Table) -> None:
         """A table, which is a result."""
-        from mtl_speech.report.tables import plain_text, show
+        from mtl_speech.core.terminal import plain_text, show
 
         logger.info("\n%s", plain_text(table), extra=SAID)
         show(table)
@@ -135,18 +136,3 @@ def use_caches(options: RunOptions) -> None:
     for variable, value in ((FOLDER, options.cache_dir), (LIMIT, options.cache_gib), (DATA_LIMIT, options.data_gib)):
         if value is not None:
             os.environ[variable] = str(value)
-
-
-def kind_of(reason: str) -> str:
-    """A reason without what differs from place to place: numbers, and quoted text other than labels."""
-    return re.sub(r"\d+(\.\d+)?", "#", re.sub(r"(?<!label )'[^']*'", "'…'", reason))
-
-
-def relative(problem: Problem, folder: Path) -> str:
-    """A problem with its file named below `folder`."""
-    return str(problem).replace(f"{folder}/", "", 1)
-
-
-def problem_list(problems: Sequence[Problem], folder: Path) -> list[dict[str, object]]:
-    """Problems as plain values for a report."""
-    return [{"problem": relative(problem, folder), "used": problem.used} for problem in problems]

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mtl_speech.core.errors import DataError, UsageError, printable
+from mtl_speech.core.errors import DataError, UsageError
+from mtl_speech.core.problems import Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +39,6 @@ class Utterance:
     segments: Sequence[Segment]
     words: Sequence[tuple[str, float, float]] = ()
     machine: Sequence[Segment] = ()
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something found wrong in an input: where, and why. `used` tells whether the thing was used all the same."""
-
-    file: Path
-    reason: str
-    tier: str | None = None
-    interval: int | None = None  # 1-based, as Praat counts
-    used: bool = False
-
-    def __str__(self) -> str:
-        place = str(self.file)
-        if self.tier is not None:
-            place += f", tier '{self.tier}'"
-        if self.interval is not None:
-            place += f", interval {self.interval}"
-        return printable(f"{place}: {self.reason}").replace("\n", "\\n")
 
 
 @dataclass(frozen=True)

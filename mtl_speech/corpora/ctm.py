@@ -6,7 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.corpora.corpus import Problem
+from mtl_speech.core.problems import Problem
 from mtl_speech.corpora.labels import Interval, Labels, lines_of
 
 

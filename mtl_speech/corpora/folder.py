@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from mtl_speech.core.errors import DataError, printable
+from mtl_speech.core.problems import Problem
 from mtl_speech.core.spool import Kind, Spool
+from mtl_speech.core.terminal import Progress
 from mtl_speech.corpora import ctm, elan, textgrid, timit
 from mtl_speech.corpora.audio import AUDIO_SUFFIXES
-from mtl_speech.corpora.corpus import Problem
 from mtl_speech.corpora.labels import MACHINE_LABELS, Interval, Labels, MissingPhones
 
-Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 LabelReader = Callable[[Path], Labels]
 
 UNREADABLE_SUFFIXES = (".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr", ".3gp")

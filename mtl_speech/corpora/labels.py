@@ -10,7 +10,8 @@ from pathlib import Path
 
 from mtl_speech.core.errors import DataError
 from mtl_speech.core.files import read_limited
-from mtl_speech.corpora.corpus import Problem, Segment
+from mtl_speech.core.problems import Problem
+from mtl_speech.corpora.corpus import Segment
 from mtl_speech.phonology.phonemes import MAX_LABEL, UnmappableLabel, is_modifier, is_silence, normalise_ipa, to_ipa
 
 ROUNDING = 0.001  # seconds: differences up to this are rounding, adjusted without a word

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from mtl_speech.core.errors import DataError
 from mtl_speech.core.files import atomic_write
-from mtl_speech.corpora.corpus import Corpus, Problem
+from mtl_speech.core.problems import Problem
+from mtl_speech.corpora.corpus import Corpus
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from mtl_speech.core.errors import DataError, UsageError
+from mtl_speech.core.problems import Problem
 from mtl_speech.core.spool import Kind
+from mtl_speech.core.terminal import Progress
 from mtl_speech.corpora.audio import SAMPLE_RATE, audio_duration, check_audio, load_audio
-from mtl_speech.corpora.corpus import Corpus, Problem, Segment, Utterance
-from mtl_speech.corpora.folder import Contents, LabelReader, Progress, has_audio, scan
+from mtl_speech.corpora.corpus import Corpus, Segment, Utterance
+from mtl_speech.corpora.folder import Contents, LabelReader, has_audio, scan
 from mtl_speech.corpora.labels import MACHINE_LABELS, find_segments, find_words
 from mtl_speech.phonology.languages import canonical
 from mtl_speech.phonology.phonemes import PHONE_SETS, guess_phone_set

@@ -21,9 +21,9 @@ from typing import Any
 
 from mtl_speech.core.errors import DataError, UsageError
 from mtl_speech.core.files import temporary_sibling
+from mtl_speech.core.terminal import Progress
 from mtl_speech.corpora.audio import SAMPLE_RATE
 from mtl_speech.corpora.espeak import RATES, Request, Speech, espeak_available, speak, synthesise
-from mtl_speech.corpora.folder import Progress
 from mtl_speech.corpora.punjabi import INVENTORY, LABELS, Word, punjabi_words, sayable_words, share_words
 from mtl_speech.corpora.textgrid import write_textgrid
 

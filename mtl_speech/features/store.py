@@ -16,9 +16,10 @@ from torch import Tensor
 from mtl_speech.core.cache import FeatureCache, key_of
 from mtl_speech.core.errors import DataError
 from mtl_speech.core.files import content_hash, write_at
+from mtl_speech.core.problems import Problem
 from mtl_speech.corpora import audio
 from mtl_speech.corpora.audio import FRAMES_PER_SECOND, HOP_LENGTH, MEL_BANDS, check_audio, load_audio, log_mel
-from mtl_speech.corpora.corpus import Corpus, Problem, Utterance
+from mtl_speech.corpora.corpus import Corpus, Utterance
 
 FEATURE_VERSION = 1  # of what `recording_features` computes: raised with every change that no constant below tells of
 
@@ -283,7 +284,7 @@ def recording_features(
     draw = (identity, number) if transform is not None else None
     settings = {**feature_settings(), **({"front_end": front_end.key} if front_end.key else {})}
     key = key_of({**settings, "content": content, "transform": draw})
-    found = cache.read(key, check, front_end.width) if keep else None
+    found = cache.read(key, front_end.width, check) if keep else None
     if found is None:
         found = _compute(path, transform, number, front_end)
         if audio_content(path) != content:

@@ -21,9 +21,10 @@ from torch import Tensor
 
 from mtl_speech.core.cache import FeatureCache
 from mtl_speech.core.errors import DataError
+from mtl_speech.core.problems import Problem
+from mtl_speech.core.terminal import Progress
 from mtl_speech.corpora.audio import HOP_LENGTH, MEL_BANDS
-from mtl_speech.corpora.corpus import Corpus, Problem
-from mtl_speech.corpora.folder import Progress
+from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.features.augment import WaveformAugment
 from mtl_speech.features.store import (
     MARGIN,

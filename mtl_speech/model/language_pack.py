@@ -11,16 +11,14 @@ from torch import Tensor
 
 from mtl_speech.core.config import MetaTrainConfig
 from mtl_speech.core.errors import PackError
+from mtl_speech.core.terminal import Progress
 from mtl_speech.corpora.audio import FRAMES_PER_SECOND
-from mtl_speech.corpora.folder import Progress
 from mtl_speech.features.store import LOG_MEL, SegmentStore, as_log_mel
 from mtl_speech.model.base import BaseModel, load_segmenter, segmenter_tensors
-from mtl_speech.model.learner import Head, MetaLearner
+from mtl_speech.model.learner import Head, MetaLearner, embed_segments
 from mtl_speech.model.pack import Pack
 from mtl_speech.model.segmenter import Timing, learn_timing
 from mtl_speech.model.strategy import load_learner, strategy_pack
-from mtl_speech.model.zero_shot import Neighbours
-from mtl_speech.training.meta_train import embed_segments
 
 
 @dataclass(frozen=True)
@@ -156,3 +154,6 @@ def times(store: SegmentStore) -> list[tuple[float, float]]:
     first = store.first[store.utterance]
     start, end = ((rows - first) / FRAMES_PER_SECOND for rows in (store.start, store.end))
     return list(zip(start.tolist(), end.tolist(), strict=True))
+
+
+Neighbours = Mapping[str, Mapping[str, float]]

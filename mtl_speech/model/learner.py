@@ -12,7 +12,7 @@ than first order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtl_speech.core.errors import UsageError
+from mtl_speech.core.terminal import Progress
+from mtl_speech.features.store import SegmentStore
 
 THETA_INITS = ("previous", "random", "prototype", "posterior", "articulatory")
 ROWS_ARE_MEANS = ("posterior", "articulatory")  # a row of θ stands for the mean of its phoneme's embeddings
@@ -251,3 +253,14 @@ class MetaLearner(nn.Module):
         """θ′ of each task (arguments as in `initial_head`)."""
         head = self.initial_head(support, labels, classes, generator, guessed=guessed)
         return adapt_head(support, labels, head, self.rates, first_order)
+
+
+def embed_segments(
+    learner: MetaLearner, store: SegmentStore, batch_size: int = 256, progress: Progress | None = None
+) -> Tensor:
+    """The encoder's embeddings of all segments of `store`, not standardised, without gradient: (n_segments, dim)."""
+    learner.eval()
+    batches: Iterable[Tensor] = torch.arange(len(store)).split(batch_size)
+    with torch.inference_mode():
+        parts = [learner.encoder(*store.windows(i)) for i in (progress(batches, "encoding") if progress else batches)]
+        return torch.cat(parts).clone()

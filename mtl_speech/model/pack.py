@@ -43,6 +43,7 @@ T = TypeVar("T")
 FORMAT_VERSION = 1
 CARD = "card.json"
 WEIGHTS = "weights.safetensors"
+EARLIER, PACK = "earlier", "pack"  # folders of results: what earlier runs left, and the pack of this one
 MAX_CARD_BYTES = 1 << 20
 MAX_WEIGHTS_BYTES = 256 << 20
 MAX_PHONEMES = 2_000

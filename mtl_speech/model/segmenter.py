@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtl_speech.core.terminal import Progress
 from mtl_speech.corpora.audio import MEL_BANDS
-from mtl_speech.corpora.folder import Progress
 from mtl_speech.features.store import MARGIN, SegmentStore
 from mtl_speech.model.encoder import Encoder, FrameConv
 

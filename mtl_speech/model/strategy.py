@@ -15,11 +15,10 @@ from mtl_speech.core.settings import as_dict, load_config
 from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.base import BaseModel, load_state
 from mtl_speech.model.hub import HubEncoder
-from mtl_speech.model.learner import MetaLearner
+from mtl_speech.model.learner import MetaLearner, embed_segments
 from mtl_speech.model.pack import Pack, base_entry, require_base
 from mtl_speech.model.scale_shift import attach
 from mtl_speech.phonology.articulation import articulatory_features, articulatory_regression
-from mtl_speech.training.meta_train import embed_segments, standardise_embeddings, start_theta
 
 OF_THE_LANGUAGE = ("head.", "segmenter.", "duration.")  # tensors that only a language pack has
 N_NEIGHBOURS = 3  # rows of θ that a phoneme never met borrows from
@@ -165,3 +164,54 @@ def load_learner(pack: Pack, base: BaseModel) -> tuple[MetaLearner, MetaTrainCon
     load_state(learner, {**not_saved, **tensors}, pack)
     learner.guess = guess_weights(learner, learner.phonemes)
     return learner.eval(), config
+
+
+def standardise_embeddings(
+    learner: MetaLearner, store: SegmentStore, embeddings: Tensor, shrinkage: float | None
+) -> None:
+    """Set `centre` and `whitener` from the embeddings (n_segments, dim) of meta-training segments.
+
+    `shrinkage` in [0, 1] mixes the covariance within the phonemes of a language with a multiple of the identity, whose inverse
+    square root then whitens; None only centres. Either way the mean squared norm becomes 1.
+    """
+    centre = embeddings.mean(0)
+    deviations = embeddings - _class_means(store, embeddings)[0]
+    dim = embeddings.shape[1]
+    if shrinkage is None:
+        whitener = torch.eye(dim)
+    else:
+        covariance = (deviations.T @ deviations).double() / len(embeddings)
+        covariance = (1 - shrinkage) * covariance + shrinkage * covariance.trace() / dim * torch.eye(dim)
+        values, vectors = torch.linalg.eigh(covariance)
+        whitener = (vectors @ torch.diag(values.clamp_min(1e-8 * float(values.max())).rsqrt()) @ vectors.T).to(
+            embeddings
+        )
+    norm = ((embeddings - centre) @ whitener).square().sum(1).mean().sqrt()
+    learner.centre.copy_(centre)
+    learner.whitener.copy_(whitener / norm)
+
+
+def _class_means(store: SegmentStore, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean embedding of each segment's (language, phoneme), (n_segments, dim), and how many segments it is of."""
+    key = store.language * len(store.phonemes) + store.label
+    _, group, counts = key.unique(return_inverse=True, return_counts=True)
+    sums = torch.zeros(len(counts), embeddings.shape[1]).index_add_(0, group, embeddings)
+    return (sums / counts.unsqueeze(1))[group], counts[group]
+
+
+def start_theta(learner: MetaLearner, store: SegmentStore, embeddings: Tensor) -> None:
+    """Set θ to the nearest-mean head of the phonemes of `store`: each language with the phoneme counts the same.
+
+    Phonemes of the table without a segment get the mean of all rows and do not count as met.
+    """
+    with torch.no_grad():
+        z = learner.standardise(embeddings)
+        _, n_of_class = _class_means(store, z)
+        weight = 1.0 / n_of_class
+        sums = torch.zeros_like(learner.theta).index_add_(0, store.label, z * weight.unsqueeze(1))
+        totals = torch.zeros(len(learner.phonemes)).index_add_(0, store.label, weight)
+        learner.met.copy_(totals > 0)
+        learner.theta.copy_(
+            torch.where(learner.met.unsqueeze(1), sums / totals.clamp_min(1e-9).unsqueeze(1), z.mean(0))
+        )
+        learner.theta_bias.copy_(-0.5 * learner.theta.square().sum(1))

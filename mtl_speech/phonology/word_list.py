@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mtl_speech.core.errors import DataError
 from mtl_speech.core.files import read_limited
-from mtl_speech.corpora.corpus import Problem
+from mtl_speech.core.problems import Problem
 from mtl_speech.phonology.ipa_text import letters_of, segment
 from mtl_speech.phonology.phonemes import MAX_LABEL, UnmappableLabel, is_modifier, to_ipa
 

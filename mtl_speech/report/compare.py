@@ -13,7 +13,7 @@ from mtl_speech.core.files import atomic_write
 from mtl_speech.core.json_values import json_text, plain
 from mtl_speech.core.options import CompareOptions
 from mtl_speech.core.run import Run
-from mtl_speech.report.tables import new_table
+from mtl_speech.core.terminal import new_table
 from mtl_speech.scoring.bootstrap import interval_text
 from mtl_speech.scoring.metrics import RELIABLE_FROM, Difference, Scores, macro_f1_difference, score
 from mtl_speech.scoring.tokens import Token, read_tokens

@@ -6,10 +6,11 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from mtl_speech.core.files import atomic_write
 from mtl_speech.core.json_values import json_text, plain
+from mtl_speech.core.terminal import new_table
 from mtl_speech.phonology.phonemes import articulation_order
 from mtl_speech.report.figures import ablation_figure, confusion_figure, png
 from mtl_speech.report.findings import Details, findings
@@ -91,27 +92,6 @@ def ablation_table(rows: Sequence[AblationRow], stamp: str = "") -> Table:
             f"{row.seconds:.0f} s",
         )
     return table
-
-
-def show(table: Table, file: IO[str] | None = None) -> None:
-    """Print a table to `file` (standard output by default): drawn on a terminal, else as `plain_text`."""
-    from rich.console import Console
-
-    console = Console(file=file)
-    if console.is_terminal:
-        console.print(table)
-    else:
-        print(plain_text(table), file=file)
-
-
-def plain_text(table: Table) -> str:
-    """A table as text without colour, lines or wrapping."""
-    from rich.console import Console
-
-    console = Console(file=io.StringIO(), width=1000, color_system=None, force_terminal=False)
-    with console.capture() as capture:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in capture.get().strip("\n").split("\n"))
 
 
 def report_data(
@@ -201,17 +181,6 @@ def write_report(
 def _ordered(scores: Scores) -> list[PhonemeScore]:
     by_name = {phoneme.phoneme: phoneme for phoneme in scores.phonemes}
     return [by_name[name] for name in articulation_order(by_name)]
-
-
-def new_table(title: str, stamp: str = "") -> Table:
-    """An empty table in the style of all tables on the terminal."""
-    from rich.table import Table
-    from rich.text import Text
-
-    text = Text(f"{title} ({stamp})\n" if stamp else f"{title}\n", style="bold")
-    return Table(
-        title=text, title_justify="left", caption_justify="left", box=None, collapse_padding=True, pad_edge=False
-    )
 
 
 def _remark(zero_shot: bool, reliable: bool) -> str:

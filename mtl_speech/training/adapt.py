@@ -20,17 +20,17 @@ from torch import Tensor
 from mtl_speech.core.config import AdaptConfig, MetaTrainConfig
 from mtl_speech.core.errors import DataError
 from mtl_speech.core.files import content_hash
+from mtl_speech.core.terminal import Progress
 from mtl_speech.corpora.corpus import Corpus, split_by
-from mtl_speech.corpora.folder import Progress
 from mtl_speech.features.store import LOG_MEL, FrontEnd, SegmentStore, build_store
-from mtl_speech.model.base_learning import StepChoice, choose_steps, few_shot_index, fit_temperature, learn_head
-from mtl_speech.model.language_pack import LanguageModel, times, true_labels, utterances
-from mtl_speech.model.learner import MetaLearner
+from mtl_speech.model.language_pack import LanguageModel, Neighbours, times, true_labels, utterances
+from mtl_speech.model.learner import MetaLearner, embed_segments
 from mtl_speech.model.strategy import extend, row_of
-from mtl_speech.model.zero_shot import Neighbours, add_unheard
 from mtl_speech.scoring.metrics import NotScored, Scores, episode_macro_f1, score
+from mtl_speech.training.base_learning import StepChoice, choose_steps, few_shot_index, fit_temperature, learn_head
 from mtl_speech.training.episodes import EpisodeSampler
-from mtl_speech.training.meta_train import MetaHistory, MetaTrainer, embed_segments
+from mtl_speech.training.meta_train import MetaHistory, MetaTrainer
+from mtl_speech.training.zero_shot import add_unheard
 
 logger = logging.getLogger(__name__)
 

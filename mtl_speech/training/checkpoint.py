@@ -31,8 +31,8 @@ from mtl_speech.core.distributed import highest, is_main, wait_for_all
 from mtl_speech.core.errors import DataError, PackError
 from mtl_speech.core.files import TEMPORARY, atomic_write, content_hash
 from mtl_speech.core.tensor_files import decode, encode, header_entries, parse_json, read_bounded, refuse
+from mtl_speech.core.terminal import Progress
 from mtl_speech.corpora.corpus import Corpus
-from mtl_speech.corpora.folder import Progress
 
 logger = logging.getLogger(__name__)
 

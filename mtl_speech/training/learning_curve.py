@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from mtl_speech.core.config import AdaptConfig
-from mtl_speech.corpora.folder import Progress
-from mtl_speech.model.base_learning import StepChoice, choose_steps, few_shot_index, learn_head
+from mtl_speech.core.terminal import Progress
 from mtl_speech.model.language_pack import true_labels, utterances
-from mtl_speech.model.learner import MetaLearner
+from mtl_speech.model.learner import MetaLearner, embed_segments
 from mtl_speech.model.strategy import extend, row_of
 from mtl_speech.scoring.bootstrap import (
     encode,
@@ -31,7 +30,7 @@ from mtl_speech.scoring.bootstrap import (
     unit_counts,
 )
 from mtl_speech.training.adapt import Adaptation, Fold, too_few
-from mtl_speech.training.meta_train import embed_segments
+from mtl_speech.training.base_learning import StepChoice, choose_steps, few_shot_index, learn_head
 
 SHOTS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 N_DRAWS = 5  # of the K examples of each phoneme

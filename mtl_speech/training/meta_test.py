@@ -19,11 +19,11 @@ import torch
 from mtl_speech.core.config import MetaTrainConfig
 from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.base import BaseModel
-from mtl_speech.model.learner import MetaLearner
+from mtl_speech.model.learner import MetaLearner, embed_segments
 from mtl_speech.model.strategy import extend, new_learner, prepare_learner, row_of
 from mtl_speech.training.checkpoint import Checkpoints
 from mtl_speech.training.episodes import Episode, EpisodeSampler, full_inventory
-from mtl_speech.training.meta_train import MetaHistory, MetaTrainer, embed_segments, score_episodes
+from mtl_speech.training.meta_train import MetaHistory, MetaTrainer, score_episodes
 
 logger = logging.getLogger(__name__)
 Tasks = Mapping[str, Sequence[Episode]]

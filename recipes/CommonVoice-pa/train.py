@@ -15,7 +15,7 @@ from prepare import prepare
 from mtl_speech.commands.recipe import begin_recipe
 from mtl_speech.commands.recipe_training import ablate_over_shots, shots_table
 from mtl_speech.core.files import atomic_write
-from mtl_speech.core.logs import progress_bar
+from mtl_speech.core.terminal import progress_bar
 from mtl_speech.corpora.manifest import speakers_of
 from mtl_speech.model.base import load_base, shipped
 from mtl_speech.model.pack import load_pack

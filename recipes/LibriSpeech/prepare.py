@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.corpora.corpus import Corpus, Problem
+from mtl_speech.core.problems import Problem
+from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.corpora.folder import files_below
 from mtl_speech.corpora.labels import lines_of
 from mtl_speech.corpora.manifest import Counts, Prepared, compare_counts, merged, validated

@@ -12,7 +12,7 @@ from prepare import prepare
 
 from mtl_speech.commands.recipe import begin_recipe
 from mtl_speech.commands.recipe_training import train_encoder, write_phone_reports
-from mtl_speech.core.logs import progress_bar
+from mtl_speech.core.terminal import progress_bar
 
 ATTRIBUTION = (
     "Trained on LibriSpeech (OpenSLR 12), Panayotov, V. et al. (2015), Librispeech: an ASR corpus based on public domain audio "

@@ -34,7 +34,8 @@ from mtl_speech.core.errors import DataError, MtlSpeechError, UsageError
 from mtl_speech.core.files import atomic_write
 from mtl_speech.core.json_values import json_text, plain
 from mtl_speech.core.lock import only_run
-from mtl_speech.core.logs import log_to, progress_bar
+from mtl_speech.core.logs import log_to
+from mtl_speech.core.terminal import progress_bar
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.corpora.reading import language_folders, read_corpus
 from mtl_speech.features.augment import WaveformAugment

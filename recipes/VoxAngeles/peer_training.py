@@ -24,15 +24,15 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from mtl_speech.core.config import MetaTrainConfig
+from mtl_speech.core.terminal import Progress
 from mtl_speech.corpora.audio import MEL_BANDS
-from mtl_speech.corpora.folder import Progress
 from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.base import BaseModel
-from mtl_speech.model.learner import MetaLearner
-from mtl_speech.model.strategy import new_learner, prepare_learner
+from mtl_speech.model.learner import MetaLearner, embed_segments
+from mtl_speech.model.strategy import new_learner, prepare_learner, standardise_embeddings
 from mtl_speech.training.episodes import Episode, EpisodeSampler, stack
 from mtl_speech.training.meta_test import N_WAY, Tasks, summary
-from mtl_speech.training.meta_train import embed_segments, meta_forward, standardise_embeddings
+from mtl_speech.training.meta_train import meta_forward
 
 logger = logging.getLogger("mtl_speech.recipes")
 

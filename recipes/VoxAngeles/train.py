@@ -17,8 +17,8 @@ from table import as_json, markdown, results, row_of
 
 from mtl_speech.commands.recipe import begin_recipe, recipe_checkpoints
 from mtl_speech.core.files import atomic_write
-from mtl_speech.core.logs import progress_bar
 from mtl_speech.core.run import CHECKPOINTS
+from mtl_speech.core.terminal import progress_bar
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.features.augment import WaveformAugment
 from mtl_speech.features.store import build_store

@@ -23,7 +23,7 @@ from mtl_speech.commands.target import Start, load_start
 from mtl_speech.core.config import AdaptConfig
 from mtl_speech.core.files import atomic_write
 from mtl_speech.core.json_values import json_text, plain
-from mtl_speech.core.logs import progress_bar
+from mtl_speech.core.terminal import progress_bar
 from mtl_speech.corpora.corpus import Corpus, Segment, split_by
 from mtl_speech.features.store import build_store
 from mtl_speech.model.language_pack import with_timing

@@ -25,19 +25,18 @@ from mtl_speech.commands.target import SHIPPED_STRATEGY
 from mtl_speech.core.config import AdaptConfig
 from mtl_speech.core.files import atomic_write
 from mtl_speech.core.json_values import json_text, plain
-from mtl_speech.core.logs import progress_bar
+from mtl_speech.core.terminal import progress_bar
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.features.store import build_store
 from mtl_speech.model.base import load_base, shipped
-from mtl_speech.model.base_learning import choose_steps, learn_head
-from mtl_speech.model.learner import MetaLearner
+from mtl_speech.model.learner import MetaLearner, embed_segments
 from mtl_speech.model.pack import load_pack
 from mtl_speech.model.strategy import extend, load_learner, row_of
-from mtl_speech.model.zero_shot import Weigh, add_unheard
 from mtl_speech.phonology.articulation import articulatory_features, articulatory_regression
 from mtl_speech.scoring.metrics import episode_class_f1, paired_difference
 from mtl_speech.training.adapt import make_folds
-from mtl_speech.training.meta_train import embed_segments
+from mtl_speech.training.base_learning import choose_steps, learn_head
+from mtl_speech.training.zero_shot import Weigh, add_unheard
 
 logger = logging.getLogger("mtl_speech.recipes")
 

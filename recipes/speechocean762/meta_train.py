@@ -12,7 +12,7 @@ from prepare import prepare
 
 from mtl_speech.commands.recipe import begin_recipe
 from mtl_speech.commands.recipe_training import train_strategy
-from mtl_speech.core.logs import progress_bar
+from mtl_speech.core.terminal import progress_bar
 from mtl_speech.model.base import load_base
 
 

@@ -16,7 +16,7 @@ from prepare import prepare
 
 from mtl_speech.commands.recipe import begin_recipe
 from mtl_speech.core.files import atomic_write
-from mtl_speech.core.logs import progress_bar
+from mtl_speech.core.terminal import progress_bar
 from mtl_speech.features.store import MARGIN, SegmentStore, build_store
 from mtl_speech.model.base import base_pack, load_base
 from mtl_speech.model.encoder import Encoder

@@ -12,7 +12,7 @@ from prepare import prepare
 
 from mtl_speech.commands.recipe import begin_recipe
 from mtl_speech.commands.recipe_training import train_encoder
-from mtl_speech.core.logs import progress_bar
+from mtl_speech.core.terminal import progress_bar
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.corpora.reading import read_corpus
 

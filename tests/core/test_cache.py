@@ -51,9 +51,9 @@ def features_of(
 
 
 def test_an_entry_comes_back_as_it_was(cache: FeatureCache) -> None:
-    assert cache.read(KEY) is None
+    assert cache.read(KEY, MEL_BANDS) is None
     cache.write(KEY, some_frames(), 1.15)
-    found = cache.read(KEY)
+    found = cache.read(KEY, MEL_BANDS)
     assert found is not None and torch.equal(found[0], some_frames()) and found[1] == 1.15
     assert entries(cache) == {cache.path(KEY)}, "nothing but the entry is left"
 
@@ -68,16 +68,16 @@ def test_a_damaged_entry_counts_as_none_and_is_told(
     data[-5] ^= 64 if damage == "flipped" else 0
     data[3] ^= 64 if damage == "header" else 0
     path.write_bytes({"cut": bytes(data[:-9]), "empty": b"", "text": b"no features"}.get(damage, bytes(data)))
-    assert cache.read(KEY) is None
+    assert cache.read(KEY, MEL_BANDS) is None
     assert [record.levelname for record in caplog.records] == ["WARNING"] and str(path) in caplog.text
     cache.write(KEY, some_frames(), 1.0)
-    assert cache.read(KEY) is not None
+    assert cache.read(KEY, MEL_BANDS) is not None
 
 
 def test_an_entry_of_something_else_counts_as_none(cache: FeatureCache) -> None:
     for frames in (some_frames().float(), some_frames()[:, :3]):
         cache.write(KEY, frames, 1.0)
-        assert cache.read(KEY) is None
+        assert cache.read(KEY, MEL_BANDS) is None
 
 
 def test_a_changed_entry_is_made_anew(tmp_path: Path, cache: FeatureCache) -> None:
@@ -200,7 +200,7 @@ def test_the_entries_that_were_used_last_stay_within_the_limit(tmp_path: Path) -
     for i, key in enumerate(keys):
         cache.write(key, some_frames(100, i), 1.0)
         os.utime(cache.path(key), (1000 + i, 1000 + i))
-    assert cache.read(keys[0]) is not None  # used just now, though it is the oldest
+    assert cache.read(keys[0], MEL_BANDS) is not None  # used just now, though it is the oldest
     size = cache.path(keys[0]).stat().st_size
     FeatureCache(cache.folder, 4 * size).prune()
     assert {key for key in keys if cache.path(key).exists()} == {keys[0], *keys[7:]}
@@ -244,7 +244,7 @@ def test_an_entry_that_another_process_removes_while_it_is_opened_counts_as_none
         return opened(*given, **named)
 
     monkeypatch.setattr(torch.UntypedStorage, "from_file", late)
-    assert cache.read(64 * "0") is None and not path.exists() and not caplog.records
+    assert cache.read(64 * "0", MEL_BANDS) is None and not path.exists() and not caplog.records
 
 
 WRITER = """
@@ -257,7 +257,7 @@ cache = FeatureCache(Path(sys.argv[1]), 2**30)
 frames = torch.arange(400 * 80).remainder(64).view(400, 80).half()
 for number in range(150):
     key = f"{number % 3:02x}" + 62 * "0"
-    found = cache.read(key)
+    found = cache.read(key, 80)
     assert found is None or torch.equal(found[0], frames), "half an entry"
     if number % 5 == 0:
         cache.path(key).unlink(missing_ok=True)
@@ -286,7 +286,7 @@ frames = torch.arange(100 * 80).remainder(64).view(100, 80).half()
 for number in range(120):
     key = f"{number:02x}{sys.argv[3]}" + 60 * "0"
     cache.write(key, frames, 1.0)
-    found = cache.read(key)
+    found = cache.read(key, 80)
     assert found is None or torch.equal(found[0], frames), "half an entry"
 """
 

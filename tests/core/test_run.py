@@ -8,8 +8,8 @@ import pytest
 
 from mtl_speech.core.logs import close_log
 from mtl_speech.core.options import RunOptions
-from mtl_speech.core.run import N_KINDS, Run, kind_of
-from mtl_speech.corpora.corpus import Problem
+from mtl_speech.core.problems import Problem, kind_of
+from mtl_speech.core.run import N_KINDS, Run
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from mtl_speech.core.errors import DataError, UsageError
-from mtl_speech.corpora.corpus import Corpus, Problem, Segment, Utterance, split_by
+from mtl_speech.core.problems import Problem
+from mtl_speech.corpora.corpus import Corpus, Segment, Utterance, split_by
 
 
 def corpus_of(n_speakers: int, per_speaker: int) -> Corpus:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtl_speech.core.errors import DataError
+from mtl_speech.core.terminal import plain_text
 from mtl_speech.corpora.corpus import Segment
 from mtl_speech.corpora.corrections import (
     SAME_TIME,
@@ -33,7 +34,6 @@ from mtl_speech.corpora.corrections import (
 )
 from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.corpora.textgrid import write_textgrid
-from mtl_speech.report.tables import plain_text
 from tests.helpers import toy_recording
 
 

@@ -21,11 +21,11 @@ from mtl_speech.core.config import MetaTrainConfig
 from mtl_speech.core.errors import DataError, MtlSpeechError
 from mtl_speech.core.json_values import json_text, plain
 from mtl_speech.core.options import AdaptOptions, MetaTrainOptions, SuggestOptions, TranscribeOptions
+from mtl_speech.core.problems import Problem
 from mtl_speech.core.settings import load_config
 from mtl_speech.core.tensor_files import decode, header_entries
 from mtl_speech.corpora import corrections, ctm, elan, textgrid, timit
 from mtl_speech.corpora.audio import audio_duration, check_audio, load_audio
-from mtl_speech.corpora.corpus import Problem
 from mtl_speech.corpora.kept_textgrid import long_form, read_whole
 from mtl_speech.corpora.labels import Labels, find_segments, find_words
 from mtl_speech.corpora.tar_members import members, unsafe

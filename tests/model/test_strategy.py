@@ -15,7 +15,7 @@ from mtl_speech.core.config import MetaTrainConfig
 from mtl_speech.core.errors import PackError
 from mtl_speech.model.base import BaseModel, load_base
 from mtl_speech.model.language_pack import LanguageModel, language_pack, load_language, true_labels, utterances
-from mtl_speech.model.learner import Head, MetaLearner
+from mtl_speech.model.learner import Head, MetaLearner, embed_segments
 from mtl_speech.model.pack import Pack, load_pack, save_pack
 from mtl_speech.model.scale_shift import distance_from_identity, scale_shift_layers
 from mtl_speech.model.strategy import (
@@ -31,7 +31,7 @@ from mtl_speech.model.strategy import (
     strategy_tensors,
 )
 from mtl_speech.phonology.articulation import articulatory_features
-from mtl_speech.training.meta_train import MetaTrainer, embed_segments
+from mtl_speech.training.meta_train import MetaTrainer
 from tests.helpers import (
     PHONEMES,
     frozen_bytes,

@@ -13,8 +13,8 @@ from mtl_speech.core.errors import DataError, UsageError
 from mtl_speech.corpora.common_voice import read_clips
 from mtl_speech.corpora.folder import key_of
 from mtl_speech.corpora.manifest import Counts, Prepared, speakers_of
-from mtl_speech.model import base_learning
 from mtl_speech.report import tables
+from mtl_speech.training import base_learning
 from tests.corpora_like import common_voice
 from tests.corpora_like.common_voice import NEW, NO_CLIP, OLD, SPEAKERS, UNALIGNED, client_id
 from tests.recipes.running import RECIPES, loaded, log_lines, markdown_tables, place_of, read_json, run

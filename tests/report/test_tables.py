@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from mtl_speech.report.tables import ablation_table, f1_table, plain_text, report_data, show, write_report
+from mtl_speech.core.terminal import plain_text, show
+from mtl_speech.report.tables import ablation_table, f1_table, report_data, write_report
 from mtl_speech.scoring.metrics import AblationRow, Difference, NotScored, Scores, score
 
 NAN = float("nan")

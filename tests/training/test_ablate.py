@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from mtl_speech.core.config import AdaptConfig, MetaTrainConfig
-from mtl_speech.model import base_learning
 from mtl_speech.model.base import BaseModel
 from mtl_speech.model.learner import MetaLearner
 from mtl_speech.model.scale_shift import distance_from_identity, scale_shift_layers
 from mtl_speech.model.strategy import new_learner, prepare_learner
 from mtl_speech.scoring.metrics import macro_f1_difference, score
 from mtl_speech.training import ablate as module
+from mtl_speech.training import base_learning
 from mtl_speech.training.ablate import BASELINE, CURRICULUM, META_TRANSFER, Ablation, ablate, baseline_learner, pooled
 from mtl_speech.training.adapt import Adaptation, Fold, adapt_fold
 from tests.helpers import frozen_bytes, make_store, meta_config, tiny_base, toy_store

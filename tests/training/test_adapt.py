@@ -17,13 +17,11 @@ from mtl_speech.core.config import AdaptConfig
 from mtl_speech.core.errors import DataError
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.features.store import SegmentStore
-from mtl_speech.model import base_learning
 from mtl_speech.model.base import BaseModel
-from mtl_speech.model.base_learning import fit_temperature
 from mtl_speech.model.learner import MetaLearner
 from mtl_speech.model.strategy import new_learner, prepare_learner
 from mtl_speech.scoring.metrics import score
-from mtl_speech.training import adapt
+from mtl_speech.training import adapt, base_learning
 from mtl_speech.training.adapt import (
     Adaptation,
     Fold,
@@ -35,6 +33,7 @@ from mtl_speech.training.adapt import (
     target_rounds,
     too_few,
 )
+from mtl_speech.training.base_learning import fit_temperature
 from mtl_speech.training.meta_train import MetaTrainer, trainable_state
 from tests.helpers import frozen_bytes, make_store, meta_config, tiny_base, toy_corpus, toy_store
 

@@ -10,12 +10,12 @@ import torch
 
 from mtl_speech.core.config import AdaptConfig
 from mtl_speech.features.store import SegmentStore
-from mtl_speech.model.base_learning import StepChoice
 from mtl_speech.model.learner import MetaLearner
 from mtl_speech.model.strategy import new_learner, prepare_learner
 from mtl_speech.scoring.metrics import score
 from mtl_speech.training import learning_curve as module
 from mtl_speech.training.adapt import Fold, adapt_fold
+from mtl_speech.training.base_learning import StepChoice
 from mtl_speech.training.learning_curve import N_DRAWS, LearningCurve, learning_curve, mean_macro_f1
 from tests.helpers import PHONEMES, make_store, meta_config, tiny_base
 

@@ -15,21 +15,19 @@ from torch.nn import functional as F
 from mtl_speech.core.errors import DataError
 from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.encoder import Encoder
-from mtl_speech.model.learner import MetaLearner
+from mtl_speech.model.learner import MetaLearner, embed_segments
 from mtl_speech.model.scale_shift import attach, distance_from_identity, scale_shift_layers
+from mtl_speech.model.strategy import standardise_embeddings, start_theta
 from mtl_speech.scoring.metrics import episode_macro_f1
 from mtl_speech.training import meta_train
 from mtl_speech.training.episodes import Episode, EpisodeBatch, EpisodeSampler, full_inventory, stack
 from mtl_speech.training.meta_train import (
     MetaTrainer,
-    embed_segments,
     is_hard_round,
     meta_forward,
     predict_episodes,
     query_loss,
     score_episodes,
-    standardise_embeddings,
-    start_theta,
     trainable_state,
 )
 from tests.helpers import (

@@ -13,12 +13,14 @@ from torch import Tensor
 
 from mtl_speech.core.config import AdaptConfig
 from mtl_speech.core.errors import PackError
-from mtl_speech.model import base_learning
-from mtl_speech.model.base_learning import StepChoice, choose_steps, learn_head
 from mtl_speech.model.language_pack import language_pack, load_language
-from mtl_speech.model.learner import MetaLearner
+from mtl_speech.model.learner import MetaLearner, embed_segments
 from mtl_speech.model.strategy import extend, guess_weights
-from mtl_speech.model.zero_shot import (
+from mtl_speech.phonology.articulation import articulatory_features, articulatory_regression
+from mtl_speech.training import base_learning
+from mtl_speech.training.adapt import Fold, adapt_fold, learn_inventory
+from mtl_speech.training.base_learning import StepChoice, choose_steps, learn_head
+from mtl_speech.training.zero_shot import (
     BIASES,
     DEFAULT_BIAS,
     N_SHOWN,
@@ -29,9 +31,6 @@ from mtl_speech.model.zero_shot import (
     known_means,
     mapping_lines,
 )
-from mtl_speech.phonology.articulation import articulatory_features, articulatory_regression
-from mtl_speech.training.adapt import Fold, adapt_fold, learn_inventory
-from mtl_speech.training.meta_train import embed_segments
 from tests.helpers import make_store, meta_config, seeded, tiny_base, tiny_learner, toy_store
 
 CONSONANTS = ("p", "b", "t", "d", "k", "ɡ", "m", "n", "ŋ", "f", "v", "s", "z")

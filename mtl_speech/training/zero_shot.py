@@ -1,29 +1,28 @@
-"""Phonemes never heard: rows of the head for phonemes of the inventory without an example, from their articulation.
-
-A linear regression on articulatory features, fitted on the class means of the phonemes that have examples and on the rows of
-the strategy, predicts the class mean of a phoneme that has none; its row is that of the nearest-mean head. The rows are added
-after base learning: in its softmax they would be pushed away from all examples. A bias, the same for all of them, lets them
-compete fairly with rows that were trained; it is chosen by treating each phoneme that has examples as never heard.
-"""
+"""TODO"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mtl_speech.model.base_learning import N_FOLDS, StepChoice, folds_of, learn_head
+from mtl_speech.model.language_pack import Neighbours
 from mtl_speech.model.learner import ROWS_ARE_MEANS, Head, MetaLearner, centroid_head, prototypes
 from mtl_speech.phonology.articulation import articulatory_regression
+from mtl_speech.training.base_learning import N_FOLDS, StepChoice, folds_of, learn_head
 
 BIASES = np.arange(-8, 17) / 4  # logits added to the rows of phonemes never heard
+
+
 DEFAULT_BIAS = 0.75  # where there is nothing to choose by; about what is chosen on most languages
+
+
 N_SHOWN = 3  # neighbours that are told of a phoneme
 
-Neighbours = Mapping[str, Mapping[str, float]]
+
 Weigh = Callable[[Sequence[str], Sequence[float], Sequence[str]], np.ndarray]  # as `articulatory_regression`
 
 

@@ -1,4 +1,4 @@
-"""Base learning of the full inventory: θ′ from all given examples, with the number of steps chosen by cross-validation."""
+"""TODO"""
 
 from __future__ import annotations
 
@@ -12,16 +12,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mtl_speech.corpora.folder import Progress
+from mtl_speech.core.terminal import Progress
 from mtl_speech.model.learner import ROWS_ARE_MEANS, Head, MetaLearner, balanced_weights
 from mtl_speech.scoring.metrics import episode_macro_f1
 
 STEP_CHOICES = (0, 5, 20, 50, 150)
+
+
 RATE_CHOICES = (1.0, 3.0, 10.0)  # multiples of the learned (or set) inner rates
+
+
 PRIOR_CHOICES = (0.1, 0.3, 1.0)  # multiples of the weight that the θ of the strategy has where its rows are means
+
+
 N_FOLDS = 3
+
+
 ENOUGH = 2_000  # examples from which on one fold of them chooses as well as all
+
+
 AT_ONCE = 8_192  # examples whose logits by all heads are held at a time
+
+
 TEMPERATURE_PRIOR = 0.5
 
 

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from mtl_speech.model import base_learning
-from mtl_speech.model.base_learning import (
+from mtl_speech.model.learner import Head, MetaLearner, adapt_head
+from mtl_speech.model.scale_shift import attach
+from mtl_speech.training import base_learning
+from mtl_speech.training.base_learning import (
     N_FOLDS,
     PRIOR_CHOICES,
     RATE_CHOICES,
@@ -27,8 +29,6 @@ from mtl_speech.model.base_learning import (
     held_out_logits,
     learn_head,
 )
-from mtl_speech.model.learner import Head, MetaLearner, adapt_head
-from mtl_speech.model.scale_shift import attach
 from tests.helpers import seeded, tiny_encoder
 
 DIM, N_CLASSES = 12, 4

@@ -1,0 +1,57 @@
+"""What a person sees on the terminal: tables and progress bars."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+from mtl_speech.core.distributed import is_main
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+T = TypeVar("T")
+Progress = Callable[[Iterable[Any], str], Iterable[Any]]  # items and what is done with them -> the same items
+
+
+def show(table: Table, file: IO[str] | None = None) -> None:
+    """Print a table to `file` (standard output by default): drawn on a terminal, else as `plain_text`."""
+    from rich.console import Console
+
+    console = Console(file=file)
+    if console.is_terminal:
+        console.print(table)
+    else:
+        print(plain_text(table), file=file)
+
+
+def plain_text(table: Table) -> str:
+    """A table as text without colour, lines or wrapping."""
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=1000, color_system=None, force_terminal=False)
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().strip("\n").split("\n"))
+
+
+def new_table(title: str, stamp: str = "") -> Table:
+    """An empty table in the style of all tables on the terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    text = Text(f"{title} ({stamp})\n" if stamp else f"{title}\n", style="bold")
+    return Table(
+        title=text, title_justify="left", caption_justify="left", box=None, collapse_padding=True, pad_edge=False
+    )
+
+
+def progress_bar(items: Iterable[T], description: str) -> Iterable[T]:
+    """A bar on standard error for a step that takes more than two seconds; it leaves a line behind.
+
+    Of several processes the main one has it.
+    """
+    from tqdm import tqdm
+
+    return tqdm(items, desc=description, delay=2.0, dynamic_ncols=True, disable=not is_main())
