@@ -19,7 +19,6 @@ import torch
 from measuring import machine, number, table, write_results
 from sklearn.metrics import f1_score
 
-from mtl_speech.core.terminal import progress_bar
 from mtl_speech.corpora.audio import FRAMES_PER_SECOND, SAMPLE_RATE, log_mel
 from mtl_speech.features.store import build_store, normalise
 from mtl_speech.model.base import BaseModel, load_base
@@ -61,7 +60,7 @@ def scores(base: BaseModel, data_folder: Path) -> dict[str, Any]:
     sys.path.insert(0, str(RECIPE))
     from prepare import prepare
 
-    store = build_store([prepare(data_folder, progress_bar)["test"]], base.phonemes, progress=progress_bar)
+    store = build_store([prepare(data_folder)["test"]], base.phonemes)
     predicted = base.predict(store)
     macro_f1 = f1_score(store.label, predicted, labels=store.label.unique(), average="macro", zero_division=0)
     accuracy = float((predicted == store.label).float().mean())

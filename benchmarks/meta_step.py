@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtl_speech.core.config import EncoderConfig, MetaTrainConfig
-from mtl_speech.core.terminal import progress_bar
+from mtl_speech.core.terminal import progress, show_bars
 from mtl_speech.corpora.audio import MEL_BANDS
 from mtl_speech.features.store import WINDOW_FRAMES, SegmentStore
 from mtl_speech.model.encoder import Encoder, FrameConv
@@ -373,7 +373,7 @@ def measure(bench: Bench, case: Case, inner_steps: Sequence[int], repeats: int) 
     rows = rows_of(bench, case, inner_steps, wrapper)
     for row in rows:
         row.peak = peak_memory(row.step)  # the warm-up too
-    for turn in progress_bar(range(repeats), str(case)):
+    for turn in progress(range(repeats), str(case)):
         for row in rows:
             if turn % row.every == 0:
                 row.measure()
@@ -501,7 +501,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
     given = parser.parse_args(arguments)
     cases = [Case(*map(int, shape.split(",")), size) for shape in given.shape for size in given.meta_batch]
-    data = run(cases, given.inner_steps, given.repeats, given.threads, EncoderConfig(), given.seed)
+    with show_bars():
+        data = run(cases, given.inner_steps, given.repeats, given.threads, EncoderConfig(), given.seed)
     write_results(given.output, "meta_step", data, markdown(data))
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from measuring import machine, number, table, write_results
 
 from mtl_speech.commands.cli import main as program
-from mtl_speech.core.terminal import progress_bar
+from mtl_speech.core.terminal import progress, show_bars
 
 TARGET = 4.0
 FLOOR, CLICK = "python -c pass", "python -c 'import click'"
@@ -54,7 +54,7 @@ def run(repeats: int) -> dict[str, Any]:
     lines = command_lines()
     found: dict[str, list[float]] = {name: [] for name in lines}
     with tempfile.TemporaryDirectory() as bytecode:
-        for _ in progress_bar(range(1 + repeats), "start-up"):
+        for _ in progress(range(1 + repeats), "start-up"):
             for name, arguments in lines.items():
                 found[name].append(seconds(arguments, bytecode))
     medians = {name: statistics.median(times[1:]) for name, times in found.items()}  # the first compiles
@@ -69,7 +69,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--output", type=Path, default=Path("results/benchmarks"), help="folder to write to")
     parser.add_argument("--repeats", type=int, default=30, help="runs of each command")
     given = parser.parse_args(arguments)
-    data = run(given.repeats)
+    with show_bars():
+        data = run(given.repeats)
     text = table(
         ["command", "CPU ms", f"× {FLOOR}"],
         [[row["row"], number(row["cpu_ms"], 1), number(row["to_floor"])] for row in data["rows"]],

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.core.terminal import Progress
 from mtl_speech.corpora.reading import language_folders, read_corpus
 from mtl_speech.corpora.synthetic import make_punjabi_corpus
 from mtl_speech.features.store import LOG_MEL, FrontEnd
@@ -20,19 +19,17 @@ CAVEAT = (
 )
 
 
-def punjabi_fold(
-    folder: Path, seed: int, n_words: int, progress: Progress | None = None, front_end: FrontEnd = LOG_MEL
-) -> Fold:
+def punjabi_fold(folder: Path, seed: int, n_words: int, front_end: FrontEnd = LOG_MEL) -> Fold:
     """The synthetic Punjabi words as training, validation and test examples; no word is in two of them.
 
     The corpus is written to `folder` and left there, to be looked at in Praat; one that is there already is used again.
     Raises MtlSpeechError when espeak-ng is not installed, DataError when the folder holds another corpus.
     """
-    _make_once(folder, seed, n_words, progress)
-    corpora = {path.name: read_corpus(path, "pa", "ipa", progress) for path in language_folders(folder)}
+    _make_once(folder, seed, n_words)
+    corpora = {path.name: read_corpus(path, "pa", "ipa") for path in language_folders(folder)}
     counts = [len({u.words[0][0] for u in corpora[name].utterances}) for name in ("train", "valid", "test")]
     how = "words: {} to learn from, {} to choose by, {} to test on, no word twice".format(*counts)
-    return fold_of_parts(corpora, how, progress, front_end)
+    return fold_of_parts(corpora, how, front_end)
 
 
 def is_synthetic(folder: Path) -> bool:
@@ -40,11 +37,11 @@ def is_synthetic(folder: Path) -> bool:
     return any(_manifest(path).get("synthetic") is True for path in (folder, folder.resolve().parent))
 
 
-def _make_once(folder: Path, seed: int, n_words: int, progress: Progress | None) -> None:
+def _make_once(folder: Path, seed: int, n_words: int) -> None:
     found = _manifest(folder)
     if not found:
         try:
-            make_punjabi_corpus(folder, seed, n_words, progress=progress)
+            make_punjabi_corpus(folder, seed, n_words)
         except OSError as error:
             error.filename = str(folder)  # not a file of those that are removed again
             raise

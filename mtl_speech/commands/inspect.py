@@ -36,7 +36,7 @@ def validate(folder: Path, options: ValidateOptions, run: Run) -> Corpus:
     use_caches(options)
     lang = canonical(options.lang)
     local = local_folder(folder, run)
-    corpus = reading.validate(local.folder, lang, options.phone_set, run.progress)
+    corpus = reading.validate(local.folder, lang, options.phone_set)
     folder, corpus = local.folder, replace(corpus, problems=(*local.problems, *corpus.problems))
     for line in summary(corpus, lang):
         run.say(line)

@@ -19,6 +19,7 @@ from mtl_speech.core.lock import only_run
 from mtl_speech.core.logs import log_to
 from mtl_speech.core.run import CHECKPOINTS
 from mtl_speech.core.settings import Config, as_dict
+from mtl_speech.core.terminal import show_bars
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.model.pack import Pack, pack_hash
 from mtl_speech.training.checkpoint import Checkpoints, hashes_of
@@ -40,6 +41,7 @@ def begin_recipe(arguments: Sequence[str], many: bool = False) -> tuple[dict[str
     output = Path(hparams["output_folder"])
     output.mkdir(parents=True, exist_ok=True)
     held = ExitStack()
+    held.enter_context(show_bars())
     atexit.register(held.close)
     if many:
         held.enter_context(processes(getattr(hparams.get("pretrain"), "device", "cpu")))

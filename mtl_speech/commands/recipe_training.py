@@ -23,7 +23,6 @@ from mtl_speech.core.distributed import leave_to_main
 from mtl_speech.core.files import atomic_write
 from mtl_speech.core.json_values import json_text, plain
 from mtl_speech.core.settings import Config, as_dict
-from mtl_speech.core.terminal import progress_bar
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.features.store import SegmentStore, build_store
 from mtl_speech.features.views import make_views
@@ -70,15 +69,15 @@ def train_encoder(
     checkpoints = recipe_checkpoints(hparams, output, parts)
     phonemes = sorted(splits["train"].phoneme_counts())
     n_views, n_threads = 1 + hparams["n_augmented_views"], hparams["n_threads"]
-    views = make_views(splits["train"], phonemes, n_views, n_threads, hparams["seed"], progress_bar)
-    valid = build_store([splits["valid"]], phonemes, progress=progress_bar)
+    views = make_views(splits["train"], phonemes, n_views, n_threads, hparams["seed"])
+    valid = build_store([splits["valid"]], phonemes)
     logger.info("features ready after %.0f s", time.perf_counter() - started)
     model, history = pretrain(views, valid, hparams["encoder"], hparams["pretrain"], checkpoints=checkpoints)
     leave_to_main()
-    segmenter = train_segmenter(model.encoder, views[0], hparams["seed"], progress_bar)
+    segmenter = train_segmenter(model.encoder, views[0], hparams["seed"])
     found, figures = {}, {}
     for name, corpus in tests().items():
-        store = build_store([corpus], phonemes, progress=progress_bar)
+        store = build_store([corpus], phonemes)
         scores = _segment_scores(model, store, fold or {}, splits["train"].phoneme_counts())
         found[name], n = scores, len(scores.phonemes)
         figures[name] = {"accuracy": round(scores.accuracy, 4), "macro_f1": round(scores.macro_f1, 4), "n_phonemes": n}
@@ -148,18 +147,14 @@ def train_strategy(
     started = time.perf_counter()
     parts = {"training": [splits["train"]], "validation": [splits["valid"]]}
     checkpoints = recipe_checkpoints(hparams, output, parts, base.pack)
-    train = _drawn(
-        build_store([splits["train"]], base.phonemes, progress=progress_bar), hparams, hparams["max_segments"]
-    )
-    valid = _drawn(build_store([splits["valid"]], base.phonemes, progress=progress_bar), hparams, n_scored)
+    train = _drawn(build_store([splits["train"]], base.phonemes), hparams, hparams["max_segments"])
+    valid = _drawn(build_store([splits["valid"]], base.phonemes), hparams, n_scored)
     tasks = benchmark_tasks(valid, N_TASKS, N_DRAWS, hparams["seed"] + 1, by="speaker")
     learner = new_learner(base, base.phonemes, hparams["meta"])
     prepare_learner(learner, train, hparams["meta"])
     start = copy.deepcopy(learner)
     trainer = MetaTrainer(learner, train, hparams["meta"], by="speaker")
-    history = trainer.train(
-        lambda current: summary(score_tasks(current, valid, tasks))["mean"], progress_bar, checkpoints
-    )
+    history = trainer.train(lambda current: summary(score_tasks(current, valid, tasks))["mean"], checkpoints)
     leave_to_main()
     scores = {kind: round(value, 4) for kind, value in summary(score_tasks(learner, valid, tasks)).items()}
     logger.info("validation speakers: %s", scores)
@@ -225,7 +220,7 @@ def ablate_over_shots(
         config = AdaptConfig(
             lang=lang, shots=shots, meta_steps=0 if shots == 1 else meta.meta_steps, seed=hparams["seed"]
         )
-        tables[shots] = ablate(base, strategy, [few_shots(fold, config)], config, meta, progress_bar)
+        tables[shots] = ablate(base, strategy, [few_shots(fold, config)], config, meta)
         final = list(tables[shots].systems.values())[-1][0]
         write_results(
             output / f"k{shots or '-all'}",

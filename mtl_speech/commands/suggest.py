@@ -21,6 +21,7 @@ from mtl_speech.core.files import atomic_write, unchanged
 from mtl_speech.core.options import BaseOptions, SuggestOptions
 from mtl_speech.core.problems import Problem
 from mtl_speech.core.run import Run
+from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.folder import labels_beside
 from mtl_speech.corpora.recordings import Recording, find_recordings
 from mtl_speech.corpora.remote import local_folder
@@ -136,7 +137,7 @@ def pool_choice(folder: Path, pack: Pack, pool: Path, options: BaseOptions, run:
     candidates: list[Candidate] = []
     unlabelled = [recording for recording in recordings if recording.name not in labelled]
     with unchanged(recording.audio for recording in unlabelled):
-        for recording in run.progress(unlabelled, "Listening"):
+        for recording in progress(unlabelled, "Listening"):
             try:
                 examined = transcriber.examine(recording.audio)
             except DataError as error:
@@ -160,7 +161,7 @@ def pool_choice(folder: Path, pack: Pack, pool: Path, options: BaseOptions, run:
 def labelled_already(recordings: Sequence[Recording], run: Run) -> set[str]:
     """The names of the recordings beside which lie labels with a phone. A transcription is none: nobody has checked it."""
     files = [(recording.name, path) for recording in recordings for path in recording.labels.values()]
-    contents = labels_beside({r.name: r.audio for r in recordings}, files, run.progress)
+    contents = labels_beside({r.name: r.audio for r in recordings}, files)
     for problem in contents.problems:
         logger.warning("%s", problem)
     return {name for name, found in contents.labels.items() if not all(is_silence(p.label) for p in found.phones)}

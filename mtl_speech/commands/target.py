@@ -133,17 +133,17 @@ def load_target(options: AdaptOptions, folder: Path, run: Run, front_end: FrontE
     changes: dict[str, Changes] = {}
     if options.data is None:
         stamp, source = STAMP, folder / "corpus"
-        folds = [punjabi_fold(source, config.seed, config.n_words, run.progress, front_end)]
+        folds = [punjabi_fold(source, config.seed, config.n_words, front_end)]
         recordings = recordings_of(read_corpus(source / "test", config.lang, "ipa"))
     else:
         local = local_folder(options.data, run)
         stamp, source = STAMP if is_synthetic(local.folder) else "", local.folder
-        corpus = read_corpus(source, config.lang, options.phone_set, run.progress)
+        corpus = read_corpus(source, config.lang, options.phone_set)
         test_folder = local_folder(options.test, run).folder if options.test else None
-        test = read_corpus(test_folder, config.lang, options.phone_set, run.progress) if test_folder else None
+        test = read_corpus(test_folder, config.lang, options.phone_set) if test_folder else None
         run.say(describe(corpus, config.lang))
         with unchanged(u.audio for u in (*corpus.utterances, *(test.utterances if test else ()))):
-            folds = make_folds(corpus, test, config, run.progress, front_end)
+            folds = make_folds(corpus, test, config, front_end)
         recordings = recordings_of(test or corpus)
         problems = [*corpus.problems, *(test.problems if test else ()), *folds[0].train.problems]
         left_out = run.left_out(problems, source)

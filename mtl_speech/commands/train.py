@@ -54,13 +54,13 @@ def pretrain(folder: Path, options: PretrainOptions, run: Run) -> Path:
     run.hold(processes(config.device))
     output = run.begin(options, f"pretrain-{name}")
     folder = local_folder(folder, run).folder
-    corpus = read_corpus(folder, options.lang, options.phone_set, run.progress)
+    corpus = read_corpus(folder, options.lang, options.phone_set)
     run.left_out(corpus.problems, folder)
     if options.valid is None:
         train, valid, how = hold_out(corpus, options.valid_share, options.seed)
     else:
         valid_folder = local_folder(options.valid, run).folder
-        train, valid, how = corpus, read_corpus(valid_folder, options.lang, options.phone_set, run.progress), "--valid"
+        train, valid, how = corpus, read_corpus(valid_folder, options.lang, options.phone_set), "--valid"
         refuse_shared(train, valid)
         run.left_out(valid.problems, valid_folder)
     phonemes = sorted(train.phoneme_counts())
@@ -71,14 +71,12 @@ def pretrain(folder: Path, options: PretrainOptions, run: Run) -> Path:
     n_workers = options.threads or torch.get_num_threads()
     with unchanged(u.audio for u in (*train.utterances, *valid.utterances)):
         checkpoints = checkpoints_of(output, "pretrain", {"training": [train], "validation": [valid]}, options, run)
-        views = make_views(train, phonemes, 1 + options.augmented_views, n_workers, options.seed, run.progress)
-        held = build_store([valid], phonemes, progress=run.progress)
+        views = make_views(train, phonemes, 1 + options.augmented_views, n_workers, options.seed)
+        held = build_store([valid], phonemes)
     run.left_out((*views[0].problems, *held.problems), folder)
-    model, history = run_pretraining(
-        views, held, part(options, EncoderConfig), config, progress=not run.quiet, checkpoints=checkpoints
-    )
+    model, history = run_pretraining(views, held, part(options, EncoderConfig), config, checkpoints=checkpoints)
     leave_to_main()
-    segmenter = train_segmenter(model.encoder, views[0], options.seed, run.progress)
+    segmenter = train_segmenter(model.encoder, views[0], options.seed)
     accuracy, macro_f1 = segment_scores(model, held)
     scores = {"validation": {"accuracy": round(accuracy, 4), "macro_f1": round(macro_f1, 4), "held_out": how}}
     card = {**_card(options, name), "language": canonical(options.lang), "scores": scores}
@@ -111,15 +109,15 @@ def meta_train(folder: Path, options: MetaTrainOptions, run: Run) -> Path:
     with unchanged(u.audio for corpus in (*train, *valid) for u in corpus.utterances):
         parts = {"training": train, "validation": valid}
         checkpoints = checkpoints_of(output, "meta-train", parts, options, run, {"base": pack_hash(base.pack)})
-        store = build_store(train, progress=run.progress, front_end=base.front_end)
-        held = build_store(valid, progress=run.progress, front_end=base.front_end)
+        store = build_store(train, front_end=base.front_end)
+        held = build_store(valid, front_end=base.front_end)
     run.left_out((*store.problems, *held.problems), folder)
     tasks = benchmark_tasks(held, options.valid_tasks, VALID_DRAWS, options.seed + 1)
     if not tasks:
         raise DataError(
             f"validation ({how}): no language has enough examples for a task; raise --valid-share or give --valid"
         )
-    trained = train_meta_transfer(name, base, store, held, tasks, config, run.progress, checkpoints)
+    trained = train_meta_transfer(name, base, store, held, tasks, config, checkpoints)
     leave_to_main()
     assert trained.history is not None
     before, valid_scores = trained.history.validations[0]["score"], {k: round(v, 4) for k, v in trained.valid.items()}
@@ -151,7 +149,7 @@ def checkpoints_of(
     about: dict[str, Mapping[str, object]] = {
         "run": {"command": command, **(needed or {})},
         "settings": settings,
-        "recordings": hashes_of(parts, run.progress),
+        "recordings": hashes_of(parts),
     }
     found = Checkpoints(output / CHECKPOINTS, about, options.checkpoint_minutes, options.checkpoint_steps, run.say)
     if options.fresh:
@@ -173,7 +171,7 @@ def read_languages(folder: Path, options: MetaTrainOptions, run: Run) -> list[Co
         except (DataError, UsageError):
             run.say(f"{folder}: one corpus, for its subfolders are not all named by languages")
     found = subfolders or [(folder, options.lang or "und")]
-    corpora = [read_corpus(path, tag, options.phone_set, run.progress) for path, tag in found]
+    corpora = [read_corpus(path, tag, options.phone_set) for path, tag in found]
     run.left_out([problem for corpus in corpora for problem in corpus.problems], folder)
     return corpora
 

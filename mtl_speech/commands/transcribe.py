@@ -17,6 +17,7 @@ from mtl_speech.core.options import TranscribeOptions
 from mtl_speech.core.problems import Problem
 from mtl_speech.core.run import Run, use_caches
 from mtl_speech.core.settings import as_dict
+from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.corpus import Segment
 from mtl_speech.corpora.elan import read_eaf
 from mtl_speech.corpora.folder import labels_beside
@@ -60,7 +61,7 @@ def transcribe(
     transcriber = Transcriber.load(pack_folder, load_chosen_base(options, pack_folder))
     outputs = Outputs(output, options.format, pack.name)
     found: dict[str, Transcription] = {}
-    for recording in run.progress(recordings, "Transcribing"):
+    for recording in progress(recordings, "Transcribing"):
         try:
             with unchanged([recording.audio]):
                 transcription = transcriber.transcribe(recording.audio)
@@ -218,7 +219,7 @@ def reference_phones(
     A recording of which a label cannot be used is left out as a whole: what is said there could not be compared.
     """
     files = [(recording.name, path) for recording in recordings for path in recording.labels.values()]
-    contents = labels_beside({r.name: r.audio for r in recordings}, files, run.progress)
+    contents = labels_beside({r.name: r.audio for r in recordings}, files)
     problems = [problem for problem in contents.problems if not problem.used]
     if phone_set == "auto":
         phone_set = guess_phone_set(phone.label for labels in contents.labels.values() for phone in labels.phones)

@@ -44,9 +44,7 @@ from mtl_speech.training.zero_shot import mapping_lines
 def adapt(options: AdaptOptions, run: Run) -> Scores:
     """Learn to recognise the phonemes of a language, and score it on what was held out."""
     job = _begin(options, run, "adapt")
-    runs = [
-        adapt_fold(job.start.learner(fold), fold, job.config, job.start.meta, run.progress) for fold in job.target.folds
-    ]
+    runs = [adapt_fold(job.start.learner(fold), fold, job.config, job.start.meta) for fold in job.target.folds]
     return _finish(job, run, {"": runs}, None)
 
 
@@ -54,7 +52,7 @@ def ablate(options: AdaptOptions, run: Run, experiment: str | None = None) -> Ab
     """What each step brings: baseline, + meta-transfer, + curriculum, on the same examples and tests."""
     job = _begin(options, run, "ablate", experiment)
     start = job.start
-    ablation = run_ablation(start.base, start.learner, job.target.folds, job.config, start.meta, run.progress)
+    ablation = run_ablation(start.base, start.learner, job.target.folds, job.config, start.meta)
     _finish(job, run, ablation.systems, ablation)
     return ablation
 
@@ -117,7 +115,7 @@ def _finish(job: _Job, run: Run, systems: Mapping[str, Sequence[Adaptation]], ab
             notes += [f"{place}: {note}" if place else note for note in said]
     final = runs[0]
     if len(runs) > 1:
-        final = adapt_fold(start.learner(target.everything), target.everything, job.config, start.meta, run.progress)
+        final = adapt_fold(start.learner(target.everything), target.everything, job.config, start.meta)
         notes.append("the language pack is learned from all recordings; the scores are those of the folds together")
     learned_from = target.everything if len(runs) > 1 else target.folds[0]
     timed = with_timing(final.model, start.base, learned_from.train, job.config.shots is None, job.config.seed)
@@ -125,7 +123,7 @@ def _finish(job: _Job, run: Run, systems: Mapping[str, Sequence[Adaptation]], ab
     notes += [f"zero-shot, for want of an example: {line}" for line in mapping_lines(final.model.zero_shot)]
     for note in notes:
         run.say(note)
-    curve = learning_curve(start.learner, target.folds, job.config, run.progress, adapted=runs)
+    curve = learning_curve(start.learner, target.folds, job.config, adapted=runs)
     with earlier_kept(job.folder, run.say):
         scores, paths = write_results(
             job.folder,
@@ -144,7 +142,6 @@ def _finish(job: _Job, run: Run, systems: Mapping[str, Sequence[Adaptation]], ab
             curve=curve,
             heard=target.everything.train,
             recordings=target.recordings if job.options.clips else None,
-            progress=run.progress,
         )
         paths += _write_examples(job)
     run.table(f1_table(scores, target.stamp))
@@ -188,10 +185,10 @@ def evaluate(folder: Path, options: EvaluateOptions, run: Run) -> Scores:
     base = load_chosen_base(options, folder)
     model = load_language(pack, base)
     local = local_folder(options.data, run)
-    corpus = read_corpus(local.folder, lang, options.phone_set, run.progress)
+    corpus = read_corpus(local.folder, lang, options.phone_set)
     run.say(describe(corpus, lang))
     with unchanged(u.audio for u in corpus.utterances):
-        store = build_store([corpus], progress=run.progress, front_end=base.front_end)
+        store = build_store([corpus], front_end=base.front_end)
     problems = [*corpus.problems, *store.problems]
     notes = [f"language pack '{pack.name}'", *run.left_out(problems, local.folder)]
     problems = [*local.problems, *problems]
@@ -210,7 +207,7 @@ def evaluate(folder: Path, options: EvaluateOptions, run: Run) -> Scores:
             "on the others"
         )
     n_train = {p: n for p, n in pack.value("examples", dict).items() if isinstance(n, int)}
-    probabilities, best = model.probabilities(embed_segments(model.learner, test, progress=run.progress)).max(1)
+    probabilities, best = model.probabilities(embed_segments(model.learner, test)).max(1)
     true, predicted = true_labels(test), [model.classes[int(i)] for i in best]
     scores = score(true, predicted, utterances(test), n_train, not_scored, seed=options.seed)
     stamp = STAMP if is_synthetic(local.folder) else ""
@@ -237,7 +234,6 @@ def evaluate(folder: Path, options: EvaluateOptions, run: Run) -> Scores:
         extra=extra,
         stamp=stamp,
         details=details,
-        progress=run.progress,
     )
     run.table(f1_table(scores, stamp))
     for note in notes[-1:] if stamp else []:

@@ -7,11 +7,11 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mtl_speech.core.distributed import is_main, only_one_process
 from mtl_speech.core.lock import only_run
@@ -19,7 +19,7 @@ from mtl_speech.core.logs import log_to
 from mtl_speech.core.options import RunOptions
 from mtl_speech.core.problems import Problem, kind_of, relative
 from mtl_speech.core.settings import as_dict
-from mtl_speech.core.terminal import progress_bar
+from mtl_speech.core.terminal import show_bars
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,10 +42,11 @@ class Run:
     _open: ExitStack = field(default_factory=ExitStack, repr=False, compare=False)
 
     def __enter__(self) -> Run:
+        self._open.enter_context(show_bars(not self.quiet))
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Give the folder free for other runs."""
+        """Give the folder free for other runs, and show no more bars."""
         self._open.close()
 
     def begin(self, options: RunOptions, experiment: str | None) -> Path:
@@ -58,6 +59,7 @@ class Run:
         import torch
 
         only_one_process(self.command)
+        self._open.enter_context(show_bars(not self.quiet))
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         use_caches(options)
@@ -101,10 +103,6 @@ class Run:
         """Where the results are."""
         names = ", ".join(sorted({p.relative_to(folder).as_posix() for p in paths} | {"log.txt"}))
         self.result(f"written to {folder}: {names}")
-
-    def progress(self, items: Iterable[Any], description: str) -> Iterable[Any]:
-        """A progress bar; none in a quiet run."""
-        return items if self.quiet else progress_bar(items, description)
 
     def left_out(self, problems: Sequence[Problem], folder: Path) -> list[str]:
         """Say what in `folder` was left out or changed: numbers by reason, the first few by name, all in the log.

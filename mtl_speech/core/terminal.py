@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 from mtl_speech.core.distributed import is_main
 
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 T = TypeVar("T")
-Progress = Callable[[Iterable[Any], str], Iterable[Any]]  # items and what is done with them -> the same items
+_BARS: ContextVar[bool] = ContextVar("bars", default=False)
 
 
 def show(table: Table, file: IO[str] | None = None) -> None:
@@ -47,11 +49,25 @@ def new_table(title: str, stamp: str = "") -> Table:
     )
 
 
-def progress_bar(items: Iterable[T], description: str) -> Iterable[T]:
-    """A bar on standard error for a step that takes more than two seconds; it leaves a line behind.
+def bars_shown() -> bool:
+    """Whether `progress` draws: inside `show_bars`, and of several processes in the main one."""
+    return _BARS.get() and is_main()
 
-    Of several processes the main one has it.
-    """
+
+@contextmanager
+def show_bars(shown: bool = True) -> Iterator[None]:
+    """Inside, long loops draw a bar (or none, with `shown` false)."""
+    token = _BARS.set(shown)
+    try:
+        yield
+    finally:
+        _BARS.reset(token)
+
+
+def progress(items: Iterable[T], description: str) -> Iterable[T]:
+    """The same items; where bars are shown, with one on standard error, for a loop of more than two seconds. It leaves a line."""
+    if not bars_shown():
+        return items
     from tqdm import tqdm
 
-    return tqdm(items, desc=description, delay=2.0, dynamic_ncols=True, disable=not is_main())
+    return tqdm(items, desc=description, delay=2.0, dynamic_ncols=True)

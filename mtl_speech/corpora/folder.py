@@ -12,7 +12,7 @@ from pathlib import Path
 from mtl_speech.core.errors import DataError, printable
 from mtl_speech.core.problems import Problem
 from mtl_speech.core.spool import Kind, Spool
-from mtl_speech.core.terminal import Progress
+from mtl_speech.core.terminal import progress
 from mtl_speech.corpora import ctm, elan, textgrid, timit
 from mtl_speech.corpora.audio import AUDIO_SUFFIXES
 from mtl_speech.corpora.labels import MACHINE_LABELS, Interval, Labels, MissingPhones
@@ -54,12 +54,10 @@ def has_audio(folder: Path) -> bool:
     return any(path.suffix.lower() in AUDIO_SUFFIXES for path in files_below(folder))
 
 
-def scan(
-    folder: Path, track: Progress, apart: Path | None = None, readers: Mapping[str, LabelReader] | None = None
-) -> Contents:
+def scan(folder: Path, apart: Path | None = None, readers: Mapping[str, LabelReader] | None = None) -> Contents:
     """Find the recordings below a folder and read the labels of each, beside it or from the folder `apart`.
 
-    `track` wraps the long loop. `readers` stand in for those of the suffixes that they name.
+    `readers` stand in for those of the suffixes that they name.
     """
     contents = Contents()
     files = []
@@ -74,7 +72,7 @@ def scan(
     labels = [(key_of(folder, path), path) for path in files if path.suffix.lower() in LABEL_SUFFIXES]
     if apart is not None:
         labels = _labels_apart(apart, contents)
-    failed = _read_label_files(labels, contents, track, f"Labels of {folder.resolve().name}", readers or {})
+    failed = _read_label_files(labels, contents, f"Labels of {folder.resolve().name}", readers or {})
     where = "beside it" if apart is None else f"below {apart}"
     for key, path in contents.recordings.items():
         if key not in contents.labels and key not in failed:
@@ -83,10 +81,10 @@ def scan(
     return contents
 
 
-def labels_beside(recordings: Mapping[str, Path], files: Sequence[tuple[str, Path]], track: Progress) -> Contents:
+def labels_beside(recordings: Mapping[str, Path], files: Sequence[tuple[str, Path]]) -> Contents:
     """The labels of recordings by id, from label files, each with the id of its recording; as `scan` reads those of a folder."""
     contents = Contents(dict(recordings))
-    _read_label_files(files, contents, track, "Labels")
+    _read_label_files(files, contents, "Labels")
     return contents
 
 
@@ -165,7 +163,6 @@ def _keys_by_name(contents: Contents) -> dict[str, str]:
 def _read_label_files(
     files: Sequence[tuple[str, Path]],
     contents: Contents,
-    track: Progress,
     description: str,
     readers: Mapping[str, LabelReader] = {},
 ) -> set[str]:
@@ -174,7 +171,7 @@ def _read_label_files(
     without: list[tuple[str, Path, str]] = []  # id, label file, and what is missing
     for suffix, read in _READERS:
         those = [(key, path) for key, path in files if path.suffix.lower() == suffix]
-        for key, path in track(those, description) if those else ():
+        for key, path in progress(those, description) if those else ():
             try:
                 _read_one(key, path, readers.get(suffix, read), contents, failed)
             except MissingPhones as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from mtl_speech.core.errors import DataError, UsageError
 from mtl_speech.core.problems import Problem
 from mtl_speech.core.spool import Kind
-from mtl_speech.core.terminal import Progress
+from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.audio import SAMPLE_RATE, audio_duration, check_audio, load_audio
 from mtl_speech.corpora.corpus import Corpus, Segment, Utterance
 from mtl_speech.corpora.folder import Contents, LabelReader, has_audio, scan
@@ -17,7 +17,7 @@ from mtl_speech.corpora.labels import MACHINE_LABELS, find_segments, find_words
 from mtl_speech.phonology.languages import canonical
 from mtl_speech.phonology.phonemes import PHONE_SETS, guess_phone_set
 
-__all__ = ["Progress", "language_folders", "read_corpus", "validate"]
+__all__ = ["language_folders", "read_corpus", "validate"]
 
 _SEGMENT = Kind[Segment](
     lambda each: (each.phoneme, each.start, each.end, 0), lambda phoneme, start, end, _: Segment(phoneme, start, end)
@@ -33,7 +33,6 @@ def read_corpus(
     folder: Path,
     language: str = "und",
     phone_set: str = "auto",
-    progress: Progress | None = None,
     *,
     labels: Path | None = None,
     readers: Mapping[str, LabelReader] | None = None,
@@ -47,7 +46,6 @@ def read_corpus(
         folder: searched with all its subfolders.
         language: any code or name that `languages.canonical` knows.
         phone_set: one of PHONE_SETS, such as "ipa" or "arpabet", or "auto": guessed from all labels of the folder together.
-        progress: wraps each long loop: called with an iterable and a description, gives an iterable.
         labels: a folder of label files, in whatever folders below it, to be read in place of those beside the recordings.
         readers: how label files of a suffix (".phn") are read, where not as the package does.
 
@@ -55,12 +53,12 @@ def read_corpus(
         DataError: no such folder, or no audio files in it.
         UsageError: unknown language or phone set.
     """
-    return _read(folder, language, phone_set, progress, in_full=False, labels=labels, readers=readers)
+    return _read(folder, language, phone_set, in_full=False, labels=labels, readers=readers)
 
 
-def validate(folder: Path, language: str = "und", phone_set: str = "auto", progress: Progress | None = None) -> Corpus:
+def validate(folder: Path, language: str = "und", phone_set: str = "auto") -> Corpus:
     """As `read_corpus`, but decode every recording in full: one that is cut short, silent or has NaN is left out."""
-    return _read(folder, language, phone_set, progress, in_full=True)
+    return _read(folder, language, phone_set, in_full=True)
 
 
 def language_folders(folder: Path) -> list[Path]:
@@ -86,7 +84,6 @@ def _read(
     folder: Path,
     language: str,
     phone_set: str,
-    progress: Progress | None,
     in_full: bool,
     labels: Path | None = None,
     readers: Mapping[str, LabelReader] | None = None,
@@ -95,8 +92,7 @@ def _read(
     if phone_set not in PHONE_SETS:
         raise UsageError(f"unknown phone set '{phone_set}': use one of {', '.join(PHONE_SETS)}")
     _require_folder(folder)
-    track: Progress = progress or (lambda iterable, _: iterable)
-    contents = scan(folder, track, labels, readers)
+    contents = scan(folder, labels, readers)
     if not contents.recordings:
         hint = f" ({contents.problems[0]})" if contents.problems else ""
         raise DataError(f"{folder}: no audio files{hint}: {_EXPECTED}")
@@ -104,7 +100,7 @@ def _read(
         phone_set = guess_phone_set(phone.label for each in contents.labels.values() for phone in each.phones)
     name = folder.resolve().name
     utterances: list[Utterance] = []
-    for key in track(sorted(contents.recordings), f"{'Checking' if in_full else 'Reading'} {name}"):
+    for key in progress(sorted(contents.recordings), f"{'Checking' if in_full else 'Reading'} {name}"):
         duration = _duration(contents.recordings[key], in_full, contents.problems)
         found = _labelled(key, contents, duration, phone_set) if duration is not None else None
         if duration is not None and found is not None:

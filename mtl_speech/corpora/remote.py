@@ -26,6 +26,7 @@ from mtl_speech.core.errors import DataError
 from mtl_speech.core.files import atomic_write, temporary_sibling
 from mtl_speech.core.problems import Problem
 from mtl_speech.core.run import Run
+from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.places import Source, shown, source_of, told, url_of, wanted
 from mtl_speech.corpora.tar_members import SUFFIXES, Member, Names, members, unsafe
 
@@ -121,7 +122,7 @@ def _fetch(source: Source, entry: Path, limit: int, run: Run) -> dict[str, Any]:
     n_files = n_more = total = 0
     with told(source.url):
         get = _from_tar(source, folder, limit) if source.files is None else _from_folder(source, folder)
-        for member in run.progress(get, f"Fetching {source.name}"):
+        for member in progress(get, f"Fetching {source.name}"):
             total, n_files = total + member.size, n_files + (not member.reason)
             if total > limit:
                 raise _too_large(source.url, limit)

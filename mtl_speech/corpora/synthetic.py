@@ -21,7 +21,7 @@ from typing import Any
 
 from mtl_speech.core.errors import DataError, UsageError
 from mtl_speech.core.files import temporary_sibling
-from mtl_speech.core.terminal import Progress
+from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.audio import SAMPLE_RATE
 from mtl_speech.corpora.espeak import RATES, Request, Speech, espeak_available, speak, synthesise
 from mtl_speech.corpora.punjabi import INVENTORY, LABELS, Word, punjabi_words, sayable_words, share_words
@@ -67,7 +67,6 @@ def make_punjabi_corpus(
     seed: int = 0,
     n_words: int | None = DEFAULT_WORDS,
     voices: Sequence[str] = VOICES,
-    progress: Progress | None = None,
 ) -> dict[str, dict[str, int]]:
     """Makes a corpus of spoken Punjabi words below `folder`, in the layout that `read_corpus` reads.
 
@@ -79,7 +78,6 @@ def make_punjabi_corpus(
         seed: of the choice of words, voices, speaking rates and pitches.
         n_words: how many different words (half of them for training, a third for test); None for all.
         voices: espeak-ng's voice variants, "" for the plain voice.
-        progress: wraps the long loop: called with an iterable and a description, gives an iterable.
 
     Returns:
         Tokens of each phoneme, by split.
@@ -97,7 +95,7 @@ def make_punjabi_corpus(
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_sibling(folder)
     try:
-        manifest = _write(temporary, plan, {"seed": seed, "n_words": n_words, "voices": list(voices)}, progress)
+        manifest = _write(temporary, plan, {"seed": seed, "n_words": n_words, "voices": list(voices)})
         if folder.exists():
             folder.rmdir()
         os.replace(temporary, folder)
@@ -152,17 +150,14 @@ def _sayings(
     return sayings
 
 
-def _write(
-    folder: Path, plan: Sequence[_Planned], settings: dict[str, Any], progress: Progress | None
-) -> dict[str, Any]:
+def _write(folder: Path, plan: Sequence[_Planned], settings: dict[str, Any]) -> dict[str, Any]:
     """Says what is planned and writes all files; gives the manifest."""
     tokens: dict[str, Counter[str]] = {"train": Counter(), "valid": Counter(), "test": Counter()}
     utterances: dict[str, dict[str, Any]] = {}
     left_out: list[str] = []
     version = ""
-    track = progress or (lambda items, description: items)
     speeches = speak([each.request for each in plan], labels=LABELS)
-    for each, speech in zip(track(plan, "speaking Punjabi"), speeches, strict=True):
+    for each, speech in zip(progress(plan, "speaking Punjabi"), speeches, strict=True):
         labels = [label for *_, label in speech.segments]
         version = speech.version
         if not labels or not INVENTORY.issuperset(labels):

@@ -17,6 +17,7 @@ from mtl_speech.core.cache import FeatureCache, key_of
 from mtl_speech.core.errors import DataError
 from mtl_speech.core.files import content_hash, write_at
 from mtl_speech.core.problems import Problem
+from mtl_speech.core.terminal import progress
 from mtl_speech.corpora import audio
 from mtl_speech.corpora.audio import FRAMES_PER_SECOND, HOP_LENGTH, MEL_BANDS, check_audio, load_audio, log_mel
 from mtl_speech.corpora.corpus import Corpus, Utterance
@@ -183,7 +184,6 @@ def build_store(
     corpora: Sequence[Corpus],
     phonemes: Sequence[str] | None = None,
     transform: Transform | None = None,
-    progress: Callable[[Iterable[Utterance], str], Iterable[Utterance]] | None = None,
     cache: FeatureCache | None = None,
     front_end: FrontEnd = LOG_MEL,
 ) -> SegmentStore:
@@ -197,7 +197,7 @@ def build_store(
     """
     kept = cache if cache is not None else FeatureCache()
     owned = owned_utterances(corpora)
-    tracked = progress([u for _, u in owned], "features") if progress is not None else [u for _, u in owned]
+    tracked = progress([u for _, u in owned], "features")
     found: list[Found] = []
     problems: list[Problem] = []
     with kept.scratch() as stream:

@@ -22,7 +22,7 @@ from torch import Tensor
 from mtl_speech.core.cache import FeatureCache
 from mtl_speech.core.errors import DataError
 from mtl_speech.core.problems import Problem
-from mtl_speech.core.terminal import Progress
+from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.audio import HOP_LENGTH, MEL_BANDS
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.features.augment import WaveformAugment
@@ -80,7 +80,6 @@ def make_views(
     n_views: int,
     n_workers: int,
     seed: int,
-    progress: Progress | None = None,
     cache: FeatureCache | None = None,
 ) -> list[View]:
     """All views; the first is the recordings as they are, whose features are made here, by `n_workers` processes.
@@ -93,9 +92,7 @@ def make_views(
     contents: list[str] = []
     problems: list[Problem] = []
     read = _read_all([u.audio for _, u in owned], kept, n_workers)
-    for (owner, utterance), (content, n_frames, fault) in zip(
-        owned, progress(read, "features") if progress is not None else read, strict=True
-    ):
+    for (owner, utterance), (content, n_frames, fault) in zip(owned, progress(read, "features"), strict=True):
         if fault:
             problems.append(problem_of(utterance, DataError(fault)))
         else:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from mtl_speech.core.config import MetaTrainConfig
 from mtl_speech.core.errors import PackError
-from mtl_speech.core.terminal import Progress
 from mtl_speech.corpora.audio import FRAMES_PER_SECOND
 from mtl_speech.features.store import LOG_MEL, SegmentStore, as_log_mel
 from mtl_speech.model.base import BaseModel, load_segmenter, segmenter_tensors
@@ -45,9 +44,9 @@ class LanguageModel:
         """Calibrated probabilities of the classes, from embeddings (n, dim) as for `logits`: (n, n_classes)."""
         return torch.softmax(self.logits(embeddings) / self.temperature, dim=1)
 
-    def predict(self, store: SegmentStore, progress: Progress | None = None) -> list[str]:
+    def predict(self, store: SegmentStore) -> list[str]:
         """The phoneme of each segment of `store`."""
-        best = self.logits(embed_segments(self.learner, store, progress=progress)).argmax(1)
+        best = self.logits(embed_segments(self.learner, store)).argmax(1)
         return [self.classes[int(i)] for i in best]
 
 

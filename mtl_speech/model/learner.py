@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtl_speech.core.errors import UsageError
-from mtl_speech.core.terminal import Progress
+from mtl_speech.core.terminal import progress
 from mtl_speech.features.store import SegmentStore
 
 THETA_INITS = ("previous", "random", "prototype", "posterior", "articulatory")
@@ -255,12 +255,10 @@ class MetaLearner(nn.Module):
         return adapt_head(support, labels, head, self.rates, first_order)
 
 
-def embed_segments(
-    learner: MetaLearner, store: SegmentStore, batch_size: int = 256, progress: Progress | None = None
-) -> Tensor:
+def embed_segments(learner: MetaLearner, store: SegmentStore, batch_size: int = 256) -> Tensor:
     """The encoder's embeddings of all segments of `store`, not standardised, without gradient: (n_segments, dim)."""
     learner.eval()
     batches: Iterable[Tensor] = torch.arange(len(store)).split(batch_size)
     with torch.inference_mode():
-        parts = [learner.encoder(*store.windows(i)) for i in (progress(batches, "encoding") if progress else batches)]
+        parts = [learner.encoder(*store.windows(i)) for i in progress(batches, "encoding")]
         return torch.cat(parts).clone()

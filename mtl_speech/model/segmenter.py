@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtl_speech.core.terminal import Progress
+from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.audio import MEL_BANDS
 from mtl_speech.features.store import MARGIN, SegmentStore
 from mtl_speech.model.encoder import Encoder, FrameConv
@@ -97,7 +97,7 @@ def frame_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     return (losses * weights).sum() / weights.sum().clamp_min(1.0)
 
 
-def train_segmenter(encoder: Encoder, store: SegmentStore, seed: int, progress: Progress | None = None) -> Segmenter:
+def train_segmenter(encoder: Encoder, store: SegmentStore, seed: int) -> Segmenter:
     """A segmenter on frozen Θ, from the segments of a large corpus.
 
     One pass over stretches of TRAIN_FRAMES frames, AdamW with a one-cycle schedule. More passes fit the corpus's own boundaries
@@ -114,7 +114,7 @@ def train_segmenter(encoder: Encoder, store: SegmentStore, seed: int, progress: 
     _set_statistics(segmenter, encoder, store, starts[draws[0][: 4 * TRAIN_BATCH]])
     optimiser = torch.optim.AdamW(segmenter.parameters(), TRAIN_RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, TRAIN_RATE, total_steps=len(batches) + 1, pct_start=0.1)
-    tracked: Iterable[Tensor] = progress(batches, "segmenter") if progress else batches
+    tracked: Iterable[Tensor] = progress(batches, "segmenter")
     for batch in tracked:
         rows = batch.unsqueeze(1) + torch.arange(-MARGIN, TRAIN_FRAMES + MARGIN)
         features = store.take(rows)

@@ -11,7 +11,6 @@ from mtl_speech.core.config import AdaptConfig, MetaTrainConfig
 from mtl_speech.core.files import atomic_write
 from mtl_speech.core.json_values import plain
 from mtl_speech.core.settings import as_dict
-from mtl_speech.core.terminal import Progress
 from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.base import BaseModel
 from mtl_speech.model.language_pack import language_pack
@@ -62,7 +61,6 @@ def write_results(
     curve: LearningCurve | None = None,
     heard: SegmentStore | None = None,
     recordings: Mapping[str, Path] | None = None,
-    progress: Progress | None = None,
 ) -> tuple[Scores, list[Path]]:
     """Write the pack of `final`, the report of `runs` (the folds) and the history of meta-training into `folder`.
 
@@ -102,7 +100,6 @@ def write_results(
         extra=dict(extra or {}),
         stamp=stamp,
         details=details,
-        progress=progress,
     )
     paths.append(atomic_write(folder / "history.json", json.dumps(plain(history), indent=1, ensure_ascii=False)))
     return scores, paths

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl_speech.core.files import atomic_write
 from mtl_speech.core.json_values import json_text, plain
-from mtl_speech.core.terminal import new_table
+from mtl_speech.core.terminal import new_table, progress
 from mtl_speech.phonology.phonemes import articulation_order
 from mtl_speech.report.figures import ablation_figure, confusion_figure, png
 from mtl_speech.report.findings import Details, findings
@@ -147,7 +147,6 @@ def write_report(
     extra: Mapping[str, Any] | None = None,
     stamp: str = "",
     details: Details = NO_DETAILS,
-    progress: Callable[[Iterable[Any], str], Iterable[Any]] | None = None,
 ) -> list[Path]:
     """Write report.html, report.json, report.csv, confusion.png, with an `ablation` ablation.png, and tokens.csv into `folder`.
 
@@ -172,7 +171,7 @@ def write_report(
     if details.tokens:
         makers[TOKENS] = lambda: tokens_csv(details.tokens)
     names: Iterable[str] = list(makers)
-    contents = {name: makers[name]() for name in (progress(names, "report") if progress else names)}
+    contents = {name: makers[name]() for name in progress(names, "report")}
     for name in {"ablation.png", TOKENS} - set(makers):
         (folder / name).unlink(missing_ok=True)
     return [atomic_write(folder / name, content) for name, content in contents.items()]

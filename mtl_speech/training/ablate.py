@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from mtl_speech.core.config import AdaptConfig, MetaTrainConfig
-from mtl_speech.core.terminal import Progress
 from mtl_speech.model.base import BaseModel
 from mtl_speech.model.learner import MetaLearner
 from mtl_speech.model.strategy import new_learner, prepare_learner
@@ -41,17 +40,16 @@ def ablate(
     folds: Sequence[Fold],
     config: AdaptConfig,
     meta: MetaTrainConfig,
-    progress: Progress | None = None,
 ) -> Ablation:
     """Run the three systems on each fold. `strategy` is where meta-transfer and curriculum start from, or gives it for a fold."""
     systems: dict[str, list[Adaptation]] = {BASELINE: [], META_TRANSFER: [], CURRICULUM: []}
     for fold in folds:
         learner, settings = baseline_learner(base, fold, meta)
-        systems[BASELINE].append(adapt_fold(learner, fold, replace(config, meta_steps=0), settings, progress))
+        systems[BASELINE].append(adapt_fold(learner, fold, replace(config, meta_steps=0), settings))
         start = strategy if isinstance(strategy, MetaLearner) else strategy(fold)
         plain = replace(meta, hard_ratio=0.0)
-        systems[META_TRANSFER].append(adapt_fold(start, fold, config, plain, progress))
-        systems[CURRICULUM].append(adapt_fold(start, fold, config, meta, progress))
+        systems[META_TRANSFER].append(adapt_fold(start, fold, config, plain))
+        systems[CURRICULUM].append(adapt_fold(start, fold, config, meta))
     rows: list[AblationRow] = []
     previous: Sequence[Adaptation] | None = None
     for name, runs in systems.items():

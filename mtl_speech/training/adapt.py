@@ -20,7 +20,6 @@ from torch import Tensor
 from mtl_speech.core.config import AdaptConfig, MetaTrainConfig
 from mtl_speech.core.errors import DataError
 from mtl_speech.core.files import content_hash
-from mtl_speech.core.terminal import Progress
 from mtl_speech.corpora.corpus import Corpus, split_by
 from mtl_speech.features.store import LOG_MEL, FrontEnd, SegmentStore, build_store
 from mtl_speech.model.language_pack import LanguageModel, Neighbours, times, true_labels, utterances
@@ -89,7 +88,6 @@ def make_folds(
     corpus: Corpus,
     test: Corpus | None,
     config: AdaptConfig,
-    progress: Progress | None = None,
     front_end: FrontEnd = LOG_MEL,
 ) -> list[Fold]:
     """Divide a corpus into training and test: one fold, or N_FOLDS of them (cross-validation) where there is little.
@@ -102,7 +100,7 @@ def make_folds(
     corpora = [corpus] if test is None else [replace(corpus, name="train"), replace(test, name="test")]
     if test is not None:
         refuse_shared(corpus, test)
-    store = build_store(corpora, progress=progress, front_end=front_end)
+    store = build_store(corpora, front_end=front_end)
     if test is not None:
         return [fold_of(store, {f"test/{u.id}" for u in test.utterances}, "the test folder")]
     usable = {store.utterance_ids[int(i)] for i in store.utterance.unique()}  # read, and with a phoneme segment
@@ -151,13 +149,11 @@ def fold_of(store: SegmentStore, held: set[str], how: str) -> Fold:
     return Fold(train, test, how)
 
 
-def fold_of_parts(
-    parts: Mapping[str, Corpus], how: str, progress: Progress | None = None, front_end: FrontEnd = LOG_MEL
-) -> Fold:
+def fold_of_parts(parts: Mapping[str, Corpus], how: str, front_end: FrontEnd = LOG_MEL) -> Fold:
     """The fold of corpora "train", "valid" and "test" that are divided already. Raises DataError when one has no segment."""
     names = ("train", "valid", "test")
     corpora = [replace(parts[name], name=name) for name in names]
-    store = build_store(corpora, progress=progress, front_end=front_end)
+    store = build_store(corpora, front_end=front_end)
     owner = torch.tensor([names.index(name.split("/", 1)[0]) for name in store.utterance_ids])[store.utterance]
     train, valid, test = (store.select(torch.nonzero(owner == i).squeeze(1)) for i in range(3))
     empty = [name for name, each in zip(names, (train, valid, test), strict=True) if len(each) == 0]
@@ -196,7 +192,6 @@ def continue_meta_training(
     store: SegmentStore,
     valid: SegmentStore,
     meta: MetaTrainConfig,
-    progress: Progress | None = None,
 ) -> MetaHistory:
     """Meta-train on tasks of the target itself and keep the state that is best on `valid`, the state before included."""
     choice = StepChoice(meta.inner_steps)
@@ -207,7 +202,7 @@ def continue_meta_training(
         return float(episode_macro_f1(targets[None], logits.argmax(1)[None], logits.shape[1])[0])
 
     renamed = replace(store, label=table[store.label], phonemes=learner.phonemes)
-    return MetaTrainer(learner, renamed, meta).train(validate, progress)
+    return MetaTrainer(learner, renamed, meta).train(validate)
 
 
 def logits_on(
@@ -229,7 +224,6 @@ def adapt_fold(
     fold: Fold,
     config: AdaptConfig,
     meta: MetaTrainConfig,
-    progress: Progress | None = None,
 ) -> Adaptation:
     """Adapt a copy of `strategy` to the training examples of a fold and score it on its test examples."""
     started = time.perf_counter()
@@ -242,12 +236,12 @@ def adapt_fold(
     history = MetaHistory()
     if rounds:
         settings = replace(meta, meta_steps=rounds, seed=config.seed)
-        history = continue_meta_training(learner, tasks, valid, settings, progress)
+        history = continue_meta_training(learner, tasks, valid, settings)
         best = max(history.validations, key=lambda row: row["score"])
         judge = "the validation recordings" if fold.valid is not None else "a quarter of the training recordings"
         notes[0] += f"; round {best['round']:.0f} is best on {judge}, macro-F1 {best['score']:.3f}"
-    raw = embed_segments(learner, train, progress=progress)
-    model, choice = learn_inventory(learner, train, raw, config.seed, progress, fold.unheard)
+    raw = embed_segments(learner, train)
+    model, choice = learn_inventory(learner, train, raw, config.seed, fold.unheard)
     if rounds:  # Φ knows the training recordings, so that they would make the model too sure of itself
         model = replace(model, temperature=fit_temperature(*logits_on(valid, learner, tasks, choice)))
     notes.append(f"base learning: {choice}")
@@ -260,7 +254,7 @@ def adapt_fold(
             "no phoneme has enough examples to be learned and tested; add labelled recordings or lower --shots"
         )
     test = fold.test.select(torch.nonzero(scored).squeeze(1))
-    raw_test = embed_segments(learner, test, progress=progress)
+    raw_test = embed_segments(learner, test)
     probabilities, classes = model.probabilities(raw_test).max(1)
     true, predicted, groups = true_labels(test), [model.classes[int(i)] for i in classes], utterances(test)
     scores = score(true, predicted, groups, n_train, not_scored, seed=config.seed)
@@ -290,7 +284,6 @@ def learn_inventory(
     train: SegmentStore,
     embeddings: Tensor,
     seed: int,
-    progress: Progress | None = None,
     unheard: Sequence[str] = (),
 ) -> tuple[LanguageModel, StepChoice]:
     """Base-learn θ over all phonemes of `train`, and add rows for the phonemes `unheard`, of which it has none.
@@ -300,7 +293,7 @@ def learn_inventory(
     present, labels = train.label.unique(return_inverse=True)
     rows = row_of(learner, train)[present]
     z = learner.standardise(embeddings).detach()
-    choice = choose_steps(learner, z, labels, train.utterance, rows, seed, progress)
+    choice = choose_steps(learner, z, labels, train.utterance, rows, seed)
     head = learn_head(learner, z, labels, rows, choice, seed)
     classes = tuple(train.phonemes[int(i)] for i in present)
     neighbours: Neighbours = {}

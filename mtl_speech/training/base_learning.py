@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mtl_speech.core.terminal import Progress
+from mtl_speech.core.terminal import progress
 from mtl_speech.model.learner import ROWS_ARE_MEANS, Head, MetaLearner, balanced_weights
 from mtl_speech.scoring.metrics import episode_macro_f1
 
@@ -118,7 +118,6 @@ def choose_steps(
     groups: Tensor,
     rows: Tensor,
     seed: int = 0,
-    progress: Progress | None = None,
 ) -> StepChoice:
     """Choose steps, rate and prior by cross-validated macro-F1 over recordings, from the training examples alone.
 
@@ -133,7 +132,7 @@ def choose_steps(
     starts = [StepChoice(0, rate, prior, 0.0) for rate, prior in itertools.product(RATE_CHOICES, priors)]
     held_out = range(N_FOLDS if len(z) < ENOUGH else 1)
     predicted = labels.new_zeros(len(STEP_CHOICES), len(starts), len(labels))
-    for k in progress(held_out, "base learning") if progress else held_out:
+    for k in progress(held_out, "base learning"):
         held = fold == k
         absent = torch.bincount(labels[~held], minlength=len(rows)) == 0
         heads = _trajectories(learner, z[~held], labels[~held], rows, starts, STEP_CHOICES, seed)

@@ -31,7 +31,7 @@ from mtl_speech.core.distributed import highest, is_main, wait_for_all
 from mtl_speech.core.errors import DataError, PackError
 from mtl_speech.core.files import TEMPORARY, atomic_write, content_hash
 from mtl_speech.core.tensor_files import decode, encode, header_entries, parse_json, read_bounded, refuse
-from mtl_speech.core.terminal import Progress
+from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.corpus import Corpus
 
 logger = logging.getLogger(__name__)
@@ -282,11 +282,11 @@ def differences(then: About, now: About) -> list[str]:
     return found
 
 
-def hashes_of(parts: Mapping[str, Sequence[Corpus]], progress: Progress | None = None) -> dict[str, str]:
+def hashes_of(parts: Mapping[str, Sequence[Corpus]]) -> dict[str, str]:
     """A hash of each recording with its labels, by its part (training or validation) and id. Raises OSError."""
     each = [(part, corpus.name, u) for part, corpora in parts.items() for corpus in corpora for u in corpus.utterances]
     found = {}
-    for part, name, u in progress(each, "checking") if progress is not None else each:
+    for part, name, u in progress(each, "checking"):
         labels = [(s.phoneme, s.start, s.end) for s in u.segments]
         text = json.dumps([u.language, u.speaker, labels, content_hash(u.audio)])
         # Names without characters that JSON or a terminal could mind.

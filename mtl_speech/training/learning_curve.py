@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mtl_speech.core.config import AdaptConfig
-from mtl_speech.core.terminal import Progress
+from mtl_speech.core.terminal import progress
 from mtl_speech.model.language_pack import true_labels, utterances
 from mtl_speech.model.learner import MetaLearner, embed_segments
 from mtl_speech.model.strategy import extend, row_of
@@ -81,7 +81,6 @@ def learning_curve(
     strategy: Callable[[Fold], MetaLearner],
     folds: Sequence[Fold],
     config: AdaptConfig,
-    progress: Progress | None = None,
     n_bootstrap: int = 1000,
     adapted: Sequence[Adaptation] = (),
 ) -> LearningCurve | None:
@@ -102,7 +101,7 @@ def learning_curve(
     groups = [group for part in parts for group in part.groups]
     points: list[CurvePoint] = []
     choices: list[StepChoice] = []
-    for k in progress([*shots, None], "learning curve") if progress else [*shots, None]:
+    for k in progress([*shots, None], "learning curve"):
         first = [few_shot_index(part.labels, k, config.seed * 1000) for part in parts]
         n = sum(map(len, first)) / len(parts)
         draws = range(1, N_DRAWS if k is not None and n <= DRAW_UP_TO else 1)

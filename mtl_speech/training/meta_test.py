@@ -9,9 +9,8 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -137,7 +136,6 @@ def train_meta_transfer(
     valid: SegmentStore,
     tasks: Tasks,
     config: MetaTrainConfig,
-    progress: Callable[[Iterable[Any], str], Iterable[Any]] | None = None,
     checkpoints: Checkpoints | None = None,
     views: Sequence[SegmentStore] = (),
 ) -> Trained:
@@ -149,7 +147,7 @@ def train_meta_transfer(
     learner = new_learner(base, train.phonemes, config)
     prepare_learner(learner, train, config)
     trainer = MetaTrainer(learner, train, config, views=views)
-    history = trainer.train(lambda current: summary(score_tasks(current, valid, tasks))["mean"], progress, checkpoints)
+    history = trainer.train(lambda current: summary(score_tasks(current, valid, tasks))["mean"], checkpoints)
     n_parameters = sum(p.numel() for p in learner.parameters() if p.requires_grad)
     result = summary(score_tasks(learner, valid, tasks))
     return Trained(name, learner, n_parameters, time.perf_counter() - started, result, history)

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from mtl_speech.core.config import MetaTrainConfig
 from mtl_speech.core.distributed import from_main, is_main, n_processes, rank, sum_gradients, total
 from mtl_speech.core.errors import DataError
+from mtl_speech.core.terminal import progress
 from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.learner import MetaLearner, balanced_weights
 from mtl_speech.model.scale_shift import distance_from_identity, scale_shift_layers
@@ -269,7 +270,6 @@ class MetaTrainer:
     def train(
         self,
         validate: Callable[[MetaLearner], float] | None = None,
-        progress: Callable[[Iterable[int], str], Iterable[int]] | None = None,
         checkpoints: Checkpoints | None = None,
     ) -> MetaHistory:
         """All rounds. With `validate` (a score, higher is better) the best state seen, the first included, is kept.
@@ -280,7 +280,7 @@ class MetaTrainer:
             checkpoints.resume(self)
         with checkpoints.stoppable() if checkpoints is not None else nullcontext():
             rounds: Iterable[int] = range(len(self.history.rounds), self.config.meta_steps + 1)
-            for number in progress(rounds, "meta-training") if progress else rounds:
+            for number in progress(rounds, "meta-training"):
                 last = number == self.config.meta_steps
                 if checkpoints is not None:
                     checkpoints.tick(self, last)

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from mtl_speech.core.config import EncoderConfig, PretrainConfig
 from mtl_speech.core.distributed import from_main, is_main, n_processes, peers_alive, rank, together, total
+from mtl_speech.core.terminal import bars_shown
 from mtl_speech.features.augment import SpecAugment
 from mtl_speech.features.crops import CropBatches, Crops
 from mtl_speech.features.store import SegmentStore
@@ -266,7 +267,6 @@ def pretrain(
     valid: SegmentStore,
     encoder_config: EncoderConfig,
     config: PretrainConfig,
-    progress: bool = False,
     checkpoints: Checkpoints | None = None,
 ) -> tuple[PretrainModel, list[dict[str, float]]]:
     """Train Θ on `views` (the training recordings, and augmented versions of them in the same order).
@@ -285,7 +285,7 @@ def pretrain(
         batches, batch_size=None, sampler=Remaining(brain), num_workers=config.workers, generator=torch.Generator()
     )
     with checkpoints.stoppable() if checkpoints is not None else nullcontext():
-        brain.fit(brain.epochs(), loader, progressbar=progress)
+        brain.fit(brain.epochs(), loader, progressbar=bars_shown())
     model = brain.average
     model.encoder = model.encoder.fold_batch_norm()
     return model.eval(), brain.history

@@ -10,10 +10,9 @@ import csv
 import io
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from mtl_speech.core.errors import DataError, UsageError
 from mtl_speech.core.files import atomic_write
@@ -48,7 +47,6 @@ def prepare(
     split: str,
     seed: int,
     output: Path,
-    progress: Callable[..., Any] | None = None,
 ) -> Prepared:
     """Read the validated clips; the manifest and the examples of each phoneme go to `output`.
 
@@ -60,7 +58,7 @@ def prepare(
     if split not in ("auto", "official", "client_id"):
         raise UsageError(f"split: '{split}': use auto, official or client_id")
     lists = {part: read_clips(data_folder / f"{name}.tsv") for part, name in LISTS.items()}
-    corpus, notes = read_validated(data_folder, alignments, lang, lists, progress)
+    corpus, notes = read_validated(data_folder, alignments, lang, lists)
     found = {part: Counts(None, len(held.speakers)) for part, held in lists.items()}
     found["validated"] = replace(found["validated"], hours=corpus.seconds / 3600)
     release = re.match(r"cv-corpus-([\d.]+)-\d", data_folder.resolve().parent.name)
@@ -81,14 +79,13 @@ def read_validated(
     alignments: str,
     lang: str,
     lists: Mapping[str, ClipList],
-    progress: Callable[..., Any] | None,
 ) -> tuple[Corpus, list[str]]:
     """The clips of validated.tsv with their client_id as speaker, and notes on those left out; other clips are no problem."""
     clips = data_folder / "clips"
     labels = Path(alignments) if alignments else None
     if labels is not None and not labels.is_dir():
         raise DataError(f"{labels}: no such folder: give that of VoxCommunis's TextGrids as --alignments")
-    corpus = read_corpus(clips, lang, "voxcommunis", progress, labels=labels)
+    corpus = read_corpus(clips, lang, "voxcommunis", labels=labels)
     speakers = lists["validated"].speakers
     problems = []
     for problem in corpus.problems:

@@ -15,7 +15,6 @@ from prepare import prepare
 from mtl_speech.commands.recipe import begin_recipe
 from mtl_speech.commands.recipe_training import ablate_over_shots, shots_table
 from mtl_speech.core.files import atomic_write
-from mtl_speech.core.terminal import progress_bar
 from mtl_speech.corpora.manifest import speakers_of
 from mtl_speech.model.base import load_base, shipped
 from mtl_speech.model.pack import load_pack
@@ -35,12 +34,10 @@ def main(arguments: list[str]) -> None:
     folder = Path(hparams["strategy"]) if hparams["strategy"] else shipped("english-strategy")
     strategy, start = load_learner(load_pack(folder, "strategy"), base)
     meta = settings_on_target(start, hparams["meta"])
-    prepared = prepare(
-        Path(hparams["data_folder"]), hparams["alignments"], lang, hparams["split"], seed, output, progress_bar
-    )
+    prepared = prepare(Path(hparams["data_folder"]), hparams["alignments"], lang, hparams["split"], seed, output)
     counts = [len(speakers_of(prepared.splits[name])) for name in ("train", "valid", "test")]
     how = "speakers: {} to learn from, {} to choose by, {} to test on, none twice".format(*counts)
-    fold = replace(fold_of_parts(prepared.splits, how, progress_bar), inventory=given.phonemes)
+    fold = replace(fold_of_parts(prepared.splits, how), inventory=given.phonemes)
     notes = [*prepared.notes, *given.notes, *map(str, fold.train.problems)]
     for note in notes[len(prepared.notes) :]:
         logger.warning("%s", note)

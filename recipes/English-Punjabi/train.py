@@ -14,7 +14,6 @@ from mtl_speech.commands.demo import CAVEAT, STAMP, punjabi_fold
 from mtl_speech.commands.recipe import begin_recipe
 from mtl_speech.commands.recipe_training import ablate_over_shots, shots_table
 from mtl_speech.core.files import atomic_write
-from mtl_speech.core.terminal import progress_bar
 from mtl_speech.model.base import load_base, shipped
 from mtl_speech.model.pack import load_pack
 from mtl_speech.model.strategy import load_learner, settings_on_target
@@ -31,7 +30,7 @@ def main(arguments: list[str]) -> None:
     folder = Path(hparams["strategy"]) if hparams["strategy"] else shipped("english-strategy")
     strategy, start = load_learner(load_pack(folder, "strategy"), base)
     meta = settings_on_target(start, meta)
-    fold = punjabi_fold(output / "corpus", seed, hparams["n_words"], progress_bar)
+    fold = punjabi_fold(output / "corpus", seed, hparams["n_words"])
     logger.info("%s", fold.how)
     tables = ablate_over_shots(hparams, output, (base, strategy, meta), fold, "pa", [CAVEAT], STAMP)
     table = shots_table(tables, f"the test words with 95 % bootstrap intervals over recordings ({STAMP})")

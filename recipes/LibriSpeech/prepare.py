@@ -6,10 +6,9 @@ for each recording a TextGrid of its name: beside it, or in any folders below `a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from mtl_speech.core.errors import DataError
 from mtl_speech.core.problems import Problem
@@ -36,7 +35,6 @@ def prepare(
     alignments: str,
     parts: dict[str, Sequence[str]],
     output: Path,
-    progress: Callable[..., Any] | None = None,
 ) -> Prepared:
     """Read the parts of each split, such as {"train": ["train-clean-100"], ...}; the manifest goes to `output`.
 
@@ -47,7 +45,7 @@ def prepare(
     for split, names in parts.items():
         held = []
         for name in names:
-            corpus = read_part(data_folder, name, alignments, progress)
+            corpus = read_part(data_folder, name, alignments)
             notes += compare_counts(name, _counted(data_folder / name, corpus), PUBLISHED.get(name))
             strangers = sorted({u.speaker for u in corpus.utterances if subsets.get(u.speaker, name) != name})
             if strangers:
@@ -60,7 +58,7 @@ def prepare(
     return validated(splits, notes, output, data_folder)
 
 
-def read_part(data_folder: Path, name: str, alignments: str, progress: Callable[..., Any] | None) -> Corpus:
+def read_part(data_folder: Path, name: str, alignments: str) -> Corpus:
     """One of the folders of the corpus; the speaker is the first folder in it."""
     folder = data_folder / name
     if not folder.is_dir():
@@ -71,7 +69,7 @@ def read_part(data_folder: Path, name: str, alignments: str, progress: Callable[
             f"{labels}: no such folder: give that of the TextGrids as --alignments, or merge it with the corpus"
         )
     own = [] if labels is None else [path for path in (labels / name, labels / "LibriSpeech" / name) if path.is_dir()]
-    corpus = read_corpus(folder, "en", "arpabet", progress, labels=own[0] if own else labels)
+    corpus = read_corpus(folder, "en", "arpabet", labels=own[0] if own else labels)
     utterances = tuple(replace(u, speaker=u.id.partition("/")[0]) for u in corpus.utterances)
     return Corpus(name, utterances, (*corpus.problems, *check_transcripts(folder)))
 

@@ -12,7 +12,6 @@ from prepare import prepare
 
 from mtl_speech.commands.recipe import begin_recipe
 from mtl_speech.commands.recipe_training import train_encoder, write_phone_reports
-from mtl_speech.core.terminal import progress_bar
 
 ATTRIBUTION = (
     "Trained on LibriSpeech (OpenSLR 12), Panayotov, V. et al. (2015), Librispeech: an ASR corpus based on public domain audio "
@@ -23,7 +22,7 @@ ATTRIBUTION = (
 def main(arguments: list[str]) -> None:
     """Prepare, train, score, save."""
     hparams, output = begin_recipe(arguments, many=True)
-    prepared = prepare(Path(hparams["data_folder"]), hparams["alignments"], hparams["parts"], output, progress_bar)
+    prepared = prepare(Path(hparams["data_folder"]), hparams["alignments"], hparams["parts"], output)
     licence = "Apache-2.0; training data CC BY 4.0"
     card = {"attribution": ATTRIBUTION, "licence": licence, "recipe": "recipes/LibriSpeech"}
     name = " + ".join(hparams["parts"]["test"])

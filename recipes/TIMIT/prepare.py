@@ -6,10 +6,8 @@ sentences, which all speakers read, are left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from mtl_speech.core.errors import DataError
 from mtl_speech.corpora.corpus import Corpus, Utterance
@@ -22,12 +20,12 @@ from mtl_speech.corpora.timit_folding import CORE_TEST_SPEAKERS, DEV_SPEAKERS
 PUBLISHED = {"train": Counts(462, 3_696), "valid": Counts(50, 400), "test": Counts(24, 192)}
 
 
-def prepare(data_folder: Path, output: Path, progress: Callable[..., Any] | None = None) -> Prepared:
+def prepare(data_folder: Path, output: Path) -> Prepared:
     """Read the corpus; the manifest goes to `output`.
 
     Raises DataError: the layout is another one, a split is empty, or a speaker is in two of them.
     """
-    train, test = (_read(find_part(data_folder, name), progress) for name in ("train", "test"))
+    train, test = (_read(find_part(data_folder, name)) for name in ("train", "test"))
     splits = {
         "train": train,
         "valid": test.filter(lambda u: u.speaker in DEV_SPEAKERS),
@@ -51,8 +49,8 @@ def find_part(data_folder: Path, name: str) -> Path:
     return found[0]
 
 
-def _read(folder: Path, progress: Callable[..., Any] | None) -> Corpus:
-    corpus = read_corpus(folder, "en", "timit", progress, readers={".phn": read_folded_labels})
+def _read(folder: Path) -> Corpus:
+    corpus = read_corpus(folder, "en", "timit", readers={".phn": read_folded_labels})
     kept = tuple(replace(u, speaker=u.speaker.lower()) for u in corpus.utterances if not _is_sa(u))
     return Corpus(corpus.name.lower(), kept, corpus.problems)
 

@@ -35,7 +35,7 @@ from mtl_speech.core.files import atomic_write
 from mtl_speech.core.json_values import json_text, plain
 from mtl_speech.core.lock import only_run
 from mtl_speech.core.logs import log_to
-from mtl_speech.core.terminal import progress_bar
+from mtl_speech.core.terminal import progress, show_bars
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.corpora.reading import language_folders, read_corpus
 from mtl_speech.features.augment import WaveformAugment
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parse(arguments)
     try:
         given.output_dir.mkdir(parents=True, exist_ok=True)
-        with only_run(given.output_dir, "python " + shlex.join(sys.argv)):
+        with only_run(given.output_dir, "python " + shlex.join(sys.argv)), show_bars():
             log_to(given.output_dir / "log.txt", append=True)
             torch.set_num_threads(given.threads)
             data = run(given, "python recipes/VoxAngeles/benchmark.py " + shlex.join(arguments))
@@ -122,10 +122,10 @@ def run(given: argparse.Namespace, command: str) -> dict[str, Any]:
         known = stores(given, base, train, held)
         systems = [fit(name, known) for name in missing]
         logger.info("training has ended; the test languages are read now")
-        test = build_store(corpora(language_folders(given.test_dir)), progress=progress_bar)
+        test = build_store(corpora(language_folders(given.test_dir)))
         tasks = benchmark_tasks(test, given.tasks, given.seeds, given.seed + 2)
         own = own_store(given.base_dir, base) if given.base_dir else None
-        for system in progress_bar(systems, "meta-test"):
+        for system in progress(systems, "meta-test"):
             row = row_of(meta_test(system, test, tasks), costs_of(system, test, tasks, base, own))
             atomic_write(kept / f"{row.name}.json", json_text(plain({"settings": settings, "row": row})))
     rows = [row for name in METHODS if (row := read_row(kept, name, settings)) is not None]
@@ -165,10 +165,8 @@ def divided(folder: Path, valid_names: Sequence[str] | None, seed: int) -> tuple
 def stores(given: argparse.Namespace, base: BaseModel, train: Sequence[Path], held: Sequence[Path]) -> Given:
     """What the methods learn from and are chosen on."""
     learned, chosen = corpora(train), corpora(held)
-    store, valid = (build_store(found, progress=progress_bar) for found in (learned, chosen))
-    views = [
-        build_store(learned, store.phonemes, WaveformAugment(number), progress_bar) for number in range(1, given.views)
-    ]
+    store, valid = (build_store(found) for found in (learned, chosen))
+    views = [build_store(learned, store.phonemes, WaveformAugment(number)) for number in range(1, given.views)]
     tasks = benchmark_tasks(valid, N_VALID_TASKS, N_VALID_DRAWS, given.seed + 1)
     config = MetaTrainConfig(meta_steps=given.meta_steps, seed=given.seed)
     return Given(base, store, views, valid, tasks, config)
@@ -176,7 +174,7 @@ def stores(given: argparse.Namespace, base: BaseModel, train: Sequence[Path], he
 
 def corpora(folders: Sequence[Path]) -> list[Corpus]:
     """The corpus of each language folder; what cannot be used of them goes to the log."""
-    found = [read_corpus(folder, folder.name, "ipa") for folder in progress_bar(folders, "reading languages")]
+    found = [read_corpus(folder, folder.name, "ipa") for folder in progress(folders, "reading languages")]
     for problem in (problem for corpus in found for problem in corpus.problems):
         logger.warning("%s", problem)
     return found
@@ -187,18 +185,18 @@ def own_store(folder: Path, base: BaseModel) -> SegmentStore:
     language = str(base.pack.card.get("language", "und"))
     corpus = read_corpus(folder, language)
     known = [replace(u, segments=tuple(s for s in u.segments if s.phoneme in base.phonemes)) for u in corpus.utterances]
-    return build_store([replace(corpus, utterances=tuple(known))], base.phonemes, progress=progress_bar)
+    return build_store([replace(corpus, utterances=tuple(known))], base.phonemes)
 
 
 def fit(name: str, given: Given) -> Fitted:
     """One method, its settings chosen on the validation tasks."""
     logger.info("%s", name)
     if name in GRIDS:
-        return fit_peer(name, given, progress_bar)
+        return fit_peer(name, given)
     known = (given.base, given.train, given.valid, given.tasks)
     if name in OURS:
         config = replace(given.config, **OURS[name])
-        found = train_meta_transfer(name, *known, config, progress_bar, views=given.views)
+        found = train_meta_transfer(name, *known, config, views=given.views)
         if name == PHI_TUNED:
             return tune_phi(found, given.valid, given.tasks)
     else:

@@ -24,7 +24,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from mtl_speech.core.config import MetaTrainConfig
-from mtl_speech.core.terminal import Progress
+from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.audio import MEL_BANDS
 from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.base import BaseModel
@@ -64,12 +64,12 @@ class Given:
     config: MetaTrainConfig
 
 
-def fit_peer(name: str, given: Given, progress: Progress | None = None) -> Fitted:
+def fit_peer(name: str, given: Given) -> Fitted:
     """Fit a method of GRIDS with each of its settings and keep the one that is best on the validation tasks."""
     started = time.perf_counter()
     best: Fitted | None = None
     for values in product(*GRIDS[name].values()):
-        found = _fit(name, dict(zip(GRIDS[name], values, strict=True)), given, progress)
+        found = _fit(name, dict(zip(GRIDS[name], values, strict=True)), given)
         logger.info("%s %s: validation %.4f", name, found.settings, found.valid["mean"])
         if best is None or found.valid["mean"] > best.valid["mean"]:
             best = found
@@ -97,7 +97,7 @@ def learner_of(name: str, given: Given) -> MetaLearner:
     return learner
 
 
-def _fit(name: str, settings: dict[str, float], given: Given, progress: Progress | None) -> Fitted:
+def _fit(name: str, settings: dict[str, float], given: Given) -> Fitted:
     learner = learner_of(name, given)
     encoder = [p for p in learner.encoder.parameters() if p.requires_grad]
     scalars = [learner.log_scale, learner.log_rates, learner.log_prior] if name in ENCODER_MOVES else []
@@ -114,16 +114,14 @@ def _fit(name: str, settings: dict[str, float], given: Given, progress: Progress
         {"params": theta, "lr": rate * given.config.theta_rate},
         {"params": scalars, "lr": rate * given.config.scalar_rate},
     ]
-    return replace(fitted, valid=meta_train_all(fitted, groups, given, progress))
+    return replace(fitted, valid=meta_train_all(fitted, groups, given))
 
 
 Group = dict[str, object]
 Loss = Callable[[list[Episode], SegmentStore], Tensor]
 
 
-def meta_train_all(
-    fitted: Fitted, groups: Sequence[Group], given: Given, progress: Progress | None
-) -> dict[str, float]:
+def meta_train_all(fitted: Fitted, groups: Sequence[Group], given: Given) -> dict[str, float]:
     """Adam with a cosine schedule on random meta-batches of the shapes of meta-transfer; the best round seen is kept.
 
     Returns the validation scores of that round.
@@ -141,7 +139,7 @@ def meta_train_all(
     stores = (given.train, *given.views)
     best: tuple[dict[str, float], dict[str, Tensor]] | None = None
     rounds = range(n_rounds + 1)
-    for number in progress(rounds, f"{fitted.name}: meta-training") if progress else rounds:
+    for number in progress(rounds, f"{fitted.name}: meta-training"):
         if number == n_rounds or number % every == 0:
             scores = summary(fitted.score(given.valid, given.tasks))
             logger.info("%s %s: round %d: validation %.4f", fitted.name, fitted.settings, number, scores["mean"])

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mtl_speech.core.errors import DataError
+from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.corpora.reading import read_corpus
 
 logger = logging.getLogger("mtl_speech.recipes")
 
 
-def prepare(
-    data_folder: Path, languages: Sequence[str], part: str, progress: Callable[..., Any] | None = None
-) -> list[Corpus]:
+def prepare(data_folder: Path, languages: Sequence[str], part: str) -> list[Corpus]:
     """The corpora of the given languages. Raises DataError when a language's folder is missing."""
     missing = [name for name in languages if not (data_folder / name).is_dir()]
     if missing:
         raise DataError(f"{data_folder}: no folder for {', '.join(missing)} (languages.yaml names them under '{part}')")
-    listed = progress(languages, f"reading {part} languages") if progress is not None else languages
+    listed = progress(languages, f"reading {part} languages")
     corpora = [read_corpus(data_folder / name, name, "ipa") for name in listed]
     n_phones = sum(sum(c.phoneme_counts().values()) for c in corpora)
     n_words = sum(len(c.utterances) for c in corpora)

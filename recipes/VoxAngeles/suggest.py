@@ -24,7 +24,7 @@ from mtl_speech.commands.suggest import probabilities, with_stand_ins
 from mtl_speech.commands.target import SHIPPED_STRATEGY
 from mtl_speech.core.files import atomic_write
 from mtl_speech.core.json_values import json_text, plain
-from mtl_speech.core.terminal import progress_bar
+from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.features.store import SegmentStore, build_store
 from mtl_speech.model.base import BaseModel, load_base, shipped
@@ -283,7 +283,7 @@ def measure(
     """A row for each language, seed and method: areas over both budgets. Methods of one seed share its start and its test."""
     rows: list[dict[str, Any]] = []
     for language in languages:
-        for seed in progress_bar(range(n_seeds), language.corpus.name):
+        for seed in progress(range(n_seeds), language.corpus.name):
             start = begin(language, plan, choice, seed, own_spans)
             curves = {name: simulate(language, start, m, plan, choice, seed) for name, m in compared.items()}
             phones = curves[RANDOM].phones[0], min(curve.phones[-1] for curve in curves.values())
@@ -343,7 +343,7 @@ def main(arguments: list[str]) -> None:
     pack = load_pack(Path(hparams["strategy"]) if hparams["strategy"] else shipped(SHIPPED_STRATEGY), "strategy")
     strategy, _ = load_learner(pack, base)
     names = {"report": hparams["report_on"], "choose": hparams["choose_on"]}
-    corpora = prepare(Path(hparams["data_folder"]), [*names["report"], *names["choose"]], "valid", progress_bar)
+    corpora = prepare(Path(hparams["data_folder"]), [*names["report"], *names["choose"]], "valid")
     languages = [load(corpus, base, strategy) for corpus in corpora]
     plan, choice = Plan(**hparams["plan"]), StepChoice(**hparams["base_learning"])
     given = (plan, choice, hparams["n_seeds"])

@@ -18,7 +18,6 @@ from table import as_json, markdown, results, row_of
 from mtl_speech.commands.recipe import begin_recipe, recipe_checkpoints
 from mtl_speech.core.files import atomic_write
 from mtl_speech.core.run import CHECKPOINTS
-from mtl_speech.core.terminal import progress_bar
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.features.augment import WaveformAugment
 from mtl_speech.features.store import build_store
@@ -49,12 +48,12 @@ def main(arguments: list[str]) -> None:
     meta, seed = hparams["meta"], hparams["seed"]
 
     def corpora_of(part: str) -> list[Corpus]:
-        return prepare(folder, languages[part], part, progress_bar)
+        return prepare(folder, languages[part], part)
 
     parts = {"training": corpora_of("train"), "validation": corpora_of("valid")}
-    train, valid = (build_store(corpora, progress=progress_bar) for corpora in parts.values())
+    train, valid = (build_store(corpora) for corpora in parts.values())
     views = [
-        build_store(parts["training"], train.phonemes, WaveformAugment(number), progress_bar)
+        build_store(parts["training"], train.phonemes, WaveformAugment(number))
         for number in range(1, hparams["n_views"])
     ]
     transfer, curriculum = (
@@ -65,13 +64,13 @@ def main(arguments: list[str]) -> None:
     systems: list[Trained] = [
         train_baseline("baseline", *given, meta, whiten=False),
         train_baseline("baseline, whitened", *given, meta, whiten=True),
-        train_meta_transfer("+ meta-transfer", *given, replace(meta, hard_ratio=0.0), progress_bar, transfer, views),
-        train_meta_transfer("+ curriculum", *given, meta, progress_bar, curriculum, views),
+        train_meta_transfer("+ meta-transfer", *given, replace(meta, hard_ratio=0.0), transfer, views),
+        train_meta_transfer("+ curriculum", *given, meta, curriculum, views),
     ]
     card = {"name": "voxangeles", "licence": "training data CC BY-NC 4.0: not for commercial use"}
     save_pack(strategy_pack(systems[-1].learner, base, meta, card), output / "strategy")
     logger.info("training ended after %.0f s; the test languages are read now", time.perf_counter() - started)
-    test = build_store(corpora_of("test"), progress=progress_bar)
+    test = build_store(corpora_of("test"))
     test_tasks = benchmark_tasks(test, hparams["n_tasks"], hparams["n_seeds"], seed + 2)
     rows = [row_of(meta_test(system, test, test_tasks)) for system in systems]
     names = [system.name for system in systems]

@@ -23,7 +23,7 @@ from mtl_speech.commands.target import Start, load_start
 from mtl_speech.core.config import AdaptConfig
 from mtl_speech.core.files import atomic_write
 from mtl_speech.core.json_values import json_text, plain
-from mtl_speech.core.terminal import progress_bar
+from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.corpus import Corpus, Segment, split_by
 from mtl_speech.features.store import build_store
 from mtl_speech.model.language_pack import with_timing
@@ -119,9 +119,9 @@ def main(arguments: list[str]) -> None:
     languages = yaml.safe_load(Path(hparams["languages_file"]).read_text(encoding="utf-8"))[hparams["part"]]
     start = load_start(Path(hparams["base"]) if hparams["base"] else None, None)
     start = replace(start, meta=replace(start.meta, hard_ratio=0.0))
-    corpora = prepare(Path(hparams["data_folder"]), languages, hparams["part"], progress_bar)
+    corpora = prepare(Path(hparams["data_folder"]), languages, hparams["part"])
     found: dict[str, Found] = {}
-    for corpus in progress_bar(corpora, "languages"):
+    for corpus in progress(corpora, "languages"):
         found[corpus.name] = transcribe_language(corpus, start, hparams["n_folds"], hparams["seed"])
     everything = sum(found.values(), Found([], [], []))
     rows = {name: each.row(hparams["seed"]) for name, each in {**found, "all": everything}.items()}

@@ -25,7 +25,7 @@ from mtl_speech.commands.target import SHIPPED_STRATEGY
 from mtl_speech.core.config import AdaptConfig
 from mtl_speech.core.files import atomic_write
 from mtl_speech.core.json_values import json_text, plain
-from mtl_speech.core.terminal import progress_bar
+from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.features.store import build_store
 from mtl_speech.model.base import load_base, shipped
@@ -225,11 +225,11 @@ def main(arguments: list[str]) -> None:
     strategy, _ = load_learner(pack, base)
     held_back: dict[str, Any] = {}
     phonemes: dict[str, Any] = {}
-    corpora = prepare(Path(hparams["data_folder"]), names, "valid", progress_bar)
+    corpora = prepare(Path(hparams["data_folder"]), names, "valid")
     languages = [load(corpus, strategy, seed) for corpus in corpora]
     for size in hparams["held_back"]:
         rows = []
-        for language in progress_bar(languages, f"{size} held back"):
+        for language in progress(languages, f"{size} held back"):
             rows += measure(language, size, hparams["min_tokens"], seed)
             logger.info("%s, %d held back: done after %.0f s", language.name, size, time.perf_counter() - started)
         held_back[str(size)], phonemes[str(size)] = summary(rows), rows

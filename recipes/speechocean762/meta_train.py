@@ -12,7 +12,6 @@ from prepare import prepare
 
 from mtl_speech.commands.recipe import begin_recipe
 from mtl_speech.commands.recipe_training import train_strategy
-from mtl_speech.core.terminal import progress_bar
 from mtl_speech.model.base import load_base
 
 
@@ -20,7 +19,7 @@ def main(arguments: list[str]) -> None:
     """Prepare, train, score on the validation speakers, save."""
     hparams, output = begin_recipe(arguments, many=True)
     base = load_base(Path(hparams["base"]) if hparams["base"] else None)
-    splits = prepare(Path(hparams["data_folder"]), progress_bar)
+    splits = prepare(Path(hparams["data_folder"]))
     train_strategy(hparams, output, base, splits, {"recipe": "recipes/speechocean762"})
 
 

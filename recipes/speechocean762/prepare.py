@@ -6,9 +6,7 @@ Expects `{train,test}/<speaker>/<utterance>.{opus,wav}` with a TextGrid of the s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from mtl_speech.core.errors import DataError
 from mtl_speech.corpora.corpus import Corpus
@@ -20,7 +18,7 @@ logger = logging.getLogger("mtl_speech.recipes")
 N_VALIDATION_SPEAKERS = 12
 
 
-def prepare(data_folder: Path, progress: Callable[..., Any] | None = None) -> dict[str, Corpus]:
+def prepare(data_folder: Path) -> dict[str, Corpus]:
     """The corpus as "train", "valid" and "test", without a speaker in two of them.
 
     Test: every fifth of the sorted speakers of the `test` folder. Validation: 12 others of that folder, every eighth of those
@@ -28,7 +26,7 @@ def prepare(data_folder: Path, progress: Callable[..., Any] | None = None) -> di
 
     Raises DataError when the layout is another one.
     """
-    corpus = read_corpus(data_folder, "en", "arpabet", progress)
+    corpus = read_corpus(data_folder, "en", "arpabet")
     test_folder = sorted({u.speaker for u in corpus.utterances if u.id.startswith("test/")})
     if len(test_folder) < 5 * (N_VALIDATION_SPEAKERS // 2):
         raise DataError(

@@ -16,7 +16,6 @@ from prepare import prepare
 
 from mtl_speech.commands.recipe import begin_recipe
 from mtl_speech.core.files import atomic_write
-from mtl_speech.core.terminal import progress_bar
 from mtl_speech.features.store import MARGIN, SegmentStore, build_store
 from mtl_speech.model.base import base_pack, load_base
 from mtl_speech.model.encoder import Encoder
@@ -56,9 +55,9 @@ def main(arguments: list[str]) -> None:
     started = time.perf_counter()
     hparams, output = begin_recipe(arguments)
     base = load_base(Path(hparams["base"]) if hparams["base"] else None)
-    splits = prepare(Path(hparams["data_folder"]), progress_bar)
-    train, valid = (build_store([splits[name]], base.phonemes, progress=progress_bar) for name in ("train", "valid"))
-    segmenter = train_segmenter(base.encoder, train, hparams["seed"], progress_bar)
+    splits = prepare(Path(hparams["data_folder"]))
+    train, valid = (build_store([splits[name]], base.phonemes) for name in ("train", "valid"))
+    segmenter = train_segmenter(base.encoder, train, hparams["seed"])
     scores = {name: round(value, 4) for name, value in segmenter_scores(segmenter, base.encoder, valid).items()}
     logger.info("validation speakers: %s", ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
     added = {"format_version", "kind", "package_version", "sha256", "weights"}

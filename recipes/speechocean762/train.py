@@ -12,7 +12,6 @@ from prepare import prepare
 
 from mtl_speech.commands.recipe import begin_recipe
 from mtl_speech.commands.recipe_training import train_encoder
-from mtl_speech.core.terminal import progress_bar
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.corpora.reading import read_corpus
 
@@ -25,7 +24,7 @@ ATTRIBUTION = (
 def main(arguments: list[str]) -> None:
     """Prepare, train, score, save."""
     hparams, output = begin_recipe(arguments, many=True)
-    splits = prepare(Path(hparams["data_folder"]), progress_bar)
+    splits = prepare(Path(hparams["data_folder"]))
 
     def tests() -> dict[str, Corpus]:
         found = {"speechocean762 test speakers": splits["test"]}

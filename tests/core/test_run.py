@@ -10,6 +10,7 @@ from mtl_speech.core.logs import close_log
 from mtl_speech.core.options import RunOptions
 from mtl_speech.core.problems import Problem, kind_of
 from mtl_speech.core.run import N_KINDS, Run
+from mtl_speech.core.terminal import progress
 
 
 @pytest.mark.parametrize(
@@ -56,5 +57,9 @@ def test_no_problems_are_no_lines(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_quiet_run_has_no_bars() -> None:
     items = [1, 2]
-    assert Run(quiet=True).progress(items, "x") is items
-    assert Run().progress(items, "x") is not items
+    with Run() as shown:
+        assert progress(items, "x") is not items
+        with Run(quiet=True):
+            assert progress(items, "x") is items
+        assert not shown.quiet and progress(items, "x") is not items
+    assert progress(items, "x") is items

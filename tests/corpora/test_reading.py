@@ -16,7 +16,8 @@ import soundfile
 from pympi import Elan
 
 from mtl_speech.core.errors import DataError, UsageError
-from mtl_speech.corpora import ctm, timit
+from mtl_speech.corpora import ctm, reading, timit
+from mtl_speech.corpora import folder as folder_module
 from mtl_speech.corpora.corpus import Corpus, Segment
 from mtl_speech.corpora.reading import language_folders, read_corpus, validate
 from mtl_speech.corpora.textgrid import write_textgrid
@@ -299,7 +300,7 @@ def test_a_link_that_leads_back_does_not_loop(tmp_path: Path) -> None:
     assert [u.id for u in read_corpus(tmp_path).utterances] == ["s1/a"]
 
 
-def test_progress_sees_every_recording(tmp_path: Path) -> None:
+def test_progress_sees_every_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, int]] = []
 
     def progress(iterable: Iterable[Any], description: str) -> Iterable[Any]:
@@ -310,7 +311,10 @@ def test_progress_sees_every_recording(tmp_path: Path) -> None:
     for name in "abc":
         audio(tmp_path / f"{name}.wav")
         raw_textgrid(tmp_path / f"{name}.TextGrid", PLAIN)
-    assert read_corpus(tmp_path, progress=progress) == read_corpus(tmp_path)
+    plain = read_corpus(tmp_path)
+    monkeypatch.setattr(folder_module, "progress", progress)
+    monkeypatch.setattr(reading, "progress", progress)
+    assert read_corpus(tmp_path) == plain
     assert [count for _, count in seen] == [3, 3]
     assert all(tmp_path.name in description for description, _ in seen)
 
