@@ -22,8 +22,7 @@ from mtl_speech.core.options import BaseOptions, SuggestOptions
 from mtl_speech.core.problems import Problem
 from mtl_speech.core.run import Run
 from mtl_speech.core.terminal import progress
-from mtl_speech.corpora.folder import labels_beside
-from mtl_speech.corpora.recordings import Recording, find_recordings
+from mtl_speech.corpora.folder import Recording, find_recordings, labels_beside
 from mtl_speech.corpora.remote import local_folder
 from mtl_speech.model.language_pack import LanguageModel
 from mtl_speech.model.learner import ROWS_ARE_MEANS, Head, centroid_head

@@ -20,11 +20,10 @@ from mtl_speech.core.settings import as_dict
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.corpus import Segment
 from mtl_speech.corpora.elan import read_eaf
-from mtl_speech.corpora.folder import labels_beside
-from mtl_speech.corpora.kept_textgrid import read_whole
+from mtl_speech.corpora.folder import Recording, find_recordings, labels_beside
 from mtl_speech.corpora.labels import MACHINE_LABELS, Labels, find_segments
-from mtl_speech.corpora.recordings import Recording, find_recordings
 from mtl_speech.corpora.remote import local_folder
+from mtl_speech.corpora.textgrid import read_whole
 from mtl_speech.model.pack import Pack, load_pack, pack_hash
 from mtl_speech.phonology.phonemes import articulation_order, guess_phone_set
 from mtl_speech.scoring.bootstrap import interval_text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from mtl_speech.core.errors import DataError, printable
 from mtl_speech.core.problems import Problem
 from mtl_speech.core.spool import Kind, Spool
 from mtl_speech.core.terminal import progress
-from mtl_speech.corpora import ctm, elan, textgrid, timit
+from mtl_speech.corpora import elan, label_lines, textgrid
 from mtl_speech.corpora.audio import AUDIO_SUFFIXES
 from mtl_speech.corpora.labels import MACHINE_LABELS, Interval, Labels, MissingPhones
 
@@ -21,7 +21,7 @@ LabelReader = Callable[[Path], Labels]
 
 UNREADABLE_SUFFIXES = (".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr", ".3gp")
 _READERS: tuple[tuple[str, LabelReader], ...] = (
-    (".phn", timit.read_labels),
+    (".phn", label_lines.read_phn),
     (".eaf", elan.read_labels),
     (".textgrid", textgrid.read_labels),  # the last one found for a recording is used
 )
@@ -228,7 +228,7 @@ def _read_ctm(folder: Path, paths: list[Path], contents: Contents) -> None:
 def _ctm_by_key(path: Path, contents: Contents) -> dict[str, Labels]:
     """The labels of a CTM file by the id of the recording; it may be named by its id or by its file name alone."""
     try:
-        read, problems = ctm.read_labels(path)
+        read, problems = label_lines.read_ctm(path)
     except DataError as error:
         contents.problems.append(Problem(path, str(error).removeprefix(f"{path}: ")))
         return {}
@@ -240,3 +240,70 @@ def _ctm_by_key(path: Path, contents: Contents) -> dict[str, Labels]:
             reason = f"names the recording '{name}', which is not there or not there once; left out"
             contents.problems.append(Problem(path, reason))
     return {keys[name]: labels for name, labels in named.items() if name in keys}
+
+
+@dataclass(frozen=True)
+class Recording:
+    """An audio file; its name in results: the path below the folder that was named, without suffix; its label files by suffix."""
+
+    name: str
+    audio: Path
+    labels: dict[str, Path] = field(default_factory=dict)  # such as ".textgrid"
+
+
+def find_recordings(places: Sequence[Path]) -> tuple[list[Recording], list[Problem]]:
+    """The recordings that files and folders hold, in the order given, and what cannot be one of them.
+
+    A file is named by its stem. Of several recordings of one name the first is taken. Label files among the places are passed over,
+    since they belong to recordings.
+    """
+    found: dict[str, Path] = {}
+    problems: list[Problem] = []
+    for place in places:
+        if not place.exists():
+            problems.append(Problem(place, "no such file or folder"))
+        elif place.is_dir() and not any(path.suffix.lower() in AUDIO_SUFFIXES for path in files_below(place)):
+            problems.append(Problem(place, "no audio files in this folder"))
+        for root, path in _candidates(place):
+            if path.suffix.lower() not in AUDIO_SUFFIXES:
+                problems.append(Problem(path, "is no audio that can be read: convert it to WAV or FLAC"))
+                continue
+            if reason := unusable_name(path, root):
+                problems.append(Problem(path, reason))
+                continue
+            name = key_of(root, path)
+            first = found.setdefault(name, path)
+            if not _same(first, path):
+                reason = f"its results would have the name '{name}', as those of {first} have: rename one of the two"
+                problems.append(Problem(path, reason))
+    labels = _label_files({path.parent for path in found.values()})
+    return [
+        Recording(name, path, labels[path.parent, key_of(path.parent, path)]) for name, path in found.items()
+    ], problems
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two names are of one file."""
+    try:
+        return one == other or one.samefile(other)
+    except OSError:  # a link that leads nowhere, or in a circle
+        return False
+
+
+def _candidates(place: Path) -> Iterator[tuple[Path, Path]]:
+    """Files that are meant as recordings, each with the folder that names are relative to."""
+    if place.is_file() and place.suffix.lower() not in LABEL_SUFFIXES:
+        yield place.parent, place
+    elif place.is_dir():
+        suffixes = (*AUDIO_SUFFIXES, *UNREADABLE_SUFFIXES)
+        yield from ((place, path) for path in sorted(files_below(place)) if path.suffix.lower() in suffixes)
+
+
+def _label_files(folders: set[Path]) -> defaultdict[tuple[Path, str], dict[str, Path]]:
+    """The label files in folders, by suffix, for each folder and stem."""
+    labels: defaultdict[tuple[Path, str], dict[str, Path]] = defaultdict(dict)
+    for folder in folders:
+        for path in sorted(folder.iterdir()):
+            if path.suffix.lower() in LABEL_SUFFIXES:
+                labels[folder, key_of(folder, path)][path.suffix.lower()] = path
+    return labels

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.core.files import read_limited
 from mtl_speech.core.problems import Problem
 from mtl_speech.corpora.corpus import Segment
 from mtl_speech.phonology.phonemes import MAX_LABEL, UnmappableLabel, is_modifier, is_silence, normalise_ipa, to_ipa
@@ -17,8 +15,6 @@ from mtl_speech.phonology.phonemes import MAX_LABEL, UnmappableLabel, is_modifie
 ROUNDING = 0.001  # seconds: differences up to this are rounding, adjusted without a word
 TOLERANCE = 0.020  # seconds: overlaps and overruns up to this are adjusted and reported as used; beyond it left out
 MISMATCH = 0.1  # seconds: label file and recording may differ by so much without a word
-MAX_TEXT_BYTES = 256 << 20  # more than MAX_LINES lines of a CTM file have
-MAX_LINES = 5_000_000  # the phones of 140 hours
 MACHINE_LABELS = "phones-pred"  # the tier of a transcription: never taken for labels that a person has checked
 _PHONE_TIERS = ("phones", "phone", "phonemes", "phoneme", "segments")
 _WORD_TIERS = ("words", "word")
@@ -206,18 +202,6 @@ def _disjoint(intervals: Sequence[Interval], findings: _Findings) -> list[Interv
         if ordered[index].end > ordered[furthest].end:
             furthest = index
     return [interval for index, interval in enumerate(ordered) if index not in doubtful]
-
-
-def lines_of(path: Path) -> list[str]:
-    """The lines of a text file of labels, ended by CR, LF or both.
-
-    Raises:
-        DataError: unreadable, or larger than any label file.
-    """
-    raw = read_limited(path, MAX_TEXT_BYTES, "a label file")
-    if max(raw.count(b"\n"), raw.count(b"\r")) > MAX_LINES:
-        raise DataError(f"{path}: more than {MAX_LINES:,} lines are too many for a label file: divide it")
-    return re.split(r"\r\n|\r|\n", decoded(raw))
 
 
 def decoded(raw: bytes) -> str:

@@ -27,8 +27,19 @@ from mtl_speech.core.files import atomic_write, temporary_sibling
 from mtl_speech.core.problems import Problem
 from mtl_speech.core.run import Run
 from mtl_speech.core.terminal import progress
-from mtl_speech.corpora.places import Source, shown, source_of, told, url_of, wanted
-from mtl_speech.corpora.tar_members import SUFFIXES, Member, Names, members, unsafe
+from mtl_speech.corpora.places import (
+    SUFFIXES,
+    Member,
+    Names,
+    Source,
+    members,
+    shown,
+    source_of,
+    told,
+    unsafe,
+    url_of,
+    wanted,
+)
 
 MARKER = ".fetched.json"
 MAX_PROBLEMS = 1_000  # that are named; the others are counted

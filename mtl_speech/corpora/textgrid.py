@@ -1,11 +1,14 @@
-"""Praat TextGrids: reading what Praat, the Montreal Forced Aligner and other tools write, and writing them."""
+"""Praat TextGrids: reading what Praat, the Montreal Forced Aligner and other tools write, and writing them.
+
+What is of use of a damaged one is read for labels; one that is to be written again is read whole, times digit for digit, or not
+at all."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mtl_speech.core.errors import DataError
@@ -21,28 +24,43 @@ MAX_VALUES = 4_000_000  # numbers and strings: the phones and words of ten hours
 _TOKEN = re.compile(
     r'"([^"]*(?:""[^"]*)*)"|(?<!\S)([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)(?!\S)|(<exists>|<absent>)|![^\r\n]*'
 )
-
-
 _COMMA = re.compile(r"(?<!\S)\d+,\d+(?!\S)")
 _LINE_END = re.compile(r"\r\n|\r|\n")
+INTERVALS, POINTS = "IntervalTier", "TextTier"
 
 
 @dataclass(frozen=True)
 class Tier:
-    """One interval tier with all its intervals as they stand in the file, silence included."""
+    """A tier of intervals or of points. Times are numerals; an entry is (start, end, label), or (time, label) of a point."""
 
+    kind: str
     name: str
-    intervals: tuple[Interval, ...]
+    start: str
+    end: str
+    entries: Sequence[tuple[str, ...]]
+
+    @property
+    def intervals(self) -> tuple[Interval, ...]:
+        """The entries of a tier of intervals, silence included, labels without blanks around them."""
+        return tuple(
+            Interval(float(start), float(end), label.strip(), number)
+            for number, (start, end, label) in enumerate(self.entries, 1)
+        )
 
 
 @dataclass(frozen=True)
 class TextGrid:
-    """A TextGrid as it stands in the file. `duration` in seconds; point tiers are left out."""
+    """The tiers of a TextGrid, and what could not be read of it. `start` and `end` are numerals, in seconds."""
 
-    path: Path
-    duration: float
-    tiers: tuple[Tier, ...]
+    start: str
+    end: str
+    tiers: tuple[Tier, ...] = ()
     problems: tuple[Problem, ...] = ()
+
+    @property
+    def duration(self) -> float:
+        """Where it ends, in seconds."""
+        return float(self.end)
 
 
 class Malformed(Exception):
@@ -68,27 +86,25 @@ class Tokens:
         self._position = len(self._text)
         raise Malformed("the file ends")
 
-    def string(self) -> str:
+    def _value(self, group: int, expected: str) -> str:
+        """The next value, which must be of the kind that this group of `_TOKEN` is."""
         match = self._next()
-        if match.group(1) is None:
-            raise Malformed(f"text in quotes expected, not {match.group()[:40]!r}")
-        return match.group(1).replace('""', '"')
+        if match.group(group) is None:
+            raise Malformed(f"{expected} expected, not {match.group()[:40]!r}")
+        return match.group(group)
+
+    def string(self) -> str:
+        return self._value(1, "text in quotes").replace('""', '"')
 
     def numeral(self) -> str:
         """A number as it is written."""
-        match = self._next()
-        if match.group(2) is None:
-            raise Malformed(f"a number expected, not {match.group()[:40]!r}")
-        return match.group(2)
+        return self._value(2, "a number")
 
     def number(self) -> float:
         return float(self.numeral())
 
     def flag(self) -> bool:
-        match = self._next()
-        if match.group(3) is None:
-            raise Malformed(f"<exists> expected, not {match.group()[:40]!r}")
-        return match.group(3) == "<exists>"
+        return self._value(3, "<exists>") == "<exists>"
 
     def end(self) -> None:
         """Nothing follows."""
@@ -115,14 +131,14 @@ def read_textgrid(path: Path) -> TextGrid:
     Raises:
         DataError: no TextGrid, a binary one, or larger than any real one.
     """
-    tokens = Tokens(read_text(path))
+    tokens = Tokens(_read_text(path))
     try:
-        _, end, n_tiers = header(tokens)
+        start, end, n_tiers = _header(tokens)
     except Malformed as error:
         raise DataError(
             f"{path}: not a Praat TextGrid (line {tokens.line}: {error}): save it again from Praat{tokens.hint}"
         ) from None
-    tiers: list[tuple[str, list[Interval]]] = []
+    tiers: list[Tier] = []
     problems: list[Problem] = []
     count = 0
     try:
@@ -132,13 +148,35 @@ def read_textgrid(path: Path) -> TextGrid:
     except Malformed as error:
         reason = f"line {tokens.line}: {error}, in tier {count} of {n_tiers:g}; what follows is left out"
         problems.append(Problem(path, reason))
-    return TextGrid(path, float(end), tuple(Tier(name, tuple(items)) for name, items in tiers), tuple(problems))
+    named = (replace(tier, name=tier.name.strip()) for tier in tiers if tier.kind == INTERVALS)
+    return TextGrid(start, end, tuple(named), tuple(problems))
+
+
+def read_whole(path: Path) -> TextGrid:
+    """A TextGrid with all its tiers in their order, of intervals and of points, labels and numerals as they stand.
+
+    Raises:
+        DataError: no TextGrid, or one that breaks off, goes wrong or goes on after its last tier, so that it cannot be kept whole.
+    """
+    text = _read_text(path)
+    if "\ufffd" in text or re.search("[\x80-\x9f]", text):
+        raise DataError(f"{path}: is neither UTF-8, UTF-16 nor Latin-1 throughout: save it again from Praat, as UTF-8")
+    tokens = Tokens(text)
+    tiers: list[Tier] = []
+    try:
+        start, end, n_tiers = _header(tokens)
+        while len(tiers) < n_tiers:
+            _read_tier(tokens, tiers)
+        tokens.end()
+    except Malformed as error:
+        raise DataError(
+            f"{path}: cannot be kept whole (line {tokens.line}: {error}): save it again from Praat, or move it away"
+        ) from None
+    return TextGrid(start, end, tuple(replace(tier, entries=tuple(tier.entries)) for tier in tiers))
 
 
 def read_labels(path: Path) -> Labels:
-    """The `phones` and `words` tiers of a TextGrid.
-
-    A phone tier under a near name ("Phones", "phone", "speaker - phones") is taken, with a problem that says so.
+    """The `phones` and `words` tiers of a TextGrid, as `labels_of_tiers` chooses them.
 
     Raises:
         MissingPhones: no tier or several tiers could be the phone tier.
@@ -180,7 +218,30 @@ def write_textgrid(path: Path, duration: float, tiers: Mapping[str, Sequence[tup
         beside.unlink(missing_ok=True)
 
 
-def read_text(path: Path) -> str:
+def long_form(grid: TextGrid) -> str:
+    """The text of a TextGrid in Praat's long form."""
+    lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', ""]
+    lines += [f"xmin = {grid.start} ", f"xmax = {grid.end} "]
+    lines += ["tiers? <exists> ", f"size = {len(grid.tiers)} ", "item []: "]
+    for number, tier in enumerate(grid.tiers, 1):
+        entry, names = (
+            ("intervals", ("xmin", "xmax", "text")) if tier.kind == INTERVALS else ("points", ("number", "mark"))
+        )
+        lines += [f"    item [{number}]:", f'        class = "{tier.kind}" ', f"        name = {_quoted(tier.name)} "]
+        lines += [f"        xmin = {tier.start} ", f"        xmax = {tier.end} "]
+        lines += [f"        {entry}: size = {len(tier.entries)} "]
+        for place, (*times, label) in enumerate(tier.entries, 1):
+            values = (*times, _quoted(label))
+            lines += [f"        {entry} [{place}]:"]
+            lines += [f"            {name} = {value} " for name, value in zip(names, values, strict=True)]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
+
+
+def _read_text(path: Path) -> str:
     """The text of a TextGrid, in one of the encodings that Praat writes. Raises DataError."""
     raw = read_limited(path, MAX_BYTES, "a TextGrid of one recording")
     if raw.startswith(b"ooBinaryFile"):
@@ -188,7 +249,7 @@ def read_text(path: Path) -> str:
     return decoded(raw)
 
 
-def header(tokens: Tokens) -> tuple[str, str, float]:
+def _header(tokens: Tokens) -> tuple[str, str, float]:
     """Begin and end in seconds as they are written, and how many tiers the file claims."""
     if not tokens.string().startswith("ooTextFile"):
         raise Malformed('it does not begin with File type = "ooTextFile"')
@@ -198,19 +259,14 @@ def header(tokens: Tokens) -> tuple[str, str, float]:
     return start, end, tokens.number() if tokens.flag() else 0
 
 
-def _read_tier(tokens: Tokens, tiers: list[tuple[str, list[Interval]]]) -> None:
-    """Append the next tier; a point tier is read over. Claimed counts reserve no memory."""
+def _read_tier(tokens: Tokens, tiers: list[Tier]) -> None:
+    """Append the next tier, with the entries before a fault where there is one. Claimed counts reserve no memory."""
     kind, name = tokens.string(), tokens.string()
-    if kind not in ("IntervalTier", "TextTier"):
+    if kind not in (INTERVALS, POINTS):
         raise Malformed(f"a tier is expected, not {kind[:40]!r}")
-    tokens.number(), tokens.number()
-    claimed = tokens.number()
-    intervals: list[Interval] = []
-    if kind == "IntervalTier":
-        tiers.append((name.strip(), intervals))
-    number = 0
-    while number < claimed:
-        number += 1
-        start = tokens.number()
-        end = tokens.number() if kind == "IntervalTier" else start
-        intervals.append(Interval(start, end, tokens.string().strip(), number))
+    start, end, claimed = tokens.numeral(), tokens.numeral(), tokens.number()
+    entries: list[tuple[str, ...]] = []
+    tiers.append(Tier(kind, name, start, end, entries))
+    while len(entries) < claimed:
+        times = [tokens.numeral() for _ in range(2 if kind == INTERVALS else 1)]
+        entries.append((*times, tokens.string()))

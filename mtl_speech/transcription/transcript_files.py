@@ -13,8 +13,8 @@ from pathlib import Path
 
 from mtl_speech.core.errors import DataError
 from mtl_speech.core.json_values import json_text, plain
-from mtl_speech.corpora.kept_textgrid import INTERVALS, KeptTextGrid, KeptTier, long_form, read_whole
 from mtl_speech.corpora.labels import MACHINE_LABELS, MISMATCH
+from mtl_speech.corpora.textgrid import INTERVALS, TextGrid, Tier, long_form, read_whole
 from mtl_speech.transcription.transcript import Phone, Transcription
 
 CONFIDENCE = "confidence"
@@ -34,7 +34,7 @@ def textgrid_text(found: Transcription, beside: Path | None = None) -> str:
         DataError: the TextGrid beside cannot be kept whole, or is of another recording.
     """
     if beside is None:
-        kept = KeptTextGrid("0", _numeral(found.duration))
+        kept = TextGrid("0", _numeral(found.duration))
     else:
         kept = read_whole(beside)
         check_own_tiers(beside, [(tier.name, [e[-1] for e in tier.entries]) for tier in kept.tiers])
@@ -45,7 +45,7 @@ def textgrid_text(found: Transcription, beside: Path | None = None) -> str:
             )
     tiers = [tier for tier in kept.tiers if tier.name not in OWN_TIERS]
     tiers += [_tier(name, texts(found, name), kept) for name in OWN_TIERS]
-    return long_form(KeptTextGrid(kept.start, kept.end, tuple(tiers)))
+    return long_form(TextGrid(kept.start, kept.end, tuple(tiers)))
 
 
 def texts(found: Transcription, tier: str) -> list[tuple[Phone, str]]:
@@ -97,7 +97,7 @@ def transcription_json(found: Transcription, recording: str, pack: str) -> str:
     )
 
 
-def _tier(name: str, labelled: Sequence[tuple[Phone, str]], grid: KeptTextGrid) -> KeptTier:
+def _tier(name: str, labelled: Sequence[tuple[Phone, str]], grid: TextGrid) -> Tier:
     """Labelled phones as intervals without gap over the whole of `grid`."""
     first, last = float(grid.start), float(grid.end)
     entries: list[tuple[str, str, str]] = []
@@ -116,7 +116,7 @@ def _tier(name: str, labelled: Sequence[tuple[Phone, str]], grid: KeptTextGrid) 
         at = end
     if float(at) < last:
         entries.append((at, grid.end, ""))
-    return KeptTier(INTERVALS, name, grid.start, grid.end, tuple(entries))
+    return Tier(INTERVALS, name, grid.start, grid.end, tuple(entries))
 
 
 def _numeral(seconds: float) -> str:

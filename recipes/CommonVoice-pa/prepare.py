@@ -18,10 +18,9 @@ from mtl_speech.core.errors import DataError, UsageError
 from mtl_speech.core.files import atomic_write
 from mtl_speech.core.problems import Problem
 from mtl_speech.corpora.audio import AUDIO_SUFFIXES
-from mtl_speech.corpora.common_voice import ClipList, read_clips
 from mtl_speech.corpora.corpus import Corpus, split_by
 from mtl_speech.corpora.folder import files_below, key_of
-from mtl_speech.corpora.manifest import Counts, Prepared, compare_counts, speakers_of, validated
+from mtl_speech.corpora.manifest import ClipList, Counts, Prepared, compare_counts, read_clips, speakers_of, validated
 from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.phonology.articulation import articulation_order
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from mtl_speech.core.errors import DataError
 from mtl_speech.corpora.corpus import Corpus, Utterance
+from mtl_speech.corpora.label_lines import read_folded_phn
 from mtl_speech.corpora.manifest import Counts, Prepared, compare_counts, speakers_of, validated
 from mtl_speech.corpora.reading import read_corpus
-from mtl_speech.corpora.timit import read_folded_labels
 from mtl_speech.corpora.timit_folding import CORE_TEST_SPEAKERS, DEV_SPEAKERS
 
 # Eight sentences a speaker without SA: 630 speakers and 6,300 sentences in all, by TIMIT's own documentation.
@@ -50,7 +50,7 @@ def find_part(data_folder: Path, name: str) -> Path:
 
 
 def _read(folder: Path) -> Corpus:
-    corpus = read_corpus(folder, "en", "timit", readers={".phn": read_folded_labels})
+    corpus = read_corpus(folder, "en", "timit", readers={".phn": read_folded_phn})
     kept = tuple(replace(u, speaker=u.speaker.lower()) for u in corpus.utterances if not _is_sa(u))
     return Corpus(corpus.name.lower(), kept, corpus.problems)
 

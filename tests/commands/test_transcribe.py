@@ -13,10 +13,10 @@ from praatio import textgrid as praat
 from pympi import Elan
 
 from mtl_speech.commands.transcribe import Outputs
-from mtl_speech.corpora import ctm
-from mtl_speech.corpora.kept_textgrid import read_whole
+from mtl_speech.corpora import label_lines
+from mtl_speech.corpora.folder import find_recordings
 from mtl_speech.corpora.reading import read_corpus
-from mtl_speech.corpora.recordings import find_recordings
+from mtl_speech.corpora.textgrid import read_whole
 from mtl_speech.model.base import base_pack
 from mtl_speech.model.language_pack import LanguageModel, language_pack
 from mtl_speech.model.learner import Head
@@ -228,7 +228,7 @@ def test_transcriptions_come_back_as_labels_when_their_tier_is_renamed(recording
         outputs.formats = (*formats, "ctm")
         assert outputs.write(recording, FOUND) == []
     assert outputs.finish() == []
-    assert len(ctm.read_labels(folder / "phones-pred.ctm")[0]) == 2
+    assert len(label_lines.read_ctm(folder / "phones-pred.ctm")[0]) == 2
     result = run("validate", folder, code=1)
     assert result.stdout.count("holds machine labels: check them and rename the tier to 'phones'") == 2
     rename_tier(folder / "u00.TextGrid", "phones-pred", "phones")

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.corpora import ctm, elan, textgrid, timit
+from mtl_speech.corpora import elan, label_lines, textgrid
 from mtl_speech.corpora.audio import SAMPLE_RATE, load_audio
 from mtl_speech.corpora.corpus import Segment
+from mtl_speech.corpora.folder import find_recordings
 from mtl_speech.corpora.labels import Labels, find_segments
 from mtl_speech.corpora.reading import read_corpus
-from mtl_speech.corpora.recordings import find_recordings
 from mtl_speech.corpora.textgrid import write_textgrid
 from mtl_speech.phonology.phonemes import guess_phone_set
 from tests.command_line import run
@@ -113,9 +113,9 @@ def labels_of(name: str) -> tuple[Labels, tuple[str, ...]]:
     """The labels in a file, and what is said besides."""
     path = ODD / name
     if path.suffix == ".ctm":
-        named, problems = ctm.read_labels(path)
+        named, problems = label_lines.read_ctm(path)
         return named["a"], tuple(map(str, problems))
-    read = {".PHN": timit.read_labels, ".eaf": elan.read_labels, ".TextGrid": textgrid.read_labels}[path.suffix]
+    read = {".PHN": label_lines.read_phn, ".eaf": elan.read_labels, ".TextGrid": textgrid.read_labels}[path.suffix]
     return read(path), ()
 
 

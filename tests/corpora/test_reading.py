@@ -16,8 +16,8 @@ import soundfile
 from pympi import Elan
 
 from mtl_speech.core.errors import DataError, UsageError
-from mtl_speech.corpora import ctm, reading, timit
 from mtl_speech.corpora import folder as folder_module
+from mtl_speech.corpora import label_lines, reading
 from mtl_speech.corpora.corpus import Corpus, Segment
 from mtl_speech.corpora.reading import language_folders, read_corpus, validate
 from mtl_speech.corpora.textgrid import write_textgrid
@@ -354,20 +354,20 @@ def test_timit_copies_with_two_suffixes(tmp_path: Path) -> None:
 def test_a_closure_apart_from_its_release_stands_alone(tmp_path: Path) -> None:
     path = tmp_path / "a.phn"
     path.write_text("0 800 dcl\n900 1600 d\n1600 2400 tcl\n2400 3200 k\n")
-    assert [phone.label for phone in timit.read_labels(path).phones] == ["dcl", "d", "tcl", "k"]
+    assert [phone.label for phone in label_lines.read_phn(path).phones] == ["dcl", "d", "tcl", "k"]
 
 
 def test_bad_lines_of_timit(tmp_path: Path) -> None:
     path = tmp_path / "a.phn"
     path.write_text("0 1600 b\nx y z\n\n1600 3200\n3200 4800 iy\n")
-    labels = timit.read_labels(path)
+    labels = label_lines.read_phn(path)
     assert [(phone.label, phone.number) for phone in labels.phones] == [("b", 1), ("iy", 5)]
     assert [problem.interval for problem in labels.problems] == [2, 4]
     path.write_text("hello\n")
     with pytest.raises(DataError, match="first-sample"):
-        timit.read_labels(path)
+        label_lines.read_phn(path)
     with pytest.raises(DataError, match="cannot be read"):
-        timit.read_labels(tmp_path / "none.phn")
+        label_lines.read_phn(tmp_path / "none.phn")
 
 
 CTM = ";; comment\na 1 0.10 0.20 P_B 0.9\na 1 0.30 0.20 AA1_E\nb A 0.00 0.50 K\nc 1 0 0.1 T\nb A 0.9 nan T\nb A 0.95\n"
@@ -400,7 +400,7 @@ def test_ctm_names_by_path_where_names_repeat(tmp_path: Path) -> None:
     assert any("recording 'a'" in problem.reason for problem in corpus.problems)
     (tmp_path / "all.ctm").write_text("nothing\n")
     with pytest.raises(DataError, match="start duration label"):
-        ctm.read_labels(tmp_path / "all.ctm")
+        label_lines.read_ctm(tmp_path / "all.ctm")
     assert "no line of the form" in read_corpus(tmp_path).problems[0].reason
 
 
@@ -527,7 +527,7 @@ def test_labels_apart_are_found_by_name_in_place_of_those_beside(tmp_path: Path)
 def test_a_reader_stands_in_for_that_of_a_suffix(tmp_path: Path) -> None:
     audio(tmp_path / "a.wav")
     (tmp_path / "a.PHN").write_text(TIMIT_PHN)
-    read = {".phn": timit.read_folded_labels}
+    read = {".phn": label_lines.read_folded_phn}
     (plain,), (folded,) = (read_corpus(tmp_path, "en", "timit", readers=r).utterances for r in (None, read))
     assert [s.phoneme for s in plain.segments] == ["d͡ʒ", "ɪ", "t", "s", "ə̥"]
     assert [(s.phoneme, s.start) for s in folded.segments] == [("d͡ʒ", 0.15), ("ɪ", 0.2), ("s", 0.35), ("ə", 0.5)]

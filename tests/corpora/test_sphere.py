@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.corpora.audio import audio_duration, load_audio
-from mtl_speech.corpora.sphere import sphere_header, why_unreadable
+from mtl_speech.corpora.audio import audio_duration, load_audio, sphere_header, why_unreadable
 from tests.corpora_like.timit import sphere_header as made_header
 
 SAMPLES = np.round(8_000 * np.sin(np.arange(16_000) / 9)).astype("<i2")

@@ -8,7 +8,7 @@ import tracemalloc
 
 import pytest
 
-from mtl_speech.corpora.tar_members import MAX_HEADER_BYTES, TooLargeError, members, unsafe
+from mtl_speech.corpora.places import MAX_HEADER_BYTES, TooLargeError, members, unsafe
 
 DATA = b"0123456789" * 100
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mtl_speech.corpora.timit import read_folded_labels
+from mtl_speech.corpora.label_lines import read_folded_phn
 from mtl_speech.corpora.timit_folding import (
     CORE_TEST_SPEAKERS,
     DEV_SPEAKERS,
@@ -57,5 +57,5 @@ def test_the_speakers_of_the_standard_splits() -> None:
 def test_a_label_file_is_read_folded(tmp_path: Path) -> None:
     path = tmp_path / "a.PHN"
     path.write_text("0 1600 h#\n1600 2400 dcl\n2400 3200 jh\n3200 4800 Q\n4800 5600 IX\n5600 8000 what\n")
-    labels = [(phone.label, phone.number) for phone in read_folded_labels(path).phones]
+    labels = [(phone.label, phone.number) for phone in read_folded_phn(path).phones]
     assert labels == [("sil", 1), ("sil", 2), ("jh", 3), ("ix", 5), ("what", 6)]

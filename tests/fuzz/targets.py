@@ -24,11 +24,11 @@ from mtl_speech.core.options import AdaptOptions, MetaTrainOptions, SuggestOptio
 from mtl_speech.core.problems import Problem
 from mtl_speech.core.settings import load_config
 from mtl_speech.core.tensor_files import decode, header_entries
-from mtl_speech.corpora import corrections, ctm, elan, textgrid, timit
+from mtl_speech.corpora import corrections, elan, label_lines, textgrid
 from mtl_speech.corpora.audio import audio_duration, check_audio, load_audio
-from mtl_speech.corpora.kept_textgrid import long_form, read_whole
 from mtl_speech.corpora.labels import Labels, find_segments, find_words
-from mtl_speech.corpora.tar_members import members, unsafe
+from mtl_speech.corpora.places import members, unsafe
+from mtl_speech.corpora.textgrid import long_form, read_whole
 from mtl_speech.model.base import load_base
 from mtl_speech.model.language_pack import LanguageModel, language_pack, load_language
 from mtl_speech.model.learner import Head
@@ -82,7 +82,7 @@ def _labels(labels: Labels, problems: tuple[Problem, ...] = ()) -> None:
 
 
 def _ctm(path: Path) -> None:
-    named, problems = ctm.read_labels(path)
+    named, problems = label_lines.read_ctm(path)
     for labels in named.values():
         _labels(labels, problems)
 
@@ -203,7 +203,7 @@ def _tar(path: Path) -> None:
 TARGETS = {
     "textgrid": Target("a.TextGrid", lambda path: _labels(textgrid.read_labels(path)), seeds.TEXTGRIDS),
     "kept_textgrid": Target("a.TextGrid", _kept, seeds.TEXTGRIDS),
-    "phn": Target("a.PHN", lambda path: _labels(timit.read_labels(path)), seeds.PHN),
+    "phn": Target("a.PHN", lambda path: _labels(label_lines.read_phn(path)), seeds.PHN),
     "ctm": Target("a.ctm", _ctm, seeds.CTM),
     "eaf": Target("a.eaf", lambda path: _labels(elan.read_labels(path)), seeds.EAF),
     "eaf_kept": Target("a.eaf", _eaf, seeds.EAF),

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from mtl_speech.core.errors import DataError, UsageError
-from mtl_speech.corpora.common_voice import read_clips
 from mtl_speech.corpora.folder import key_of
-from mtl_speech.corpora.manifest import Counts, Prepared, speakers_of
+from mtl_speech.corpora.manifest import Counts, Prepared, read_clips, speakers_of
 from mtl_speech.report import tables
 from mtl_speech.training import base_learning
 from tests.corpora_like import common_voice

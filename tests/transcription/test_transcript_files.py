@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from praatio import textgrid as praat
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.corpora import ctm
-from mtl_speech.corpora.kept_textgrid import KeptTextGrid, KeptTier, long_form, read_whole
+from mtl_speech.corpora import label_lines
+from mtl_speech.corpora.textgrid import TextGrid, Tier, long_form, read_whole
 from mtl_speech.transcription.transcript import Phone, Transcription
 from mtl_speech.transcription.transcript_files import ctm_lines, textgrid_text, transcription_json
 
@@ -46,7 +46,7 @@ b" 0.2 0.50 ""
 '''
 
 
-def tiers(path: Path) -> list[KeptTier]:
+def tiers(path: Path) -> list[Tier]:
     return list(read_whole(path).tiers)
 
 
@@ -81,7 +81,7 @@ def test_all_tiers_beside_are_kept_to_the_letter(tmp_path: Path, encode: Callabl
     assert [tier.kind for tier in before] == ["IntervalTier", "TextTier", "IntervalTier", "IntervalTier", "TextTier"]
     after = tiers(saved(tmp_path, textgrid_text(FOUND, beside), "out.TextGrid"))
     assert after[:5] == before
-    assert before[2] == KeptTier("IntervalTier", " words", "0", "0.49999", (("0", "0.3", "là"), ("0.2", "0.4", "over")))
+    assert before[2] == Tier("IntervalTier", " words", "0", "0.49999", (("0", "0.3", "là"), ("0.2", "0.4", "over")))
     assert before[0].entries[0] == ("0", "0.10000000000000001", 'p "x"')
     assert [tier.name for tier in after[5:]] == ["phones-pred", "confidence"]
     assert after[5].end == after[5].entries[-1][1] == "0.5000"
@@ -165,15 +165,13 @@ numerals = st.sampled_from(["0", "-0", "1e-3", ".5", "0.30000000000000004", "12.
 intervals = st.tuples(numerals, numerals, labels)
 points = st.tuples(numerals, labels)
 any_tier = st.one_of(
-    st.builds(
-        KeptTier, st.just("IntervalTier"), labels, numerals, numerals, st.lists(intervals, max_size=3).map(tuple)
-    ),
-    st.builds(KeptTier, st.just("TextTier"), labels, numerals, numerals, st.lists(points, max_size=3).map(tuple)),
+    st.builds(Tier, st.just("IntervalTier"), labels, numerals, numerals, st.lists(intervals, max_size=3).map(tuple)),
+    st.builds(Tier, st.just("TextTier"), labels, numerals, numerals, st.lists(points, max_size=3).map(tuple)),
 )
 
 
-@given(st.builds(KeptTextGrid, numerals, numerals, st.lists(any_tier, max_size=3).map(tuple)))
-def test_any_textgrid_is_written_as_it_was_read(grid: KeptTextGrid) -> None:
+@given(st.builds(TextGrid, numerals, numerals, st.lists(any_tier, max_size=3).map(tuple)))
+def test_any_textgrid_is_written_as_it_was_read(grid: TextGrid) -> None:
     with tempfile.TemporaryDirectory() as folder:
         assert read_whole(saved(Path(folder), long_form(grid))) == grid
 
@@ -182,7 +180,7 @@ def test_ctm_is_read_back(tmp_path: Path) -> None:
     path = saved(tmp_path, ctm_lines(FOUND, "s1/a"), "a.ctm")
     lines = [";; s1/a: zero-shot: ə", "s1/a 1 0.100 0.150 t̪ʰ 0.874", "s1/a 1 0.250 0.150 ə 0.406"]
     assert path.read_text(encoding="utf-8").splitlines() == lines
-    found, problems = ctm.read_labels(path)
+    found, problems = label_lines.read_ctm(path)
     assert problems == () and [phone.label for phone in found["s1/a"].phones] == ["t̪ʰ", "ə"]
     with pytest.raises(DataError, match="has a blank"):
         ctm_lines(FOUND, "my recording")

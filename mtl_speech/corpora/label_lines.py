@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
 from mtl_speech.core.errors import DataError
+from mtl_speech.core.files import read_limited
 from mtl_speech.core.problems import Problem
-from mtl_speech.corpora.labels import Interval, Labels, lines_of
+from mtl_speech.corpora.labels import Interval, Labels, decoded
 from mtl_speech.corpora.timit_folding import SILENCES_48, fold_48
 from mtl_speech.phonology.phone_sets import TIMIT_CLOSURES
 
 TIMIT_RATE = 16_000  # Hz: the unit of the label files, whatever the rate of the audio
 
 
-def read_labels(path: Path) -> Labels:
+def read_phn(path: Path) -> Labels:
     """The phones of a `.PHN` file, and the words of the `.WRD` file beside it if there is one.
 
     A closure is joined with the release of the same stop that follows it ("dcl" + "jh" is one "jh"), since both are one
@@ -26,11 +29,11 @@ def read_labels(path: Path) -> Labels:
     return _read(path, _joined_closures)
 
 
-def read_folded_labels(path: Path) -> Labels:
-    """As `read_labels`, with the phones folded to the 48 of Lee and Hon: closures are silence, a glottal stop is left out.
+def read_folded_phn(path: Path) -> Labels:
+    """As `read_phn`, with the phones folded to the 48 of Lee and Hon: closures are silence, a glottal stop is left out.
 
     Raises:
-        DataError: as `read_labels`.
+        DataError: as `read_phn`.
     """
     return _read(path, _folded)
 
@@ -46,7 +49,7 @@ def _folded(phones: list[Interval]) -> list[Interval]:
 
 def _read(path: Path, edit: Callable[[list[Interval]], list[Interval]]) -> Labels:
     problems: list[Problem] = []
-    phones = edit(_read_lines(path, problems))
+    phones = edit(_phn_lines(path, problems))
     if not phones:
         raise DataError(
             f"{path}: no line of the form 'first-sample last-sample label' (samples of 16 kHz, not seconds)"
@@ -54,11 +57,11 @@ def _read(path: Path, edit: Callable[[list[Interval]], list[Interval]]) -> Label
     word_file = next(
         (path.with_suffix(suffix) for suffix in (".WRD", ".wrd") if path.with_suffix(suffix).is_file()), None
     )
-    words = _read_lines(word_file, problems) if word_file else []
+    words = _phn_lines(word_file, problems) if word_file else []
     return Labels(path, None, tuple(phones), tuple(words), tuple(problems))
 
 
-def _read_lines(path: Path, problems: list[Problem]) -> list[Interval]:
+def _phn_lines(path: Path, problems: list[Problem]) -> list[Interval]:
     """One interval per line, with a problem for every line that is none."""
     result: list[Interval] = []
     for number, line in enumerate(lines_of(path), start=1):
@@ -87,3 +90,49 @@ def _joined_closures(phones: list[Interval]) -> list[Interval]:
         else:
             result.append(phone)
     return result
+
+
+def read_ctm(path: Path) -> tuple[dict[str, Labels], tuple[Problem, ...]]:
+    """The phones of every recording named in a CTM file, and the lines that could not be read.
+
+    A line is "recording channel start duration label [confidence]", in seconds; lines beginning with ";;" are comments.
+
+    Returns:
+        Labels by name of the recording, intervals numbered by line; and the problems.
+
+    Raises:
+        DataError: the file cannot be read or has no label line.
+    """
+    phones: defaultdict[str, list[Interval]] = defaultdict(list)
+    problems: list[Problem] = []
+    for number, line in enumerate(lines_of(path), start=1):
+        if not line.strip() or line.startswith(";;"):
+            continue
+        fields = line.split()
+        try:
+            start, duration = float(fields[2]), float(fields[3])
+            phones[fields[0]].append(Interval(start, start + duration, fields[4], number))
+        except (ValueError, IndexError):
+            reason = f"'{line[:60]}' is not 'recording channel start duration label'; left out"
+            problems.append(Problem(path, reason, interval=number))
+    if not phones:
+        raise DataError(f"{path}: no line of the form 'recording channel start duration label' (seconds, with a point)")
+    return {name: Labels(path, name, tuple(lines)) for name, lines in phones.items()}, tuple(problems)
+
+
+MAX_TEXT_BYTES = 256 << 20  # more than MAX_LINES lines of a CTM file have
+
+
+MAX_LINES = 5_000_000  # the phones of 140 hours
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a text file of labels, ended by CR, LF or both.
+
+    Raises:
+        DataError: unreadable, or larger than any label file.
+    """
+    raw = read_limited(path, MAX_TEXT_BYTES, "a label file")
+    if max(raw.count(b"\n"), raw.count(b"\r")) > MAX_LINES:
+        raise DataError(f"{path}: more than {MAX_LINES:,} lines are too many for a label file: divide it")
+    return re.split(r"\r\n|\r|\n", decoded(raw))
