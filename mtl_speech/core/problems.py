@@ -29,6 +29,11 @@ class Problem:
         return printable(f"{place}: {self.reason}").replace("\n", "\\n")
 
 
+def problem_of(file: Path, error: Exception) -> Problem:
+    """What an error says of a file, which it may name first, as a problem of that file."""
+    return Problem(file, str(error).removeprefix(f"{file}: "))
+
+
 def kind_of(reason: str) -> str:
     """A reason without what differs from place to place: numbers, and quoted text other than labels."""
     return re.sub(r"\d+(\.\d+)?", "#", re.sub(r"(?<!label )'[^']*'", "'…'", reason))

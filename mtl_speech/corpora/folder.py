@@ -1,4 +1,4 @@
-"""What lies in a corpus folder: its recordings, and the labels that belong to each."""
+"""What lies in a folder: its recordings, and the labels that belong to each; and the recordings that a command line names."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from mtl_speech.core.errors import DataError, printable
-from mtl_speech.core.problems import Problem
+from mtl_speech.core.problems import Problem, problem_of
 from mtl_speech.core.spool import Kind, Spool
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora import elan, label_lines, textgrid
@@ -20,17 +21,18 @@ from mtl_speech.corpora.labels import MACHINE_LABELS, Interval, Labels, MissingP
 LabelReader = Callable[[Path], Labels]
 
 UNREADABLE_SUFFIXES = (".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr", ".3gp")
-_READERS: tuple[tuple[str, LabelReader], ...] = (
-    (".phn", label_lines.read_phn),
-    (".eaf", elan.read_labels),
-    (".textgrid", textgrid.read_labels),  # the last one found for a recording is used
-)
+# The formats of label files that stand beside a recording. They are read in this order, and the last one found is used.
+READERS: dict[str, LabelReader] = {
+    ".phn": label_lines.read_phn,
+    ".eaf": elan.read_labels,
+    ".textgrid": textgrid.read_labels,
+}
+LABEL_SUFFIXES = tuple(READERS)
+_STEM_SUFFIXES = (*AUDIO_SUFFIXES, *UNREADABLE_SUFFIXES, *LABEL_SUFFIXES)
 _INTERVAL = Kind[Interval](
     lambda each: (each.label, each.start, each.end, each.number),
     lambda label, start, end, number: Interval(start, end, label, number),
 )
-LABEL_SUFFIXES = tuple(suffix for suffix, _ in _READERS)
-_STEM_SUFFIXES = (*AUDIO_SUFFIXES, *UNREADABLE_SUFFIXES, *LABEL_SUFFIXES)
 
 
 @dataclass
@@ -43,10 +45,28 @@ class Contents:
     problems: list[Problem] = field(default_factory=list)
     spool: Spool = field(default_factory=Spool)
 
+    def tell(self, file: Path, reason: str, tier: str | None = None, used: bool = False) -> None:
+        """Add a problem."""
+        self.problems.append(Problem(file, reason, tier, used=used))
+
     def take(self, key: str, labels: Labels) -> None:
-        """Set the labels of a recording."""
+        """Set the labels of a recording; those that it has already are left out, which is told."""
+        other, name = self.labels.get(key), labels.file.name
+        if other is not None and other.file.suffix.lower() == ".eaf":
+            both = f"{other.file.name}, which has a tier '{other.tier}' too, is not: move away the one not wanted"
+            self.tell(labels.file, f"is used; {both}", used=True)
+        elif other is not None:
+            self.tell(other.file, f"labels of '{key}' left out: {name} is used")
         phones, words, machine = (self.spool.keep(t, _INTERVAL) for t in (labels.phones, labels.words, labels.machine))
         self.labels[key] = replace(labels, phones=phones, words=words, machine=machine)
+
+    @cached_property
+    def key_of_name(self) -> dict[str, str]:
+        """The ids of the recordings by what may name them: the id, or the file name alone where only one has it."""
+        names = {key: key.rpartition("/")[2] for key in self.recordings}
+        counts = Counter(names.values())
+        alone = {name: key for key, name in names.items() if counts[name] == 1}
+        return alone | {key: key for key in self.recordings}
 
 
 def has_audio(folder: Path) -> bool:
@@ -60,31 +80,25 @@ def scan(folder: Path, apart: Path | None = None, readers: Mapping[str, LabelRea
     `readers` stand in for those of the suffixes that they name.
     """
     contents = Contents()
-    files = []
-    for path in sorted(files_below(folder)):
-        reason = unusable_name(path, folder) if path.suffix.lower() in (*_STEM_SUFFIXES, ".ctm") else None
-        if reason is None:
-            files.append(path)
-        else:
-            contents.problems.append(Problem(path, reason))
+    known = [path for path in sorted(files_below(folder)) if path.suffix.lower() in (*_STEM_SUFFIXES, ".ctm")]
+    faults = {path: unusable_name(path, folder) for path in known}
+    contents.problems += [Problem(path, fault) for path, fault in faults.items() if fault is not None]
+    files = [path for path in known if faults[path] is None]
     _find_recordings(folder, files, contents)
-    _read_ctm(folder, [path for path in files if path.suffix.lower() == ".ctm"], contents)
-    labels = [(key_of(folder, path), path) for path in files if path.suffix.lower() in LABEL_SUFFIXES]
-    if apart is not None:
-        labels = _labels_apart(apart, contents)
-    failed = _read_label_files(labels, contents, f"Labels of {folder.resolve().name}", readers or {})
+    _read_ctm([path for path in files if path.suffix.lower() == ".ctm"], contents)
+    labels = [(key_of(folder, path), path) for path in files] if apart is None else _labels_apart(apart, contents)
+    failed = _read_label_files(labels, contents, f"Labels of {folder.resolve().name}", READERS | dict(readers or {}))
     where = "beside it" if apart is None else f"below {apart}"
     for key, path in contents.recordings.items():
         if key not in contents.labels and key not in failed:
-            reason = f"no labels: no .TextGrid, .eaf or .PHN of the same name {where}, and no .ctm names it"
-            contents.problems.append(Problem(path, reason))
+            contents.tell(path, f"no labels: no .TextGrid, .eaf or .PHN of the same name {where}, and no .ctm names it")
     return contents
 
 
 def labels_beside(recordings: Mapping[str, Path], files: Sequence[tuple[str, Path]]) -> Contents:
     """The labels of recordings by id, from label files, each with the id of its recording; as `scan` reads those of a folder."""
     contents = Contents(dict(recordings))
-    _read_label_files(files, contents, "Labels")
+    _read_label_files(files, contents, "Labels", READERS)
     return contents
 
 
@@ -120,17 +134,15 @@ def key_of(folder: Path, path: Path) -> str:
     return unicodedata.normalize("NFC", relative.as_posix())
 
 
-def _find_recordings(folder: Path, files: list[Path], contents: Contents) -> None:
+def _find_recordings(folder: Path, files: Sequence[Path], contents: Contents) -> None:
     for path in files:
         key, suffix = key_of(folder, path), path.suffix.lower()
         if suffix in UNREADABLE_SUFFIXES:
-            contents.problems.append(Problem(path, f"{suffix} audio cannot be read: convert it to WAV or FLAC"))
+            contents.tell(path, f"{suffix} audio cannot be read: convert it to WAV or FLAC")
+        elif suffix in AUDIO_SUFFIXES and key in contents.recordings:
+            contents.tell(path, f"a second recording of '{key}', left out: {contents.recordings[key].name} is used")
         elif suffix in AUDIO_SUFFIXES:
-            first = contents.recordings.setdefault(key, path)
-            if first != path:
-                contents.problems.append(
-                    Problem(path, f"a second recording of '{key}', left out: {first.name} is used")
-                )
+            contents.recordings[key] = path
 
 
 def _labels_apart(folder: Path, contents: Contents) -> list[tuple[str, Path]]:
@@ -138,91 +150,61 @@ def _labels_apart(folder: Path, contents: Contents) -> list[tuple[str, Path]]:
 
     What is of no recording is told in one problem: alignments of a whole corpus may be used on a part of it.
     """
-    keys, found, others = _keys_by_name(contents), [], []
+    found: dict[Path, str | None] = {}
     for path in sorted(files_below(folder)):
         if path.suffix.lower() in LABEL_SUFFIXES:
             name = key_of(folder, path)
-            key = keys.get(name) or keys.get(name.rpartition("/")[2])
-            if key is None:
-                others.append(path)
-            else:
-                found.append((key, path))
+            found[path] = contents.key_of_name.get(name) or contents.key_of_name.get(name.rpartition("/")[2])
+    others = [path.name for path, key in found.items() if key is None]
     if others:
-        reason = f"label files that are of no recording, or not of one alone: {len(others):,}, such as {others[0].name}; left out"
-        contents.problems.append(Problem(folder, reason))
-    return found
-
-
-def _keys_by_name(contents: Contents) -> dict[str, str]:
-    """The ids of the recordings by what may name them: the id, or the file name alone where only one has it."""
-    stems = Counter(key.rpartition("/")[2] for key in contents.recordings)
-    keys = {key.rpartition("/")[2]: key for key in contents.recordings if stems[key.rpartition("/")[2]] == 1}
-    return keys | {key: key for key in contents.recordings}
+        which = f"{len(others):,}, such as {others[0]}"
+        contents.tell(folder, f"label files that are of no recording, or not of one alone: {which}; left out")
+    return [(key, path) for path, key in found.items() if key is not None]
 
 
 def _read_label_files(
-    files: Sequence[tuple[str, Path]],
-    contents: Contents,
-    description: str,
-    readers: Mapping[str, LabelReader] = {},
+    files: Sequence[tuple[str, Path]], contents: Contents, description: str, readers: Mapping[str, LabelReader]
 ) -> set[str]:
     """Read label files, each with the id of its recording. Returns the ids of recordings whose labels cannot be used."""
     failed: set[str] = set()
-    without: list[tuple[str, Path, str]] = []  # id, label file, and what is missing
-    for suffix, read in _READERS:
+    without: list[tuple[str, Problem]] = []  # id, and what is missing
+    for suffix, read in readers.items():
         those = [(key, path) for key, path in files if path.suffix.lower() == suffix]
         for key, path in progress(those, description) if those else ():
+            if key not in contents.recordings:
+                contents.tell(path, "labels without a recording of the same name beside them; left out")
+                continue
             try:
-                _read_one(key, path, readers.get(suffix, read), contents, failed)
+                contents.take(key, read(path))
             except MissingPhones as error:
-                without.append((key, path, str(error).removeprefix(f"{path}: ")))
-    for key, path, reason in without:
+                without.append((key, problem_of(path, error)))
+            except DataError as error:
+                contents.problems.append(problem_of(path, error))
+                failed.add(key)
+    for key, problem in without:
         used = contents.labels.get(key)
         beside = f"; {used.file.name} is used" if used is not None else ""
-        contents.problems.append(Problem(path, reason + beside, used=used is not None))
-    return failed | {key for key, _, _ in without}
+        contents.tell(problem.file, problem.reason + beside, used=used is not None)
+    return failed | {key for key, _ in without}
 
 
-def _read_one(key: str, path: Path, read: LabelReader, contents: Contents, failed: set[str]) -> None:
-    """Read the label file of one recording. Raises MissingPhones."""
-    if key not in contents.recordings:
-        contents.problems.append(Problem(path, "labels without a recording of the same name beside them; left out"))
-        return
-    try:
-        labels = read(path)
-    except MissingPhones:
-        raise
-    except DataError as error:
-        contents.problems.append(Problem(path, str(error).removeprefix(f"{path}: ")))
-        failed.add(key)
-        return
-    other = contents.labels.get(key)
-    if other is not None and other.file.suffix.lower() == ".eaf":
-        reason = (
-            f"is used; {other.file.name}, which has a tier '{other.tier}' too, is not: move away the one not wanted"
-        )
-        contents.problems.append(Problem(path, reason, used=True))
-    elif other is not None:
-        contents.problems.append(Problem(other.file, f"labels of '{key}' left out: {path.name} is used"))
-    contents.take(key, labels)
-
-
-def _read_ctm(folder: Path, paths: list[Path], contents: Contents) -> None:
+def _read_ctm(paths: Sequence[Path], contents: Contents) -> None:
     """The labels of a CTM file of phones, and the words of one of words, for the recordings that they name."""
+    phones: list[Path] = []
+    words: list[Path] = []
     for path in paths:
+        those = words if "word" in path.stem.lower() else phones
         if path.stem.startswith(MACHINE_LABELS):
-            reason = (
-                "holds machine labels, which are not read: to use them, check them and rename the file to phones.ctm"
-            )
-            contents.problems.append(Problem(path, reason, used=True))
-    paths = [path for path in paths if not path.stem.startswith(MACHINE_LABELS)]
-    words = [path for path in paths if "word" in path.stem.lower()]
-    phones = [path for path in paths if path not in words]
-    for path in phones[1:] + words[1:]:
-        contents.problems.append(Problem(path, f"left out: {(words if path in words else phones)[0].name} is used"))
-    spoken = _ctm_by_key(words[0], contents) if words else {}
-    for key, labels in (_ctm_by_key(phones[0], contents) if phones else {}).items():
-        contents.take(key, replace(labels, words=spoken[key].phones) if key in spoken else labels)
+            advice = "to use them, check them and rename the file to phones.ctm"
+            contents.tell(path, f"holds machine labels, which are not read: {advice}", used=True)
+        elif those:
+            contents.tell(path, f"left out: {those[0].name} is used")
+        else:
+            those.append(path)
+    spoken = {key: labels.phones for path in words for key, labels in _ctm_by_key(path, contents).items()}
+    for path in phones:
+        for key, labels in _ctm_by_key(path, contents).items():
+            contents.take(key, replace(labels, words=spoken.get(key, ())))
 
 
 def _ctm_by_key(path: Path, contents: Contents) -> dict[str, Labels]:
@@ -230,16 +212,13 @@ def _ctm_by_key(path: Path, contents: Contents) -> dict[str, Labels]:
     try:
         read, problems = label_lines.read_ctm(path)
     except DataError as error:
-        contents.problems.append(Problem(path, str(error).removeprefix(f"{path}: ")))
+        contents.problems.append(problem_of(path, error))
         return {}
     contents.problems.extend(problems)
     named = {unicodedata.normalize("NFC", name): labels for name, labels in read.items()}
-    keys = _keys_by_name(contents)
-    for name in named:
-        if name not in keys:
-            reason = f"names the recording '{name}', which is not there or not there once; left out"
-            contents.problems.append(Problem(path, reason))
-    return {keys[name]: labels for name, labels in named.items() if name in keys}
+    for name in (name for name in named if name not in contents.key_of_name):
+        contents.tell(path, f"names the recording '{name}', which is not there or not there once; left out")
+    return {contents.key_of_name[name]: labels for name, labels in named.items() if name in contents.key_of_name}
 
 
 @dataclass(frozen=True)
@@ -262,7 +241,7 @@ def find_recordings(places: Sequence[Path]) -> tuple[list[Recording], list[Probl
     for place in places:
         if not place.exists():
             problems.append(Problem(place, "no such file or folder"))
-        elif place.is_dir() and not any(path.suffix.lower() in AUDIO_SUFFIXES for path in files_below(place)):
+        elif place.is_dir() and not has_audio(place):
             problems.append(Problem(place, "no audio files in this folder"))
         for root, path in _candidates(place):
             if path.suffix.lower() not in AUDIO_SUFFIXES:

@@ -1,4 +1,4 @@
-"""TIMIT's label files: `.PHN` and `.WRD`, one line per label with its first and last sample at 16 kHz."""
+"""Label files with a line for each label: TIMIT's `.PHN` and `.WRD`, and CTM as Kaldi and NIST's sclite write it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from mtl_speech.corpora.labels import Interval, Labels, decoded
 from mtl_speech.corpora.timit_folding import SILENCES_48, fold_48
 from mtl_speech.phonology.phone_sets import TIMIT_CLOSURES
 
-TIMIT_RATE = 16_000  # Hz: the unit of the label files, whatever the rate of the audio
+TIMIT_RATE = 16_000  # Hz: the unit of TIMIT's label files, whatever the rate of the audio
+MAX_TEXT_BYTES = 256 << 20  # more than MAX_LINES lines of a CTM file have
+MAX_LINES = 5_000_000  # the phones of 140 hours
+_PHN_FIELDS = "first-sample last-sample label"
+_CTM_FIELDS = "recording channel start duration label"
+
+Line = tuple[str, float, float, str]  # the recording that it names, start and end in seconds, label
 
 
 def read_phn(path: Path) -> Labels:
@@ -26,7 +32,7 @@ def read_phn(path: Path) -> Labels:
     Raises:
         DataError: the file cannot be read or has no label line.
     """
-    return _read(path, _joined_closures)
+    return _read_timit(path, _joined_closures)
 
 
 def read_folded_phn(path: Path) -> Labels:
@@ -35,61 +41,7 @@ def read_folded_phn(path: Path) -> Labels:
     Raises:
         DataError: as `read_phn`.
     """
-    return _read(path, _folded)
-
-
-def _folded(phones: list[Interval]) -> list[Interval]:
-    found = [(phone, fold_48(phone.label)) for phone in phones]
-    return [
-        Interval(phone.start, phone.end, "sil" if label in SILENCES_48 else label, phone.number)
-        for phone, label in found
-        if label is not None
-    ]
-
-
-def _read(path: Path, edit: Callable[[list[Interval]], list[Interval]]) -> Labels:
-    problems: list[Problem] = []
-    phones = edit(_phn_lines(path, problems))
-    if not phones:
-        raise DataError(
-            f"{path}: no line of the form 'first-sample last-sample label' (samples of 16 kHz, not seconds)"
-        )
-    word_file = next(
-        (path.with_suffix(suffix) for suffix in (".WRD", ".wrd") if path.with_suffix(suffix).is_file()), None
-    )
-    words = _phn_lines(word_file, problems) if word_file else []
-    return Labels(path, None, tuple(phones), tuple(words), tuple(problems))
-
-
-def _phn_lines(path: Path, problems: list[Problem]) -> list[Interval]:
-    """One interval per line, with a problem for every line that is none."""
-    result: list[Interval] = []
-    for number, line in enumerate(lines_of(path), start=1):
-        if not line.strip():
-            continue
-        fields = line.split(maxsplit=2)
-        try:
-            start, end = int(fields[0]) / TIMIT_RATE, int(fields[1]) / TIMIT_RATE
-            result.append(Interval(start, end, fields[2].strip(), number))
-        except (ValueError, IndexError, OverflowError):
-            reason = f"'{line[:60]}' is not 'first-sample last-sample label'; left out"
-            problems.append(Problem(path, reason, interval=number))
-    return result
-
-
-def _joined_closures(phones: list[Interval]) -> list[Interval]:
-    result: list[Interval] = []
-    for phone in phones:
-        before = result[-1] if result else None
-        if (
-            before is not None
-            and before.end == phone.start
-            and phone.label.lower() in TIMIT_CLOSURES.get(before.label.lower(), ())
-        ):
-            result[-1] = Interval(before.start, phone.end, phone.label, phone.number)
-        else:
-            result.append(phone)
-    return result
+    return _read_timit(path, _folded)
 
 
 def read_ctm(path: Path) -> tuple[dict[str, Labels], tuple[Problem, ...]]:
@@ -103,27 +55,72 @@ def read_ctm(path: Path) -> tuple[dict[str, Labels], tuple[Problem, ...]]:
     Raises:
         DataError: the file cannot be read or has no label line.
     """
-    phones: defaultdict[str, list[Interval]] = defaultdict(list)
-    problems: list[Problem] = []
-    for number, line in enumerate(lines_of(path), start=1):
-        if not line.strip() or line.startswith(";;"):
-            continue
-        fields = line.split()
-        try:
-            start, duration = float(fields[2]), float(fields[3])
-            phones[fields[0]].append(Interval(start, start + duration, fields[4], number))
-        except (ValueError, IndexError):
-            reason = f"'{line[:60]}' is not 'recording channel start duration label'; left out"
-            problems.append(Problem(path, reason, interval=number))
+    phones, problems = _read_lines(path, _CTM_FIELDS, _ctm_line, comments=";;")
     if not phones:
-        raise DataError(f"{path}: no line of the form 'recording channel start duration label' (seconds, with a point)")
+        raise DataError(f"{path}: no line of the form '{_CTM_FIELDS}' (seconds, with a point)")
     return {name: Labels(path, name, tuple(lines)) for name, lines in phones.items()}, tuple(problems)
 
 
-MAX_TEXT_BYTES = 256 << 20  # more than MAX_LINES lines of a CTM file have
+def _ctm_line(line: str) -> Line:
+    name, _, start, duration, label, *_ = line.split()
+    return name, float(start), float(start) + float(duration), label
 
 
-MAX_LINES = 5_000_000  # the phones of 140 hours
+def _phn_line(line: str) -> Line:
+    first, last, label = line.split(maxsplit=2)
+    return "", int(first) / TIMIT_RATE, int(last) / TIMIT_RATE, label.strip()
+
+
+def _read_timit(path: Path, edit: Callable[[list[Interval]], list[Interval]]) -> Labels:
+    phones, problems = _read_lines(path, _PHN_FIELDS, _phn_line)
+    edited = edit(phones[""])
+    if not edited:
+        raise DataError(f"{path}: no line of the form '{_PHN_FIELDS}' (samples of 16 kHz, not seconds)")
+    words: list[Interval] = []
+    beside = [path.with_suffix(suffix) for suffix in (".WRD", ".wrd") if path.with_suffix(suffix).is_file()]
+    for file in beside[:1]:
+        spoken, more = _read_lines(file, _PHN_FIELDS, _phn_line)
+        words, problems = spoken[""], problems + more
+    return Labels(path, None, tuple(edited), tuple(words), tuple(problems))
+
+
+def _joined_closures(phones: list[Interval]) -> list[Interval]:
+    result: list[Interval] = []
+    for phone in phones:
+        closure = result[-1].label.lower() if result and result[-1].end == phone.start else ""
+        is_release = phone.label.lower() in TIMIT_CLOSURES.get(closure, ())
+        start = result.pop().start if is_release else phone.start
+        result.append(Interval(start, phone.end, phone.label, phone.number))
+    return result
+
+
+def _folded(phones: list[Interval]) -> list[Interval]:
+    found = [(phone, fold_48(phone.label)) for phone in phones]
+    return [
+        Interval(phone.start, phone.end, "sil" if label in SILENCES_48 else label, phone.number)
+        for phone, label in found
+        if label is not None
+    ]
+
+
+def _read_lines(
+    path: Path, fields: str, parse: Callable[[str], Line], comments: str | None = None
+) -> tuple[defaultdict[str, list[Interval]], list[Problem]]:
+    """The intervals of each recording, numbered by line, and a problem for every line that `parse` refuses by a ValueError.
+
+    `fields` says in messages what a line has; lines that begin with `comments` are passed over. Raises DataError as `lines_of`.
+    """
+    found: defaultdict[str, list[Interval]] = defaultdict(list)
+    problems: list[Problem] = []
+    for number, line in enumerate(lines_of(path), start=1):
+        if not line.strip() or (comments is not None and line.startswith(comments)):
+            continue
+        try:
+            name, start, end, label = parse(line)
+            found[name].append(Interval(start, end, label, number))
+        except (ValueError, OverflowError):
+            problems.append(Problem(path, f"'{line[:60]}' is not '{fields}'; left out", interval=number))
+    return found, problems
 
 
 def lines_of(path: Path) -> list[str]:

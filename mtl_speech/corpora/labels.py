@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -109,6 +109,25 @@ class _Findings:
         self.problems.append(Problem(self.file, named + reason, self.tier, interval.number, used))
 
 
+@dataclass(frozen=True)
+class Checked:
+    """What is of use of the labels of a recording, as an `Utterance` has it, and what was found wrong."""
+
+    segments: tuple[Segment, ...]
+    words: tuple[tuple[str, float, float], ...]
+    machine: tuple[Segment, ...]
+    problems: tuple[Problem, ...]
+
+
+def check_labels(labels: Labels, duration: float, phone_set: str) -> Checked:
+    """All that is checked of the labels of a recording of `duration` seconds."""
+    segments, problems = find_segments(labels, duration, phone_set)
+    words, of_words = find_words(labels, duration)
+    transcribed = replace(labels, tier=MACHINE_LABELS, phones=labels.machine, duration=None)
+    machine, of_machine = find_segments(transcribed, duration, "ipa")
+    return Checked(segments, words, machine, (*labels.problems, *problems, *of_words, *of_machine))
+
+
 def find_segments(labels: Labels, duration: float, phone_set: str) -> tuple[tuple[Segment, ...], tuple[Problem, ...]]:
     """The phoneme segments of a recording of `duration` seconds, and a problem for every interval changed or left out.
 
@@ -122,11 +141,8 @@ def find_segments(labels: Labels, duration: float, phone_set: str) -> tuple[tupl
             f"made for {labels.duration:.2f} s of audio, but the recording has {duration:.2f} s: is it the right one?"
         )
         findings.problems.append(Problem(labels.file, reason, used=True))
-    unsaid = _Findings(labels.file, labels.tier)  # what is wrong with a silence loses nothing
-    tried = [(each, unsaid if is_silence(each.label) else findings) for each in labels.phones]
-    inside = [kept for each, found in tried if (kept := _within(each, duration, found)) is not None]
     result: list[Segment] = []
-    for interval in _disjoint(inside, findings):
+    for interval in _disjoint(_inside(labels.phones, duration, findings), findings):
         touches = bool(result) and interval.start - result[-1].end <= ROUNDING
         if touches and is_modifier(interval.label) and len(result[-1].phoneme) < MAX_LABEL:
             joined = normalise_ipa(result[-1].phoneme + interval.label)
@@ -135,46 +151,47 @@ def find_segments(labels: Labels, duration: float, phone_set: str) -> tuple[tupl
             continue
         try:
             phoneme = to_ipa(interval.label, phone_set)
+            result += [] if phoneme is None else [Segment(phoneme, interval.start, interval.end)]
         except UnmappableLabel as error:
             findings.problems.append(Problem(labels.file, f"{error}; left out", labels.tier, interval.number))
-            continue
-        if phoneme is not None:
-            result.append(Segment(phoneme, interval.start, interval.end))
     return tuple(result), tuple(sorted(findings.problems, key=lambda problem: problem.interval or 0))
 
 
 def find_words(labels: Labels, duration: float) -> tuple[tuple[tuple[str, float, float], ...], tuple[Problem, ...]]:
     """The words as (text, start, end) in seconds inside the recording, and the problems found."""
     findings = _Findings(labels.file, "words")
-    named = [interval for interval in labels.words if not is_silence(interval.label)]
-    inside = [kept for each in named if (kept := _within(each, duration, findings)) is not None]
-    return tuple((each.label.strip(), each.start, each.end) for each in inside), tuple(findings.problems)
+    named = (interval for interval in labels.words if not is_silence(interval.label))
+    words = [(each.label.strip(), each.start, each.end) for each in _inside(named, duration, findings)]
+    return tuple(words), tuple(findings.problems)
 
 
-def _within(interval: Interval, duration: float, findings: _Findings) -> Interval | None:
-    """The interval cut to 0..duration seconds; None, with a problem, if it cannot be used."""
-    start, end = interval.start, interval.end
+def _inside(intervals: Iterable[Interval], duration: float, findings: _Findings) -> Iterator[Interval]:
+    """The intervals cut to 0..duration seconds, without those that cannot be used."""
+    for interval in intervals:
+        start, end = interval.start, interval.end
+        fault, overrun = _fault(start, end, duration), max(end - duration, -start)
+        reason = f"{fault}; left out" if fault else ""
+        if not fault and overrun > ROUNDING:
+            reason = f"({start:.3f} to {end:.3f} s) runs {1000 * overrun:.0f} ms out of the audio; cut"
+        if reason and not is_silence(interval.label):  # what is wrong with a silence loses nothing
+            findings.add(interval, reason, used=not fault)
+        if not fault:
+            yield replace(interval, start=max(start, 0.0), end=min(end, duration)) if overrun > 0 else interval
+
+
+def _fault(start: float, end: float, duration: float) -> str:
+    """Why a time span cannot be used in a recording of `duration` seconds; empty, if it can."""
     if not (math.isfinite(start) and math.isfinite(end)):
-        findings.add(interval, "has a time that is not a finite number; left out")
-        return None
+        return "has a time that is not a finite number"
     if start >= end:
-        findings.add(interval, f"starts at {start:.3f} s and ends at {end:.3f} s; left out")
-        return None
-    overrun = max(end - duration, -start)
-    if overrun > TOLERANCE or start >= duration:
+        return f"starts at {start:.3f} s and ends at {end:.3f} s"
+    if max(end - duration, -start) > TOLERANCE or start >= duration:
         where = f"past the end of the audio at {duration:.3f} s" if end > duration else "before the audio begins"
-        findings.add(interval, f"({start:.3f} to {end:.3f} s) lies {where}; left out")
-        return None
-    if overrun > ROUNDING:
-        findings.add(
-            interval, f"({start:.3f} to {end:.3f} s) runs {1000 * overrun:.0f} ms out of the audio; cut", used=True
-        )
-    if overrun > 0:
-        return replace(interval, start=max(start, 0.0), end=min(end, duration))
-    return interval
+        return f"({start:.3f} to {end:.3f} s) lies {where}"
+    return ""
 
 
-def _disjoint(intervals: Sequence[Interval], findings: _Findings) -> list[Interval]:
+def _disjoint(intervals: Iterable[Interval], findings: _Findings) -> list[Interval]:
     """The intervals in time order without those that overlap; small overlaps are split in the middle."""
     ordered = sorted(intervals, key=lambda interval: (interval.start, interval.end))
     doubtful: set[int] = set()

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 
 from mtl_speech.core.errors import DataError, UsageError
-from mtl_speech.core.problems import Problem
+from mtl_speech.core.problems import problem_of
 from mtl_speech.core.spool import Kind
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.audio import SAMPLE_RATE, audio_duration, check_audio, load_audio
 from mtl_speech.corpora.corpus import Corpus, Segment, Utterance
 from mtl_speech.corpora.folder import Contents, LabelReader, has_audio, scan
-from mtl_speech.corpora.labels import MACHINE_LABELS, find_segments, find_words
+from mtl_speech.corpora.labels import check_labels
 from mtl_speech.phonology.languages import canonical
 from mtl_speech.phonology.phonemes import PHONE_SETS, guess_phone_set
-
-__all__ = ["language_folders", "read_corpus", "validate"]
 
 _SEGMENT = Kind[Segment](
     lambda each: (each.phoneme, each.start, each.end, 0), lambda phoneme, start, end, _: Segment(phoneme, start, end)
@@ -36,6 +33,7 @@ def read_corpus(
     *,
     labels: Path | None = None,
     readers: Mapping[str, LabelReader] | None = None,
+    in_full: bool = False,
 ) -> Corpus:
     """Read a folder of audio files with labels; of the audio only the headers.
 
@@ -48,17 +46,28 @@ def read_corpus(
         phone_set: one of PHONE_SETS, such as "ipa" or "arpabet", or "auto": guessed from all labels of the folder together.
         labels: a folder of label files, in whatever folders below it, to be read in place of those beside the recordings.
         readers: how label files of a suffix (".phn") are read, where not as the package does.
+        in_full: decode every recording, as `validate` does.
 
     Raises:
         DataError: no such folder, or no audio files in it.
         UsageError: unknown language or phone set.
     """
-    return _read(folder, language, phone_set, in_full=False, labels=labels, readers=readers)
+    tag = canonical(language)
+    if phone_set not in PHONE_SETS:
+        raise UsageError(f"unknown phone set '{phone_set}': use one of {', '.join(PHONE_SETS)}")
+    contents = _scanned(folder, labels, readers)
+    if phone_set == "auto":
+        phone_set = guess_phone_set(phone.label for each in contents.labels.values() for phone in each.phones)
+    name = folder.resolve().name
+    keys = progress(sorted(contents.recordings), f"{'Checking' if in_full else 'Reading'} {name}")
+    found = [_utterance(key, contents, tag, phone_set, in_full) for key in keys]
+    problems = sorted(contents.problems, key=lambda each: (str(each.file), each.tier or "", each.interval or 0))
+    return Corpus(name, tuple(each for each in found if each is not None), tuple(problems))
 
 
 def validate(folder: Path, language: str = "und", phone_set: str = "auto") -> Corpus:
     """As `read_corpus`, but decode every recording in full: one that is cut short, silent or has NaN is left out."""
-    return _read(folder, language, phone_set, in_full=True)
+    return read_corpus(folder, language, phone_set, in_full=True)
 
 
 def language_folders(folder: Path) -> list[Path]:
@@ -80,71 +89,40 @@ def _require_folder(folder: Path) -> None:
         raise DataError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}: {_EXPECTED}")
 
 
-def _read(
-    folder: Path,
-    language: str,
-    phone_set: str,
-    in_full: bool,
-    labels: Path | None = None,
-    readers: Mapping[str, LabelReader] | None = None,
-) -> Corpus:
-    tag = canonical(language)
-    if phone_set not in PHONE_SETS:
-        raise UsageError(f"unknown phone set '{phone_set}': use one of {', '.join(PHONE_SETS)}")
+def _scanned(folder: Path, labels: Path | None, readers: Mapping[str, LabelReader] | None) -> Contents:
+    """What `scan` finds. Raises DataError where there is no folder, or no recording in it."""
     _require_folder(folder)
     contents = scan(folder, labels, readers)
     if not contents.recordings:
         hint = f" ({contents.problems[0]})" if contents.problems else ""
         raise DataError(f"{folder}: no audio files{hint}: {_EXPECTED}")
-    if phone_set == "auto":
-        phone_set = guess_phone_set(phone.label for each in contents.labels.values() for phone in each.phones)
-    name = folder.resolve().name
-    utterances: list[Utterance] = []
-    for key in progress(sorted(contents.recordings), f"{'Checking' if in_full else 'Reading'} {name}"):
-        duration = _duration(contents.recordings[key], in_full, contents.problems)
-        found = _labelled(key, contents, duration, phone_set) if duration is not None else None
-        if duration is not None and found is not None:
-            audio = contents.recordings[key]
-            utterances.append(Utterance(key, audio, tag, audio.parent.resolve().name, duration, *found))
-    return Corpus(name, tuple(utterances), tuple(sorted(contents.problems, key=_place)))
+    return contents
 
 
-def _place(problem: Problem) -> tuple[str, str, int]:
-    return str(problem.file), problem.tier or "", problem.interval or 0
-
-
-def _duration(path: Path, in_full: bool, problems: list[Problem]) -> float | None:
-    """Seconds of audio by the header, or in full by its samples; None, with a problem, if it is of no use."""
-    try:
-        if not in_full:
-            return audio_duration(path)
-        waveform = load_audio(path)
-    except DataError as error:
-        problems.append(Problem(path, str(error).removeprefix(f"{path}: ")))
-        return None
+def _seconds_in_full(path: Path) -> float:
+    """Seconds of audio by the samples. Raises DataError where they are of no use."""
+    waveform = load_audio(path)
     reason = check_audio(waveform)
     if reason is not None:
-        problems.append(Problem(path, reason))
-        return None
+        raise DataError(f"{path}: {reason}")
     return len(waveform) / SAMPLE_RATE
 
 
-def _labelled(
-    key: str, contents: Contents, duration: float, phone_set: str
-) -> tuple[Sequence[Segment], Sequence[tuple[str, float, float]], Sequence[Segment]] | None:
-    """The segments and words of a recording, and its machine labels; None, with a problem, if there is no segment."""
-    labels = contents.labels.get(key)
+def _utterance(key: str, contents: Contents, language: str, phone_set: str, in_full: bool) -> Utterance | None:
+    """A recording with its labels, kept in the file of `contents`; None, with a problem, where one of them is of no use."""
+    audio, labels = contents.recordings[key], contents.labels.get(key)
+    try:
+        duration = _seconds_in_full(audio) if in_full else audio_duration(audio)
+    except DataError as error:
+        contents.problems.append(problem_of(audio, error))
+        return None
     if labels is None:
         return None
-    segments, problems = find_segments(labels, duration, phone_set)
-    words, word_problems = find_words(labels, duration)
-    transcribed = replace(labels, tier=MACHINE_LABELS, phones=labels.machine, duration=None)
-    machine, machine_problems = find_segments(transcribed, duration, "ipa")
-    contents.problems.extend((*labels.problems, *problems, *word_problems, *machine_problems))
-    if not segments:
-        contents.problems.append(
-            Problem(labels.file, "no usable phoneme in it; the recording is left out", labels.tier)
-        )
+    found = check_labels(labels, duration, phone_set)
+    contents.problems.extend(found.problems)
+    if not found.segments:
+        contents.tell(labels.file, "no usable phoneme in it; the recording is left out", labels.tier)
         return None
-    keep = contents.spool.keep
-    return keep(segments, _SEGMENT), keep(words, _WORD), keep(machine, _SEGMENT)
+    keep, speaker = contents.spool.keep, audio.parent.resolve().name
+    kept = keep(found.segments, _SEGMENT), keep(found.words, _WORD), keep(found.machine, _SEGMENT)
+    return Utterance(key, audio, language, speaker, duration, *kept)

@@ -294,7 +294,10 @@ def share_words(spoken: Mapping[int, tuple[str, ...]], n_words: int | None, rng:
     if not MIN_WORDS <= wanted <= len(spoken):
         raise UsageError(f"number of words {wanted} is not from {MIN_WORDS} to {len(spoken)}")
     indices = rng.sample(sorted(spoken), len(spoken))
-    phonemes = {phoneme: column for column, phoneme in enumerate(sorted({each for phones in spoken.values() for each in phones}))}
+    phonemes = {
+        phoneme: column
+        for column, phoneme in enumerate(sorted({each for phones in spoken.values() for each in phones}))
+    }
     tokens = np.zeros((len(indices), len(phonemes)), dtype=np.int64)
     for row, index in enumerate(indices):
         for phoneme in spoken[index]:
