@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
+import io
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
 from mtl_speech.core.errors import DataError
 
+SETTLED = 2.0  # seconds: two changes of a file within them may leave the same times
 TEMPORARY = re.compile(r"\..+\.[0-9]+-[0-9a-f]{8}\.tmp")
 
 
@@ -62,9 +67,33 @@ def write_at(stream: IO[bytes], data: bytes, offset: int) -> None:
 
 
 def content_hash(path: Path) -> str:
-    """SHA-256 of what is in a file. Raises OSError."""
+    """SHA-256 of what is in a file. Raises OSError.
+
+    A file that has lain unchanged for a while is read once in a process: a corpus is asked for its hashes several times in a run.
+    """
+    status = path.stat()
+    if time.time() - status.st_ctime < SETTLED:
+        return _digest(path)
+    return _known_digest(path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@lru_cache(maxsize=1 << 16)
+def _known_digest(path: Path, *_: int) -> str:
+    return _digest(path)
+
+
+def _digest(path: Path) -> str:
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]], mark: bool = True) -> str:
+    """CSV with the names of the columns; with `mark` it begins with a byte-order mark, without which spreadsheets garble IPA."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return ("\ufeff" if mark else "") + stream.getvalue()
 
 
 def read_limited(path: Path, max_bytes: int, what: str) -> bytes:

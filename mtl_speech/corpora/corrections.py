@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 from mtl_speech.core.errors import DataError, printable
-from mtl_speech.core.files import content_hash, read_limited
+from mtl_speech.core.files import content_hash, csv_text, read_limited
 from mtl_speech.corpora.corpus import Corpus, Segment
 
 if TYPE_CHECKING:
@@ -307,16 +305,18 @@ def changes_csv(found: Mapping[str, Changes]) -> str:
 
     It begins with a byte-order mark, without which spreadsheets garble IPA.
     """
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    for against, changes in found.items():
-        writer.writerows({"against": against, **row} for row in (*_recording_rows(changes), *_change_rows(changes)))
-    return "\ufeff" + stream.getvalue()
+    rows = (
+        {"against": against, **row}
+        for against, changes in found.items()
+        for row in (*_recording_rows(changes), *map(_phone_row, changes.phones))
+        if row["change"] != "same"
+    )
+    return csv_text(COLUMNS, [[row.get(column, "") for column in COLUMNS] for row in rows])
 
 
-def _recording_rows(changes: Changes) -> list[dict[str, Any]]:
-    rows = [{"recording": name, "change": "recording added"} for name in changes.added]
+def _recording_rows(changes: Changes) -> list[dict[str, object]]:
+    """What became of whole recordings."""
+    rows: list[dict[str, object]] = [{"recording": name, "change": "recording added"} for name in changes.added]
     rows += [{"recording": name, "change": "recording removed"} for name in changes.removed]
     rows += [
         {"recording": new, "change": "recording renamed", "before": old, "after": new} for old, new in changes.renamed
@@ -324,15 +324,11 @@ def _recording_rows(changes: Changes) -> list[dict[str, Any]]:
     return rows + [{"recording": name, "change": "other audio"} for name in changes.new_audio]
 
 
-def _change_rows(changes: Changes) -> list[dict[str, Any]]:
-    rows = []
-    for change in changes.phones:
-        if change.kind != "same":
-            row: dict[str, Any] = {"recording": change.recording, "change": change.kind}
-            for segment, label, start, end in (
-                (change.before, "before", "before_start", "before_end"),
-                (change.after, "after", "start", "end"),
-            ):
-                row |= {} if segment is None else {label: segment.phoneme, start: segment.start, end: segment.end}
-            rows.append(row | ({"moved_ms": round(1000 * change.shift)} if change.shift > SAME_TIME else {}))
-    return rows
+def _phone_row(change: Change) -> dict[str, object]:
+    """What became of a phone."""
+    row: dict[str, object] = {"recording": change.recording, "change": change.kind}
+    if change.before is not None:
+        row |= zip(("before", "before_start", "before_end"), astuple(change.before), strict=True)
+    if change.after is not None:
+        row |= zip(("after", "start", "end"), astuple(change.after), strict=True)
+    return row | ({"moved_ms": round(1000 * change.shift)} if change.shift > SAME_TIME else {})

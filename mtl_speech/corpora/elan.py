@@ -7,10 +7,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
-from xml.parsers import expat
 
 from mtl_speech.core.errors import DataError
 from mtl_speech.core.files import read_limited
@@ -72,11 +71,9 @@ def read_eaf(path: Path) -> Element:
         DataError: as above, or the file is no .eaf, or its times are not milliseconds from the begin of the recording.
     """
     raw = read_limited(path, MAX_BYTES, "the annotations of one recording")
-    parser = ElementTree.XMLParser(target=ElementTree.TreeBuilder(insert_comments=True))
     try:
-        _check_xml(path, raw)
-        root = ElementTree.fromstring(raw, parser)
-    except (expat.ExpatError, ElementTree.ParseError, LookupError, ValueError) as error:
+        root = ElementTree.fromstring(raw, ElementTree.XMLParser(target=_Builder(path)))
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
         raise DataError(f"{path}: not an ELAN file ({error}): save it again from ELAN") from None
     if root.tag != "ANNOTATION_DOCUMENT" or root.find("TIME_ORDER") is None:
         raise DataError(f"{path}: not an ELAN file (its root is <{root.tag[:40]}>): save it again from ELAN")
@@ -92,57 +89,55 @@ def read_eaf(path: Path) -> Element:
     return root
 
 
-def _check_xml(path: Path, raw: bytes) -> None:
-    """Raise DataError for what has a document type, is nested deeply or has too much in it; nothing is kept of the text.
+class _Builder(ElementTree.TreeBuilder):
+    """Builds the tree of an .eaf file, comments included. Raises DataError for a document type, deep nesting, or too much in it."""
 
-    Raises ExpatError, LookupError or ValueError for what is no XML.
-    """
-    parser = expat.ParserCreate()
-    depth = count = 0
+    def __init__(self, path: Path) -> None:
+        super().__init__(insert_comments=True)
+        self._path = path
+        self._depth = self._count = 0
 
-    def begin(_: str, attributes: Mapping[str, str]) -> None:
-        nonlocal depth, count
-        depth, count = depth + 1, count + 1
-        if depth > MAX_DEPTH:
-            raise DataError(f"{path}: not an ELAN file: nested more than {MAX_DEPTH} levels deep")
-        if count > MAX_ELEMENTS or len(attributes) > MAX_ATTRIBUTES:
-            raise DataError(f"{path}: has too many elements or attributes for the annotations of one recording")
+    def start(self, tag: Any, attributes: dict[Any, Any], /) -> Element:
+        self._depth, self._count = self._depth + 1, self._count + 1
+        if self._depth > MAX_DEPTH:
+            raise DataError(f"{self._path}: not an ELAN file: nested more than {MAX_DEPTH} levels deep")
+        if self._count > MAX_ELEMENTS or len(attributes) > MAX_ATTRIBUTES:
+            raise DataError(f"{self._path}: has too many elements or attributes for the annotations of one recording")
+        return super().start(tag, attributes)
 
-    def end(_: str) -> None:
-        nonlocal depth
-        depth -= 1
+    def end(self, tag: str, /) -> Element:
+        self._depth -= 1
+        return super().end(tag)
 
-    def refuse(*_: object) -> NoReturn:
-        raise DataError(f"{path}: has a document type (<!DOCTYPE>), which no ELAN file has: save it again from ELAN")
-
-    parser.StartElementHandler, parser.EndElementHandler = begin, end
-    parser.StartDoctypeDeclHandler = refuse
-    parser.Parse(raw, True)
+    def doctype(self, *_: object) -> NoReturn:
+        """Called before anything of it is read, such as the entities that it declares."""
+        raise DataError(
+            f"{self._path}: has a document type (<!DOCTYPE>), which no ELAN file has: save it again from ELAN"
+        )
 
 
 def _times(root: Element) -> tuple[dict[str, Span], set[str]]:
     """The spans in seconds of all annotations by their ids, and the ids of those that have no time of their own."""
-    slots = {slot.get("TIME_SLOT_ID", ""): _seconds(slot.get("TIME_VALUE")) for slot in root.iterfind("TIME_ORDER/*")}
+    values = {slot.get("TIME_SLOT_ID", ""): slot.get("TIME_VALUE", "") for slot in root.iterfind("TIME_ORDER/*")}
+    slots = {slot: int(value) / 1000 for slot, value in values.items() if re.fullmatch("[0-9]{1,9}", value)}
     spans: dict[str, Span] = {}
     guessed: set[str] = set()
-    parts: defaultdict[str, list[list[str]]] = defaultdict(list)  # of an annotation: what refers to it, tier by tier
-    for tier in root.iterfind("TIER"):
+    # Of an annotation: what refers to it, by the number of the tier.
+    parts: defaultdict[str, defaultdict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for number, tier in enumerate(root.iterfind("TIER")):
         aligned = tier.findall("ANNOTATION/ALIGNABLE_ANNOTATION")
         pairs = [(a.get("TIME_SLOT_REF1", ""), a.get("TIME_SLOT_REF2", "")) for a in aligned]
         times = _filled([slot for pair in pairs for slot in pair], slots)
         for annotation, (first, last) in zip(aligned, pairs, strict=True):
             if first in times and last in times:
                 spans[annotation.get("ANNOTATION_ID", "")] = (times[first], times[last])
-                if slots.get(first) is None or slots.get(last) is None:
+                if first not in slots or last not in slots:
                     guessed.add(annotation.get("ANNOTATION_ID", ""))
-        siblings: defaultdict[str, list[str]] = defaultdict(list)
         for annotation in tier.iterfind("ANNOTATION/REF_ANNOTATION"):
-            siblings[annotation.get("ANNOTATION_REF", "")].append(annotation.get("ANNOTATION_ID", ""))
-        for parent, names in siblings.items():
-            parts[parent].append(names)
+            parts[annotation.get("ANNOTATION_REF", "")][number].append(annotation.get("ANNOTATION_ID", ""))
     timed = list(spans)
     for parent in timed:  # grows: what refers to a part gets its time from the part
-        for names in parts.pop(parent, ()):
+        for names in parts.pop(parent, {}).values():
             start, end = spans[parent]
             share = (end - start) / len(names)
             spans |= {name: (start + i * share, start + (i + 1) * share) for i, name in enumerate(names)}
@@ -151,22 +146,14 @@ def _times(root: Element) -> tuple[dict[str, Span], set[str]]:
     return spans, guessed
 
 
-def _filled(chain: Sequence[str], slots: Mapping[str, float | None]) -> dict[str, float]:
+def _filled(chain: Sequence[str], slots: Mapping[str, float]) -> dict[str, float]:
     """The times in seconds of the slots of a tier in their order; those without one lie evenly between those that have one."""
+    import numpy as np
+
     order = [slot for i, slot in enumerate(chain) if i == 0 or chain[i - 1] != slot]
-    times: dict[str, float] = {}
-    before: tuple[int, float] | None = None
-    for i, slot in enumerate(order):
-        time = slots.get(slot)
-        if time is None:
-            continue
-        times[slot] = time
-        if before is not None:
-            step = (time - before[1]) / (i - before[0])
-            times |= {order[k]: before[1] + (k - before[0]) * step for k in range(before[0] + 1, i)}
-        before = (i, time)
-    return times
-
-
-def _seconds(milliseconds: str | None) -> float | None:
-    return int(milliseconds) / 1000 if milliseconds is not None and re.fullmatch("[0-9]{1,9}", milliseconds) else None
+    known = [i for i, slot in enumerate(order) if slot in slots]
+    if not known:
+        return {}
+    inside = range(known[0], known[-1] + 1)
+    times = np.interp(inside, known, [slots[order[i]] for i in known]).tolist()
+    return {order[i]: time for i, time in zip(inside, times, strict=True)}

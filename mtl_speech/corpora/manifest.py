@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import re
 from collections.abc import Iterable, Mapping
@@ -11,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.core.files import atomic_write
+from mtl_speech.core.files import atomic_write, csv_text
 from mtl_speech.core.problems import Problem
 from mtl_speech.corpora.corpus import Corpus
 
@@ -121,14 +119,13 @@ def write_manifest(folder: Path, splits: Mapping[str, Corpus], root: Path) -> No
 
     Raises OSError.
     """
-    stream = io.StringIO()
-    rows = csv.writer(stream, lineterminator="\n")
-    rows.writerow(("split", "id", "speaker", "seconds", "phones", "audio"))
-    for name, split in splits.items():
-        for u in split.utterances:
-            audio = u.audio.relative_to(root).as_posix()
-            rows.writerow((name, u.id, u.speaker, f"{u.duration:.3f}", len(u.segments), audio))
-    atomic_write(folder / "manifest.csv", stream.getvalue())
+    columns = ("split", "id", "speaker", "seconds", "phones", "audio")
+    rows = [
+        (name, u.id, u.speaker, f"{u.duration:.3f}", len(u.segments), u.audio.relative_to(root).as_posix())
+        for name, split in splits.items()
+        for u in split.utterances
+    ]
+    atomic_write(folder / "manifest.csv", csv_text(columns, rows, mark=False))
     problems = list(dict.fromkeys(_below(problem, root) for split in splits.values() for problem in split.problems))
     atomic_write(folder / "problems.txt", "".join(f"{problem}\n" for problem in problems))
     for problem in problems[:SHOWN_PROBLEMS]:

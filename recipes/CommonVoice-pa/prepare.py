@@ -6,8 +6,6 @@ clip a TextGrid of its name: in any folders below `alignments`, or beside it.
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import re
 from collections.abc import Mapping
@@ -15,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mtl_speech.core.errors import DataError, UsageError
-from mtl_speech.core.files import atomic_write
+from mtl_speech.core.files import atomic_write, csv_text
 from mtl_speech.core.problems import Problem
 from mtl_speech.corpora.audio import AUDIO_SUFFIXES
 from mtl_speech.corpora.corpus import Corpus, split_by
@@ -123,9 +121,5 @@ def unfit(splits: Mapping[str, Corpus]) -> str:
 def examples_of_phonemes(splits: Mapping[str, Corpus]) -> str:
     """CSV: the examples of each phoneme in each part, so that one sees how many shots there can be."""
     counts = [splits[name].phoneme_counts() for name in SPLITS]
-    stream = io.StringIO()
-    rows = csv.writer(stream, lineterminator="\n")
-    rows.writerow(("phoneme", *SPLITS))
-    for phoneme in articulation_order({phoneme for each in counts for phoneme in each}):
-        rows.writerow((phoneme, *(each[phoneme] for each in counts)))
-    return "\ufeff" + stream.getvalue()
+    phonemes = articulation_order({phoneme for each in counts for phoneme in each})
+    return csv_text(("phoneme", *SPLITS), [(phoneme, *(each[phoneme] for each in counts)) for phoneme in phonemes])
