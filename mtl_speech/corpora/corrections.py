@@ -7,7 +7,8 @@ import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
@@ -89,17 +90,16 @@ class Changes:
     removed: tuple[str, ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()
     new_audio: tuple[str, ...] = ()
-    counts: Counter[Kind] = field(init=False, compare=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "counts", Counter(change.kind for change in self.phones))
+    @cached_property
+    def counts(self) -> Counter[Kind]:
+        """Phones by what became of them."""
+        return Counter(change.kind for change in self.phones)
 
     @property
     def any(self) -> bool:
         """Whether there is a difference."""
-        return bool(self.added or self.removed or self.renamed or self.new_audio) or any(
-            kind != "same" for kind in self.counts
-        )
+        return bool(self.added or self.removed or self.renamed or self.new_audio or self.counts.keys() - {"same"})
 
 
 def examples_of(corpus: Corpus) -> dict[str, Recording]:
@@ -110,12 +110,11 @@ def examples_of(corpus: Corpus) -> dict[str, Recording]:
 def examples_json(recordings: Mapping[str, Recording]) -> str:
     """The content of examples.json: of each recording the SHA-256 of its audio and its phones, (phoneme, start, end) in seconds."""
     entries = {
-        name: {"sha256": each.sha256, "phones": [[s.phoneme, s.start, s.end] for s in each.phones]}
+        name: {"sha256": each.sha256, "phones": [astuple(phone) for phone in each.phones]}
         for name, each in recordings.items()
     }
-    lines = ",\n".join(
-        f"{json.dumps(k, ensure_ascii=False)}: {json.dumps(v, ensure_ascii=False)}" for k, v in entries.items()
-    )
+    to_json = partial(json.dumps, ensure_ascii=False)
+    lines = ",\n".join(f"{to_json(name)}: {to_json(entry)}" for name, entry in entries.items())
     return f'{{"format": "{FORMAT}", "recordings": {{\n{lines}\n}}}}\n'
 
 
@@ -126,15 +125,14 @@ def read_examples(path: Path) -> dict[str, Recording]:
         data = json.loads(raw)
         if data["format"] != FORMAT:
             raise ValueError("it has another format")
-        return {name: Recording(_text(each["sha256"]), _phones(each["phones"])) for name, each in _items(data)}
+        return {
+            _text(name): Recording(_text(each["sha256"]), _phones(each["phones"]))
+            for name, each in data["recordings"].items()
+        }
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DataError(
             f"{path}: not a list of examples that a run of mtl-speech wrote ({error}); remove it"
         ) from error
-
-
-def _items(data: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    return [(_text(name), each) for name, each in data["recordings"].items()]
 
 
 def _text(value: object) -> str:
