@@ -28,6 +28,17 @@ def temporary_sibling(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary sibling to write to. At the end it takes the name of `path`; after an error it is removed. Raises OSError."""
+    temporary = temporary_sibling(path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what processes that were killed left half-written in `folder`. Nothing may be writing there. Raises OSError."""
     for path in [path for path in folder.iterdir() if TEMPORARY.fullmatch(path.name)]:
@@ -141,13 +152,12 @@ def atomic_write(path: Path, data: bytes | str, sync: bool = True) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_sibling(path)
+    raw = data.encode("utf-8") if isinstance(data, str) else data
     try:
-        write_synced(temporary, data.encode("utf-8") if isinstance(data, str) else data, sync)
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno is not None:  # without a number, the name would hide the message
+        with replacing(path) as temporary:
+            write_synced(temporary, raw, sync)
+    except OSError as error:
+        if error.errno is not None:  # without a number, the name would hide the message
             error.filename = str(path)  # the temporary name tells nobody anything
         raise
     if sync:

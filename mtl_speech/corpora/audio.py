@@ -29,11 +29,12 @@ MIN_SOURCE_RATE, MAX_SOURCE_RATE = 4_000, 768_000  # Hz: a header outside is not
 MAX_SECONDS = 2 * 3600.0  # longer recordings are refused: cut them
 MAX_CHANNELS = 64
 AUDIO_SUFFIXES = (".wav", ".flac", ".opus", ".ogg", ".oga", ".mp3", ".aif", ".aiff", ".sph")
-
 _BLOCK = 1 << 18  # samples read at once, so that an absurd header costs no memory
 # Bytes that a WAV header claims when it was written to a pipe and the length was not known: SoX, and ffmpeg.
 _UNKNOWN_SIZES = (range(0x7FFFF000, 0x80000000), range(0xFFFFFF00, 0x100000000))
 _HELP = "convert it to WAV or FLAC"
+_SPHERE_MAGIC = b"NIST_1A\n"
+_MAX_SPHERE_HEADER = 1 << 16  # bytes; the header of nearly all SPHERE files has 1,024
 
 
 def load_audio(path: Path) -> np.ndarray:
@@ -234,17 +235,11 @@ def _claimed_frames(file: soundfile.SoundFile) -> int:
     return round(file.frames * int(found[1]) / max(int(found[2]), 1))
 
 
-MAGIC = b"NIST_1A\n"
-
-
-_MAX_HEADER = 1 << 16  # bytes; the header of nearly all files has 1,024
-
-
 def sphere_header(path: Path) -> dict[str, str] | None:
     """The fields of a SPHERE file's header by name, such as "sample_count"; None for a file that is none."""
     with open(path, "rb") as file:
-        head = file.read(_MAX_HEADER)
-    if not head.startswith(MAGIC):
+        head = file.read(_MAX_SPHERE_HEADER)
+    if not head.startswith(_SPHERE_MAGIC):
         return None
     text = head.partition(b"end_head")[0].decode("latin-1")
     return dict(re.findall(r"^(\w+) -(?:i|r|s\d+) (.*?)\s*$", text, re.MULTILINE))

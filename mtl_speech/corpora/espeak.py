@@ -1,28 +1,25 @@
 """Synthetic speech with phone times, by espeak-ng (the optional extra `synthetic`): any language that espeak-ng has.
 
-The times come from espeak-ng's phoneme events and are moved to where the audio changes (see
-`espeak_phones`). Figures measured on such speech say nothing about human speech.
+The times come from espeak-ng's phoneme events and are moved to where the audio changes. Figures measured on such speech say
+nothing about human speech.
+
+Measured on Punjabi at 130 to 230 words a minute as the change of the spectrum around each event: the event of a vowel
+after a voiced stop, a nasal or a liquid comes 10 to 30 ms after the release (espeak-ng counts the formant transition as
+the consonant's), that of a voiceless stop after its closure; nearly all others are exact to some 3 ms. So each kind has
+its own shift: 57 % of 2,545 boundaries then lie within 10 ms of the largest change of the spectrum, 46 % of the events
+as they come, 30 % with one shift of -10 ms for all.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
-
-from mtl_speech.phonology.phone_sets import TABLES, VOWEL_ORDER
-from mtl_speech.phonology.phonemes import normalise_ipa
-
-if TYPE_CHECKING:
-    import numpy as np
-
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,6 +27,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from mtl_speech.core.errors import MtlSpeechError, UsageError
 from mtl_speech.corpora.audio import SAMPLE_RATE
+from mtl_speech.phonology.phone_sets import TABLES, VOWEL_ORDER
+from mtl_speech.phonology.phonemes import normalise_ipa
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +36,15 @@ if TYPE_CHECKING:
 RATES = (130, 230)  # words a minute: outside, espeak-ng's phone times go wrong
 PITCHES = (0, 99)
 PADDING = 0.1  # seconds of silence before and after each utterance
+SILENCE_LEVEL = 32  # of 32767
+MAX_INITIAL_CLOSURE = 0.05  # seconds: after a pause, how much of the silence is a stop's closure
+# Seconds by which the event of a vowel lags behind the release of the consonant before it: espeak-ng counts the formant
+# transition as the consonant's. After fricatives, voiceless stops and affricates the event is exact.
+RELEASE_LAG: dict[str, float] = dict.fromkeys("mɱnɳɲŋɴlɭʎɫɾrɹɻjwɥ", 0.020) | dict.fromkeys("bdɖɡɽ", 0.010)
+_PROSODY = "ˈˌ+"  # stress, high tone
+_STOPS = frozenset("pʈtckqʔ")
+_COMPOSITE = re.compile(f"^([{''.join(VOWEL_ORDER)}][^ɹlnmɚ]*)([ɹlnmɚ].*)$")
+Phones = Sequence[tuple[tuple[str, ...], int]]  # labels of an event (none: a pause) and its first sample
 
 
 @dataclass(frozen=True)
@@ -73,19 +81,6 @@ def espeak_available() -> bool:
     return find_spec("espeakng_loader") is not None
 
 
-def synthesise(
-    words: Sequence[str],
-    voice: str,
-    *,
-    variant: str = "",
-    rate: int = 175,
-    pitch: int = 50,
-    labels: Mapping[str, str] | None = None,
-) -> list[Speech]:
-    """Says each word by itself, in order, with one voice; see `speak`."""
-    return list(speak([Request(word, voice, variant, rate, pitch) for word in words], labels=labels))
-
-
 def speak(requests: Sequence[Request], *, labels: Mapping[str, str] | None = None) -> Iterator[Speech]:
     """Says the requests in order, in one fresh process, so that the same requests give the same bytes.
 
@@ -104,7 +99,7 @@ def speak(requests: Sequence[Request], *, labels: Mapping[str, str] | None = Non
 def pronounce(words: Sequence[str], voice: str, *, labels: Mapping[str, str] | None = None) -> list[tuple[str, ...]]:
     """The phones of each word without saying it, a hundred times as fast.
 
-    They are those of `synthesise` but for what espeak-ng only decides while speaking. A switch to another language and
+    They are those of `speak` but for what espeak-ng only decides while speaking. A switch to another language and
     back shows as "(en)", "(hi)", ... A long consonant is one label without length, as in the events.
 
     Raises:
@@ -172,29 +167,6 @@ def _speech(request: Request, head: dict[str, Any], data: bytes, labels: Mapping
     resampled = soxr.resample(said.astype(np.float64), rate, SAMPLE_RATE)
     samples = np.concatenate([silence, resampled, silence]).round().clip(-32768, 32767).astype(np.int16)
     return Speech(request, samples, segments, switched, head["version"])
-
-
-Phones = Sequence[tuple[tuple[str, ...], int]]  # labels of an event (none: a pause) and its first sample
-
-
-SILENCE_LEVEL = 32  # of 32767
-
-
-MAX_INITIAL_CLOSURE = 0.05  # seconds: after a pause, how much of the silence is a stop's closure
-
-
-# Seconds by which the event of a vowel lags behind the release of the consonant before it: espeak-ng counts the formant
-# transition as the consonant's. After fricatives, voiceless stops and affricates the event is exact.
-RELEASE_LAG: dict[str, float] = dict.fromkeys("mɱnɳɲŋɴlɭʎɫɾrɹɻjwɥ", 0.020) | dict.fromkeys("bdɖɡɽ", 0.010)
-
-
-_PROSODY = "ˈˌ+"  # stress, high tone
-
-
-_STOPS = frozenset("pʈtckqʔ")
-
-
-_COMPOSITE = re.compile(f"^([{''.join(VOWEL_ORDER)}][^ɹlnmɚ]*)([ɹlnmɚ].*)$")
 
 
 def pronunciation(phonemes: str, labels: Mapping[str, str]) -> tuple[str, ...]:

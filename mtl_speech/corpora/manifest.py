@@ -14,9 +14,10 @@ from mtl_speech.core.problems import Problem
 from mtl_speech.corpora.corpus import Corpus
 
 logger = logging.getLogger(__name__)
-
 HOURS_TOLERANCE = 0.01  # of the published hours: they are rounded, and a few recordings have no alignment
 SHOWN_PROBLEMS = 20  # in the log; all of them stand in problems.txt
+_CLIENT_ID = re.compile(r"[0-9a-f]{64}(?:[0-9a-f]{64})?")  # SHA-512, and SHA-256 in early releases
+_NEEDED = ("client_id", "path")
 
 
 @dataclass(frozen=True)
@@ -143,12 +144,6 @@ def merged(name: str, parts: Iterable[tuple[str, Corpus]]) -> Corpus:
     held = list(parts)
     utterances = tuple(replace(u, id=f"{part}/{u.id}") for part, corpus in held for u in corpus.utterances)
     return Corpus(name, utterances, tuple(p for _, corpus in held for p in corpus.problems))
-
-
-_CLIENT_ID = re.compile(r"[0-9a-f]{64}(?:[0-9a-f]{64})?")  # SHA-512, and SHA-256 in early releases
-
-
-_NEEDED = ("client_id", "path")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,9 @@
-"""Where corpora lie: URLs that fsspec knows and tar files; what is there, and in words why it cannot be had."""
+"""Where corpora lie: URLs that fsspec knows and tar files; what is there, and in words why it cannot be had.
+
+A tar may be a stranger's. It is read one file after the other; none of them may lie outside the folder that they go to. Only
+regular files are taken, under names that are plain; links, devices, sparse files and second members of a name are told with the
+reason. A tar that ends before its end is an error: Python's `tarfile` would take it for a whole one.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +31,24 @@ _TELLS_CONTENT = frozenset(
     "size etag mtime created lastmodified last_modified last-modified updated generation md5hash content-md5 digest".split()
 )
 # What to install for a protocol.
-_DRIVERS = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "sftp": "paramiko"}
-_DRIVERS |= {"http": "aiohttp", "https": "aiohttp"}
+_DRIVERS = {
+    "s3": "s3fs",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "az": "adlfs",
+    "abfs": "adlfs",
+    "sftp": "paramiko",
+    "http": "aiohttp",
+    "https": "aiohttp",
+}
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+MAX_MEMBERS = 2_000_000
+MAX_HEADER_BYTES = 1 << 12  # of an extended header: longer ones take tarfile quadratic time
+MAX_NAME_BYTES, MAX_PART_BYTES = 1_000, 200
+_EXTENSIONS = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
 
 
 @dataclass(frozen=True)
@@ -80,15 +101,13 @@ def source_of(url: str) -> Source:
         options = {"client_kwargs": {"timeout": timeout, "trust_env": True}, "skip_instance_cache": True}
     fs, path = fsspec.url_to_fs(at, **options)
     fs.invalidate_cache()
-    if below or url.startswith("tar://") or shown(at).lower().endswith(SUFFIXES):
+    if below or url.startswith("tar://") or shown(at).lower().endswith(TAR_SUFFIXES):
         info = fs.info(path)
-        size = info.get("size")
-        return Source(url, fs, path, below, None, size, _key(url, [_stamp(info)]))
+        return Source(url, fs, path, below, None, info.get("size"), _key(url, [_stamp(info)]))
     found = _listing(fs, path)
     files = {name: (there, info.get("size")) for name, (there, info) in found.items()}
     stamps = [[name, _stamp(info)] for name, (_, info) in sorted(found.items())]
-    size = sum(size or 0 for _, size in files.values())
-    return Source(url, fs, path, "", files, size, _key(url, stamps))
+    return Source(url, fs, path, "", files, sum(size or 0 for _, size in files.values()), _key(url, stamps))
 
 
 def _listing(fs: Any, path: str) -> dict[str, tuple[str, Mapping[str, Any]]]:
@@ -168,24 +187,6 @@ def _of_the_driver(place: str, protocol: str, error: Exception) -> Exception:
     ):
         return DataError(f"{place}: the network failed ({said}): start again when it is there; what came whole is kept")
     return DataError(f"{place}: cannot be read ({said})")
-
-
-SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-
-
-MAX_MEMBERS = 2_000_000
-
-
-MAX_HEADER_BYTES = 1 << 12  # of an extended header: longer ones take tarfile quadratic time
-
-
-MAX_NAME_BYTES, MAX_PART_BYTES = 1_000, 200
-
-
-_EXTENSIONS = (
-    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
-    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
-)
 
 
 class TooLargeError(tarfile.ReadError):
@@ -289,11 +290,9 @@ def _member(
     """A member of an archive, with its content or the reason; None where it is not wanted."""
     reason = unsafe(found.name)
     path = PurePosixPath(found.name)
-    if not reason and path.is_relative_to(below):
-        path = path.relative_to(below)
-    elif not reason:
+    if not reason and not path.is_relative_to(below):
         return None
-    name = str(path)
+    name = str(path if reason else path.relative_to(below))
     if found.isdir() or not wanted(name):
         return None
     if not reason and (found.issparse() or not found.isreg() or found.size < 0):

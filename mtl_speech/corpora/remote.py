@@ -23,12 +23,12 @@ from filelock import FileLock, Timeout
 
 from mtl_speech.core.cache import DATA_LIMIT, DEFAULT_DATA_GIB, cache_folder, cache_gib
 from mtl_speech.core.errors import DataError
-from mtl_speech.core.files import atomic_write, temporary_sibling
+from mtl_speech.core.files import atomic_write, replacing, temporary_sibling
 from mtl_speech.core.problems import Problem
 from mtl_speech.core.run import Run
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.places import (
-    SUFFIXES,
+    TAR_SUFFIXES,
     Member,
     Names,
     Source,
@@ -64,7 +64,7 @@ def local_folder(place: Path, run: Run) -> Local:
     if url is not None and url.startswith("file://"):
         place, url = Path("/" + url.removeprefix("file://")), None
     if url is None:
-        if not (place.is_file() and place.name.lower().endswith(SUFFIXES)):
+        if not (place.is_file() and place.name.lower().endswith(TAR_SUFFIXES)):
             return Local(place)
         url = f"file://{place.resolve().as_posix()}"
     with told(url):
@@ -163,13 +163,8 @@ def _write(path: Path, content: IO[bytes], size: int) -> None:
     if path.is_file() and path.stat().st_size == size:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_sibling(path)
-    try:
-        with open(temporary, "xb") as out:
-            shutil.copyfileobj(content, out, _CHUNK)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, open(temporary, "xb") as out:
+        shutil.copyfileobj(content, out, _CHUNK)
 
 
 def _from_folder(source: Source, folder: Path) -> Iterator[Member]:

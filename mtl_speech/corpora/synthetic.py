@@ -1,6 +1,6 @@
 """A synthetic Punjabi corpus, made offline by espeak-ng from the words that the package brings: for demo and tests.
 
-Its labels are what espeak-ng said, not what a dictionary has, in the symbols of `punjabi.LABELS`. Words are disjoint
+Its labels are what espeak-ng said, not what a dictionary has, in the symbols of `LABELS`. Words are disjoint
 between training, validation and test; voices are not: all variants of a voice share the same recorded consonants, so
 that an unseen one would test nothing.
 """
@@ -14,7 +14,6 @@ import random
 import re
 import shutil
 import unicodedata
-import wave
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,14 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from mtl_speech.core.errors import DataError, UsageError
-from mtl_speech.core.files import temporary_sibling
+from mtl_speech.core.files import content_hash, temporary_sibling
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.audio import SAMPLE_RATE
-from mtl_speech.corpora.espeak import RATES, Request, Speech, espeak_available, pronounce, speak, synthesise
+from mtl_speech.corpora.espeak import RATES, Request, Speech, pronounce, speak
 from mtl_speech.corpora.textgrid import write_textgrid
 from mtl_speech.phonology.phonemes import normalise_ipa
-
-__all__ = ["VOICES", "Word", "espeak_available", "make_punjabi_corpus", "punjabi_words", "synthesise"]
 
 # Variants that neither clip nor echo (an echo fills the silence of a stop's closure, and its boundary is lost).
 VOICES = ("", "m1", "m3", "m4", "m6", "m7", "Alex", "adam", "f1", "Annie", "aunty", "linda", "steph")
@@ -39,7 +36,24 @@ PITCH_RANGE = (30, 70)
 # Words with a rare phoneme are said by several voices until the split has so many tokens of it.
 MIN_TOKENS = {"train": 20, "valid": 7, "test": 12}
 MAX_SAYINGS = 4
-
+SPLITS: dict[str, float] = {"train": 0.5, "valid": 1 / 6, "test": 1 / 3}  # share of the words
+MIN_WORDS = 60
+# espeak-ng's Punjabi IPA to Punjabi's phonemes in the symbols of VoxCommunis (so of Common Voice's alignments). In its
+# source t and d are dental, c and ɟ affricates; ʌ is ə under stress. Punjabi has no breathy stops, but espeak-ng reads
+# them where they are written inside a word.
+LABELS: dict[str, str] = {
+    "ə": "ə", "ʌ": "ə", "a": "ɑ", "ɪ": "ɪ", "i": "i", "ʊ": "ʊ", "u": "u", "e": "e", "ɛ": "ɛ", "o": "o", "ɔ": "ɔ",
+    "ə̃": "ə̃", "ʌ̃": "ə̃", "ã": "ɑ̃", "ɪ̃": "ɪ̃", "ĩ": "ĩ", "ʊ̃": "ʊ̃", "ũ": "ũ", "ẽ": "ẽ", "ɛ̃": "ɛ̃", "õ": "õ", "ɔ̃": "ɔ̃",
+    "p": "p", "pʰ": "pʰ", "b": "b", "bʰ": "bʱ", "t": "t̪", "tʰ": "t̪ʰ", "d": "d̪", "dʰ": "d̪ʱ",
+    "ʈ": "ʈ", "ʈʰ": "ʈʰ", "ɖ": "ɖ", "ɖʰ": "ɖʱ", "c": "t͡ʃ", "cʰ": "t͡ʃʰ", "ɟ": "d͡ʒ", "ɟʰ": "d͡ʒʱ",
+    "k": "k", "kʰ": "kʰ", "ɡ": "ɡ", "ɡʰ": "ɡʱ", "m": "m", "n": "n", "ɳ": "ɳ", "ɲ": "ɲ", "ŋ": "ŋ",
+    "ɾ": "ɾ", "r.": "ɽ", "l": "l", "ɭ": "ɭ", "v": "ʋ", "j": "j",
+    "s": "s", "z": "z", "ʃ": "ʃ", "f": "f", "x": "x", "ɣ": "ɣ", "h": "ɦ",
+}  # fmt: skip
+INVENTORY: frozenset[str] = frozenset(normalise_ipa(label) for label in LABELS.values())
+_GURMUKHI = re.compile("[\u0a00-\u0a7f]+")
+_INVISIBLE = dict.fromkeys((0x200B, 0x200C, 0x200D, 0xFEFF))
+_NOT_SPEECH = {"spn", "sil"}
 README = """\
 Synthetic Punjabi speech, made by espeak-ng (a formant synthesiser) from lists of words: no human voice is in it.
 Figures measured on it tell nothing about how human Punjabi is recognised.
@@ -131,7 +145,7 @@ def _plan(
         for index in indices:
             for _ in range(sayings[index]):
                 turn.append(turn.pop(0))
-                request = Request(words[index].text, "pa", turn[-1], rng.randint(*RATES), rng.randint(*PITCH_RANGE))
+                request = Request(words[index], "pa", turn[-1], rng.randint(*RATES), rng.randint(*PITCH_RANGE))
                 planned.append(_Planned(split, index, request))
     return sorted(planned, key=lambda each: (voices.index(each.request.variant), each.name))
 
@@ -181,12 +195,10 @@ def _write(folder: Path, plan: Sequence[_Planned], settings: dict[str, Any]) -> 
 
 def _write_utterance(path: Path, speech: Speech) -> None:
     """Writes a WAV file and its TextGrid, with `path` but for the suffix."""
+    import soundfile
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    with wave.open(str(path.with_suffix(".wav")), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(speech.samples.astype("<i2").tobytes())
+    soundfile.write(path.with_suffix(".wav"), speech.samples, SAMPLE_RATE, subtype="PCM_16")
     word = (speech.segments[0][0], speech.segments[-1][1], speech.request.text)
     tiers = {"words": [word], "phones": list(speech.segments)}
     write_textgrid(path.with_suffix(".TextGrid"), len(speech.samples) / SAMPLE_RATE, tiers)
@@ -195,69 +207,25 @@ def _write_utterance(path: Path, speech: Speech) -> None:
 def _hashes(folder: Path) -> dict[str, Any]:
     """SHA-256 of each file, and of the list of them."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    hashes = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    hashes = {path.relative_to(folder).as_posix(): content_hash(path) for path in paths}
     listing = "".join(f"{digest}  {name}\n" for name, digest in hashes.items())
     return {"files": hashes, "sha256": hashlib.sha256(listing.encode()).hexdigest()}
 
 
-SPLITS: dict[str, float] = {"train": 0.5, "valid": 1 / 6, "test": 1 / 3}  # share of the words
-
-
-MIN_WORDS = 60
-
-
-# espeak-ng's Punjabi IPA to Punjabi's phonemes in the symbols of VoxCommunis (so of Common Voice's alignments). In its
-# source t and d are dental, c and ɟ affricates; ʌ is ə under stress. Punjabi has no breathy stops, but espeak-ng reads
-# them where they are written inside a word.
-LABELS: dict[str, str] = {
-    "ə": "ə", "ʌ": "ə", "a": "ɑ", "ɪ": "ɪ", "i": "i", "ʊ": "ʊ", "u": "u", "e": "e", "ɛ": "ɛ", "o": "o", "ɔ": "ɔ",
-    "ə̃": "ə̃", "ʌ̃": "ə̃", "ã": "ɑ̃", "ɪ̃": "ɪ̃", "ĩ": "ĩ", "ʊ̃": "ʊ̃", "ũ": "ũ", "ẽ": "ẽ", "ɛ̃": "ɛ̃", "õ": "õ", "ɔ̃": "ɔ̃",
-    "p": "p", "pʰ": "pʰ", "b": "b", "bʰ": "bʱ", "t": "t̪", "tʰ": "t̪ʰ", "d": "d̪", "dʰ": "d̪ʱ",
-    "ʈ": "ʈ", "ʈʰ": "ʈʰ", "ɖ": "ɖ", "ɖʰ": "ɖʱ", "c": "t͡ʃ", "cʰ": "t͡ʃʰ", "ɟ": "d͡ʒ", "ɟʰ": "d͡ʒʱ",
-    "k": "k", "kʰ": "kʰ", "ɡ": "ɡ", "ɡʰ": "ɡʱ", "m": "m", "n": "n", "ɳ": "ɳ", "ɲ": "ɲ", "ŋ": "ŋ",
-    "ɾ": "ɾ", "r.": "ɽ", "l": "l", "ɭ": "ɭ", "v": "ʋ", "j": "j",
-    "s": "s", "z": "z", "ʃ": "ʃ", "f": "f", "x": "x", "ɣ": "ɣ", "h": "ɦ",
-}  # fmt: skip
-
-
-INVENTORY: frozenset[str] = frozenset(normalise_ipa(label) for label in LABELS.values())
-
-
-_GURMUKHI = re.compile("[\u0a00-\u0a7f]+")
-
-
-_NOT_SPEECH = {"spn", "sil"}
-
-
-@dataclass(frozen=True)
-class Word:
-    """A word in Gurmukhi (Unicode NFC) with its phonemes in IPA where the dictionary has them, else none."""
-
-    text: str
-    phones: tuple[str, ...] = ()
-
-
-def punjabi_words() -> list[Word]:
-    """All different words of the package's lists, in their order: the dictionary's first.
+def punjabi_words() -> list[str]:
+    """All different words of the package's lists, in Gurmukhi (Unicode NFC) and in their order: the dictionary's first.
 
     Phrases are taken apart. Left out: entries that are not words, and spellings with characters that are not Gurmukhi.
     Licences: `mtl_speech/data/punjabi/README.md`.
     """
     folder = files("mtl_speech") / "data" / "punjabi"
-    found: dict[str, Word] = {}
-    for line in (folder / "punjabi_cv.dict").read_text(encoding="utf-8").splitlines():
-        text, _, phones = line.partition("\t")
-        _add(found, text, tuple(normalise_ipa(phone) for phone in phones.split()))
+    lines = (folder / "punjabi_cv.dict").read_text(encoding="utf-8").splitlines()
+    entries = [line.partition("\t") for line in lines]
+    found = [text for text, _, phones in entries if not _NOT_SPEECH & set(phones.split())]
     for name in ("punjabi_words.txt", "punjabi_rare.txt"):
-        for text in (folder / name).read_text(encoding="utf-8").split():
-            _add(found, text, ())
-    return list(found.values())
-
-
-def _add(found: dict[str, Word], text: str, phones: tuple[str, ...]) -> None:
-    text = unicodedata.normalize("NFC", text.translate(dict.fromkeys((0x200B, 0x200C, 0x200D, 0xFEFF))))
-    if _GURMUKHI.fullmatch(text) and not _NOT_SPEECH & set(phones):
-        found.setdefault(text, Word(text, phones))
+        found += (folder / name).read_text(encoding="utf-8").split()
+    texts = [unicodedata.normalize("NFC", text.translate(_INVISIBLE)) for text in found]
+    return list(dict.fromkeys(text for text in texts if _GURMUKHI.fullmatch(text)))
 
 
 def sayable_words() -> dict[int, tuple[str, ...]]:
@@ -266,7 +234,7 @@ def sayable_words() -> dict[int, tuple[str, ...]]:
     Left out: words with a phone outside `INVENTORY` (mostly where espeak-ng reads an English word), words of one phone,
     and of words that sound the same all but the first.
     """
-    spoken = pronounce([word.text for word in punjabi_words()], "pa", labels=LABELS)
+    spoken = pronounce(punjabi_words(), "pa", labels=LABELS)
     first: dict[tuple[str, ...], int] = {}
     for index, phones in enumerate(spoken):
         if len(phones) > 1 and INVENTORY.issuperset(phones):

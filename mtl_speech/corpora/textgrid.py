@@ -5,14 +5,13 @@ at all."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.core.files import read_limited
+from mtl_speech.core.files import read_limited, replacing
 from mtl_speech.core.problems import Problem
 from mtl_speech.corpora.labels import Interval, Labels, decoded, labels_of_tiers
 
@@ -202,7 +201,6 @@ def write_textgrid(path: Path, duration: float, tiers: Mapping[str, Sequence[tup
     from praatio.data_classes.interval_tier import IntervalTier
     from praatio.utilities.errors import PraatioException
 
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     grid = praat.Textgrid(0.0, duration)
     try:
         for name, intervals in tiers.items():
@@ -210,12 +208,10 @@ def write_textgrid(path: Path, duration: float, tiers: Mapping[str, Sequence[tup
             if outside:
                 raise DataError(f"{path}: tier '{name}': {outside[0]} lies outside 0 to {duration} s")
             grid.addTier(IntervalTier(name, list(intervals), 0.0, duration), reportingMode="error")
-        grid.save(str(beside), format="long_textgrid", includeBlankSpaces=True, reportingMode="error")
-        os.replace(beside, path)
+        with replacing(path) as temporary:
+            grid.save(str(temporary), format="long_textgrid", includeBlankSpaces=True, reportingMode="error")
     except PraatioException as error:
         raise DataError(f"{path}: cannot be written as a TextGrid: {error}") from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def long_form(grid: TextGrid) -> str:

@@ -7,7 +7,9 @@ import subprocess
 import sys
 import unicodedata
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +28,6 @@ from mtl_speech.corpora.espeak import (
     pronunciation,
     read_events,
     speak,
-    synthesise,
     timed_segments,
 )
 from mtl_speech.corpora.reading import read_corpus
@@ -51,6 +52,11 @@ VOICELESS_STOPS = {"p", "pʰ", "t̪", "t̪ʰ", "ʈ", "ʈʰ", "t͡ʃ", "t͡ʃʰ",
 
 def files_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def synthesise(words: list[str], voice: str, labels: Mapping[str, str] | None = None, **how: Any) -> list[Speech]:
+    """Each word said by itself, in order, with one voice."""
+    return list(speak([Request(word, voice, **how) for word in words], labels=labels))
 
 
 @pytest.fixture(scope="module")
@@ -84,16 +90,11 @@ def test_espeak_is_not_loaded_by_the_import() -> None:
 
 
 def test_words_are_gurmukhi_and_different() -> None:
-    words = punjabi_words()
-    texts = [word.text for word in words]
+    texts = punjabi_words()
     assert len(texts) == len(set(texts)) > 3300
     assert all(unicodedata.is_normalized("NFC", text) for text in texts)
     assert all("GURMUKHI" in unicodedata.name(character) for text in texts for character in text)
-    phones = {word.text: word.phones for word in words}
-    assert phones["ਘਰ"] == ("k", "ə", "ɾ")
-    assert phones["ਅਜੀਬ"] == ("ə", "d͡ʒ", "i", "b")
-    assert phones["ਕੰਙਣ"] == ()  # not from the dictionary
-    assert not {"spn", "sil", "ʰ"} & {phone for word in words for phone in word.phones}
+    assert {"ਘਰ", "ਅਜੀਬ"} < set(texts[:2000]) and "ਕੰਙਣ" in texts  # the dictionary's words, and others
 
 
 def test_share_gives_every_split_its_part_of_a_rare_phoneme() -> None:
@@ -213,7 +214,7 @@ def test_voice_rate_and_pitch_take_effect() -> None:
 @needs_espeak
 def test_pronunciations_are_what_is_said() -> None:
     usable = sayable_words()
-    words = [word.text for index, word in enumerate(punjabi_words()) if index in usable][::40]
+    words = [word for index, word in enumerate(punjabi_words()) if index in usable][::40]
     said = synthesise(words, "pa", labels=LABELS)
     assert [tuple(label for *_, label in each.segments) for each in said] == pronounce(words, "pa", labels=LABELS)
 
@@ -222,7 +223,7 @@ def test_pronunciations_are_what_is_said() -> None:
 def test_language_switch_is_told_and_its_words_are_not_used() -> None:
     speech = synthesise(["ਈਮੇਲ", "ਘਰ"], "pa", labels=LABELS)
     assert [each.switched for each in speech] == [True, False]
-    switched = [index for index, word in enumerate(punjabi_words()) if word.text == "ਈਮੇਲ"]
+    switched = [index for index, word in enumerate(punjabi_words()) if word == "ਈਮੇਲ"]
     assert len(switched) == 1 and switched[0] not in sayable_words()
 
 
