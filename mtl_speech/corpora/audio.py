@@ -248,12 +248,9 @@ def sphere_header(path: Path) -> dict[str, str] | None:
 def why_unreadable(path: Path) -> str | None:
     """Why a SPHERE file cannot be read, and what to do; None where its header does not tell, or for a file that is none."""
     try:
-        header = sphere_header(path)
+        coding = (sphere_header(path) or {}).get("sample_coding", "pcm")
     except OSError:
-        header = None
-    if header is None:
         return None
-    coding = header.get("sample_coding", "pcm")
     if "shorten" in coding:
         return (
             f"a SPHERE file whose samples are compressed ({coding}): convert it with `sph2pipe -f wav {path.name} OUT.wav` "

@@ -88,17 +88,16 @@ def split_by(
     if len(names) < n_parts:
         kind = key if isinstance(key, str) else "group"
         raise DataError(f"corpus '{corpus.name}' has {len(names)} of '{kind}': too few for {n_parts} parts")
-    part_of: dict[str, int] = {}
+    parts: list[Corpus] = []
     begin = 0
     for part in range(n_parts):
         wanted = round(sum(fractions[: part + 1]) * len(names))
         end = min(max(wanted, begin + 1), len(names) - (n_parts - part - 1))
-        part_of |= dict.fromkeys(names[begin:end], part)
+        held = set(names[begin:end])
+        utterances = tuple(u for u, group in zip(corpus.utterances, groups, strict=True) if group in held)
+        parts.append(replace(corpus, utterances=utterances))
         begin = end
-    parts: list[list[Utterance]] = [[] for _ in fractions]
-    for utterance, group in zip(corpus.utterances, groups, strict=True):
-        parts[part_of[group]].append(utterance)
-    return tuple(replace(corpus, utterances=tuple(part)) for part in parts)
+    return tuple(parts)
 
 
 def _group(utterance: Utterance, key: str | Callable[[Utterance], str]) -> str:

@@ -244,21 +244,18 @@ def find_recordings(places: Sequence[Path]) -> tuple[list[Recording], list[Probl
         elif place.is_dir() and not has_audio(place):
             problems.append(Problem(place, "no audio files in this folder"))
         for root, path in _candidates(place):
-            if path.suffix.lower() not in AUDIO_SUFFIXES:
-                problems.append(Problem(path, "is no audio that can be read: convert it to WAV or FLAC"))
-                continue
-            if reason := unusable_name(path, root):
-                problems.append(Problem(path, reason))
-                continue
-            name = key_of(root, path)
-            first = found.setdefault(name, path)
-            if not _same(first, path):
+            is_audio, name = path.suffix.lower() in AUDIO_SUFFIXES, key_of(root, path)
+            reason = (
+                unusable_name(path, root) if is_audio else "is no audio that can be read: convert it to WAV or FLAC"
+            )
+            if reason is None and not _same(found.setdefault(name, path), path):
+                first = found[name]
                 reason = f"its results would have the name '{name}', as those of {first} have: rename one of the two"
+            if reason is not None:
                 problems.append(Problem(path, reason))
     labels = _label_files({path.parent for path in found.values()})
-    return [
-        Recording(name, path, labels[path.parent, key_of(path.parent, path)]) for name, path in found.items()
-    ], problems
+    named = ((name, path, labels[path.parent, key_of(path.parent, path)]) for name, path in found.items())
+    return [Recording(*each) for each in named], problems
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -80,10 +80,7 @@ class _Planned:
 
 
 def make_punjabi_corpus(
-    folder: Path,
-    seed: int = 0,
-    n_words: int | None = DEFAULT_WORDS,
-    voices: Sequence[str] = VOICES,
+    folder: Path, seed: int = 0, n_words: int | None = DEFAULT_WORDS, voices: Sequence[str] = VOICES
 ) -> dict[str, dict[str, int]]:
     """Makes a corpus of spoken Punjabi words below `folder`, in the layout that `read_corpus` reads.
 
@@ -112,13 +109,12 @@ def make_punjabi_corpus(
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_sibling(folder)
     try:
-        manifest = _write(temporary, plan, {"seed": seed, "n_words": n_words, "voices": list(voices)})
+        tokens = _write(temporary, plan, {"seed": seed, "n_words": n_words, "voices": list(voices)})
         if folder.exists():
             folder.rmdir()
         os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    tokens: dict[str, dict[str, int]] = manifest["tokens"]
     return tokens
 
 
@@ -167,30 +163,33 @@ def _sayings(
     return sayings
 
 
-def _write(folder: Path, plan: Sequence[_Planned], settings: dict[str, Any]) -> dict[str, Any]:
-    """Says what is planned and writes all files; gives the manifest."""
-    tokens: dict[str, Counter[str]] = {"train": Counter(), "valid": Counter(), "test": Counter()}
+def _write(folder: Path, plan: Sequence[_Planned], settings: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """Says what is planned and writes all files; gives the tokens of each phoneme, by split."""
+    tokens: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     utterances: dict[str, dict[str, Any]] = {}
     left_out: list[str] = []
-    version = ""
     speeches = speak([each.request for each in plan], labels=LABELS)
     for each, speech in zip(progress(plan, "speaking Punjabi"), speeches, strict=True):
-        labels = [label for *_, label in speech.segments]
-        version = speech.version
+        labels, request = [label for *_, label in speech.segments], each.request
         if not labels or not INVENTORY.issuperset(labels):
             left_out.append(each.name)
             continue
         _write_utterance(folder / each.name, speech)
         tokens[each.split].update(labels)
-        request = each.request
         utterances[each.name] = {"text": request.text, "rate": request.rate, "pitch": request.pitch}
     (folder / "README.txt").write_text(README, encoding="utf-8")
-    manifest = {"synthetic": True, "engine": f"espeak-ng {version}", **settings, "left_out": left_out}
-    manifest["tokens"] = {split: dict(sorted(counts.items())) for split, counts in tokens.items()}
-    manifest["utterances"] = dict(sorted(utterances.items()))
-    manifest |= _hashes(folder)
+    counts = {split: dict(sorted(each.items())) for split, each in tokens.items()}
+    manifest = {
+        "synthetic": True,
+        "engine": f"espeak-ng {speech.version}",
+        **settings,
+        "left_out": left_out,
+        "tokens": counts,
+        "utterances": dict(sorted(utterances.items())),
+        **_hashes(folder),
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    return manifest
+    return counts
 
 
 def _write_utterance(path: Path, speech: Speech) -> None:
