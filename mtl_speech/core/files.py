@@ -98,15 +98,6 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]], mark: bool = True) -> str:
-    """CSV with the names of the columns; with `mark` it begins with a byte-order mark, without which spreadsheets garble IPA."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return ("\ufeff" if mark else "") + stream.getvalue()
-
-
 def read_limited(path: Path, max_bytes: int, what: str) -> bytes:
     """What is in a file that a person gives. A pipe or a device, which may never end, is not opened.
 
@@ -163,6 +154,15 @@ def atomic_write(path: Path, data: bytes | str, sync: bool = True) -> Path:
     if sync:
         sync_folder(path.parent)
     return path
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Rows as CSV below the names of their columns; it begins with a byte-order mark, without which spreadsheets garble IPA."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return "\ufeff" + stream.getvalue()
 
 
 def append_line(path: Path, line: str) -> None:

@@ -126,7 +126,7 @@ def write_manifest(folder: Path, splits: Mapping[str, Corpus], root: Path) -> No
         for name, split in splits.items()
         for u in split.utterances
     ]
-    atomic_write(folder / "manifest.csv", csv_text(columns, rows, mark=False))
+    atomic_write(folder / "manifest.csv", csv_text(columns, rows).removeprefix("\ufeff"))
     problems = list(dict.fromkeys(_below(problem, root) for split in splits.values() for problem in split.problems))
     atomic_write(folder / "problems.txt", "".join(f"{problem}\n" for problem in problems))
     for problem in problems[:SHOWN_PROBLEMS]:

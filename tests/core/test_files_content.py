@@ -33,4 +33,3 @@ def test_a_file_that_has_not_changed_is_read_once(tmp_path: Path, monkeypatch: p
 
 def test_csv_text() -> None:
     assert csv_text(("a", "b"), [("t̪ʰ", 1), ("x,y", "")]) == '\ufeffa,b\nt̪ʰ,1\n"x,y",\n'
-    assert csv_text(("a",), [], mark=False) == "a\n"
