@@ -9,19 +9,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mtl_speech.core.config import AdaptConfig as AdaptConfig
-    from mtl_speech.core.config import EncoderConfig as EncoderConfig
-    from mtl_speech.core.config import MetaTrainConfig as MetaTrainConfig
-    from mtl_speech.core.config import PretrainConfig as PretrainConfig
-    from mtl_speech.core.config import load_config as load_config
     from mtl_speech.core.errors import ConfigError as ConfigError
     from mtl_speech.core.errors import DataError as DataError
     from mtl_speech.core.errors import MtlSpeechError as MtlSpeechError
     from mtl_speech.core.errors import PackError as PackError
+    from mtl_speech.core.errors import Problem as Problem
     from mtl_speech.core.errors import UsageError as UsageError
+    from mtl_speech.core.options import AdaptConfig as AdaptConfig
     from mtl_speech.core.options import AdaptOptions as AdaptOptions
-    from mtl_speech.core.problems import Problem as Problem
+    from mtl_speech.core.options import EncoderConfig as EncoderConfig
+    from mtl_speech.core.options import MetaTrainConfig as MetaTrainConfig
+    from mtl_speech.core.options import PretrainConfig as PretrainConfig
     from mtl_speech.core.run import Run as Run
+    from mtl_speech.core.settings import load_config as load_config
     from mtl_speech.corpora.corpus import Corpus as Corpus
     from mtl_speech.corpora.corpus import Segment as Segment
     from mtl_speech.corpora.corpus import Utterance as Utterance
@@ -40,14 +40,14 @@ __version__ = "0.1.0"
 # Public name -> the module that defines it. The block above tells type checkers the same; a test compares them.
 _MODULES = {
     "load_base": "model.base",
-    "AdaptConfig": "core.config",
-    "EncoderConfig": "core.config",
-    "MetaTrainConfig": "core.config",
-    "PretrainConfig": "core.config",
-    "load_config": "core.config",
+    "AdaptConfig": "core.options",
+    "EncoderConfig": "core.options",
+    "MetaTrainConfig": "core.options",
+    "PretrainConfig": "core.options",
+    "load_config": "core.settings",
     "read_corpus": "corpora.reading",
     "Corpus": "corpora.corpus",
-    "Problem": "core.problems",
+    "Problem": "core.errors",
     "Segment": "corpora.corpus",
     "Utterance": "corpora.corpus",
     "ConfigError": "core.errors",

@@ -30,7 +30,6 @@ LIGHT = [
     "core.errors",
     "core.files",
     "core.settings",
-    "core.config",
     "core.options",
     "phonology.languages",
     "phonology.phonemes",

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mtl_speech.commands.target import load_chosen_base
-from mtl_speech.core.errors import DataError, MtlSpeechError, PackError, printable
+from mtl_speech.core.errors import DataError, MtlSpeechError, PackError, Problem, printable
 from mtl_speech.core.files import atomic_write
 from mtl_speech.core.options import InfoOptions, ValidateOptions, VerifyOptions
-from mtl_speech.core.problems import Problem
 from mtl_speech.core.run import Run, use_caches
 from mtl_speech.corpora import reading
 from mtl_speech.corpora.corpus import Corpus

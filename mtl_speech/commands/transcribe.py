@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl_speech.commands.target import load_chosen_base
-from mtl_speech.core.errors import DataError
-from mtl_speech.core.files import append_line, atomic_write, content_hash, unchanged
-from mtl_speech.core.json_values import json_text, plain
+from mtl_speech.core.errors import DataError, Problem
+from mtl_speech.core.files import append_line, atomic_write, content_hash, json_text, plain, unchanged
 from mtl_speech.core.options import TranscribeOptions
-from mtl_speech.core.problems import Problem
 from mtl_speech.core.run import Run, use_caches
 from mtl_speech.core.settings import as_dict
 from mtl_speech.core.terminal import progress

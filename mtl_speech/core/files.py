@@ -1,19 +1,24 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, by one run at a time, and values of all kinds as JSON in them."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import json
+import math
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import fields, is_dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from mtl_speech.core.errors import DataError
+from mtl_speech.core.errors import DataError, printable
 
 TEMPORARY = re.compile(r"\..+\.[0-9]+-[0-9a-f]{8}\.tmp")
 
@@ -138,3 +143,124 @@ def append_line(path: Path, line: str) -> None:
             os.truncate(path, before)
         error.filename = str(path)
         raise
+
+
+LOCK, HOLDER = ".lock", ".lock.json"
+
+
+ORPHANS = 15.0  # seconds that worker processes may live on, with the lock, after the run that started them was killed
+
+
+@contextmanager
+def only_run(folder: Path, command: str) -> Iterator[None]:
+    """Inside, no other run writes to `folder`; what one that was killed left half-written there is removed.
+
+    Raises DataError that names the run that is there already, OSError where the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout  # loads slowly
+
+    lock, holder = FileLock(folder / LOCK), folder / HOLDER
+    told = _holder(holder)
+    try:
+        lock.acquire(timeout=ORPHANS if _dead(told) else 0)
+    except Timeout:
+        told = _holder(holder)
+        raise DataError(
+            f"{folder}: another run writes to this folder: process {told.get('pid', '(unknown)')} on "
+            f"{told.get('host', 'an unknown machine')}, since {told.get('start', 'an unknown time')} "
+            f"({told.get('command', 'an unknown command')}): wait until it is done, or name another folder to write to"
+        ) from None
+    try:
+        remove_leftovers(folder)
+        start = datetime.now().astimezone().isoformat(" ", "seconds")
+        atomic_write(
+            holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "start": start, "command": command})
+        )
+        yield
+    finally:
+        with suppress(OSError):  # while it is still ours; a system that cannot leaves an empty file
+            holder.unlink(missing_ok=True)
+            (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
+
+
+def _holder(path: Path) -> dict[str, object]:
+    """Who has the lock; nothing where that is not told."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _dead(holder: dict[str, object]) -> bool:
+    """Whether the process that had the lock is known to have ended."""
+    pid = holder.get("pid")
+    if os.name == "nt" or holder.get("host") != socket.gethostname() or not isinstance(pid, int) or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+# An absolute path in running text: two parts at least, so that a phoneme in slashes (/p/, /tʃ/) is none. A folder's name can have
+# blanks in it, but neither quotes nor an option; the last part ends at a blank: what is left after it is of the file's own name.
+_FOLDER = r"""(?:[\w.(](?:(?!\ -)[^/\\\n:'"<>|*?=])*(?<!\s)[/\\])"""
+
+
+_ABSOLUTE = re.compile(
+    rf"""(?<![\w/.~…])(?:file://)?(?:/(?!.[/\s]){_FOLDER}+[\w.(][^\s/:'"<>|]*/?|[A-Za-z]:[\\/]{_FOLDER}*[^\s"'*?<>|\\/]*|^/[\w.][\w.+@-]+$)"""
+)
+
+
+def plain(value: Any) -> Any:
+    """A value as dictionaries, lists, strings and numbers: None for a number that is not finite, no absolute path.
+
+    Dataclasses become dictionaries, sets sorted lists, arrays and tuples lists, and anything else its text.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain({field.name: getattr(value, field.name) for field in fields(value)})
+    if isinstance(value, Mapping):
+        return {plain(str(key)): plain(item) for key, item in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted((plain(item) for item in value), key=str)
+    if hasattr(value, "tolist"):  # of numpy, which takes long to load
+        return plain(value.tolist())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    return printable(without_absolute_paths(str(value))) if not isinstance(value, Path) else _without_folder(value)
+
+
+def without_absolute_paths(text: str) -> str:
+    """The text, paths below the working folder made relative to it, other absolute paths cut to their last part."""
+    here = str(Path.cwd())
+    if len(here) > 1:  # first, for its name may have anything in it
+        text = re.sub(rf"(?<![\w/.~…])(?:file://)?{re.escape(here)}(?:/|(?=['\"\s:;,)]|$))(?=([\w.(])?)", _below, text)
+    return _ABSOLUTE.sub(lambda match: "…/" + re.split(r"[\\/]", match.group().rstrip("\\/"))[-1], text)
+
+
+def _below(match: re.Match[str]) -> str:
+    """What the path of the working folder becomes: nothing before a name, else a point."""
+    return "" if match[1] else "."
+
+
+def _without_folder(path: Path) -> str:
+    """A path below the working folder made relative to it, another absolute one cut to its last part."""
+    if not path.is_absolute():
+        return printable(path.as_posix())
+    below = path.is_relative_to(Path.cwd())
+    return printable(path.relative_to(Path.cwd()).as_posix() if below else f"…/{path.name}")
+
+
+def json_text(data: Mapping[str, Any]) -> str:
+    """JSON for people too: lists of plain values on one line. A line break is never inside a JSON string."""
+    text = json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False)
+    return re.sub(r"\[\n *([^\[\]{}]*)\n *\]", lambda found: "[" + re.sub(r",\n *", ", ", found[1]) + "]", text) + "\n"

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mtl_speech.core.errors import DataError
-from mtl_speech.core.problems import Problem
+from mtl_speech.core.errors import DataError, Problem
 
 _CLIENT_ID = re.compile(r"[0-9a-f]{64}(?:[0-9a-f]{64})?")  # SHA-512, and SHA-256 in early releases
 _NEEDED = ("client_id", "path")

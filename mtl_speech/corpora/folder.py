@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mtl_speech.core.errors import DataError, printable
-from mtl_speech.core.problems import Problem
-from mtl_speech.core.spool import Kind, Spool
+from mtl_speech.core.cache import Kind, Spool
+from mtl_speech.core.errors import DataError, Problem, printable
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora import ctm, elan, textgrid, timit
 from mtl_speech.corpora.audio import AUDIO_SUFFIXES

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mtl_speech.core.errors import DataError, UsageError
-from mtl_speech.core.problems import Problem
-from mtl_speech.core.spool import Kind
+from mtl_speech.core.cache import Kind
+from mtl_speech.core.errors import DataError, Problem, UsageError
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.audio import SAMPLE_RATE, audio_duration, check_audio, load_audio
 from mtl_speech.corpora.corpus import Corpus, Segment, Utterance

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mtl_speech.core.problems import Problem
+from mtl_speech.core.errors import Problem
 from mtl_speech.corpora.audio import AUDIO_SUFFIXES
 from mtl_speech.corpora.folder import LABEL_SUFFIXES, UNREADABLE_SUFFIXES, files_below, key_of, unusable_name
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from mtl_speech.core.errors import DataError
-from mtl_speech.core.problems import Problem
+from mtl_speech.core.errors import DataError, Problem
 from mtl_speech.corpora.labels import Interval, Labels, lines_of
 from mtl_speech.corpora.timit_folding import SILENCES_48, fold_48
 from mtl_speech.phonology.phone_sets import TIMIT_CLOSURES

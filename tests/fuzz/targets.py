@@ -17,11 +17,9 @@ from mtl_speech.commands.demo import is_synthetic
 from mtl_speech.commands.inspect import describe_pack
 from mtl_speech.commands.suggest import inventory_of
 from mtl_speech.commands.transcribe import LEDGER_NAME, Outputs
-from mtl_speech.core.config import MetaTrainConfig
-from mtl_speech.core.errors import DataError, MtlSpeechError
-from mtl_speech.core.json_values import json_text, plain
-from mtl_speech.core.options import AdaptOptions, MetaTrainOptions, SuggestOptions, TranscribeOptions
-from mtl_speech.core.problems import Problem
+from mtl_speech.core.errors import DataError, MtlSpeechError, Problem
+from mtl_speech.core.files import json_text, plain
+from mtl_speech.core.options import AdaptOptions, MetaTrainConfig, MetaTrainOptions, SuggestOptions, TranscribeOptions
 from mtl_speech.core.settings import load_config
 from mtl_speech.core.tensor_files import decode, header_entries
 from mtl_speech.corpora import corrections, ctm, elan, textgrid, timit

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mtl_speech.core import config
-from mtl_speech.core.config import AdaptConfig, EncoderConfig, MetaTrainConfig, as_dict, load_config
+from mtl_speech.core import options
 from mtl_speech.core.errors import ConfigError
-from mtl_speech.core.settings import Config, settings
+from mtl_speech.core.options import AdaptConfig, EncoderConfig, MetaTrainConfig
+from mtl_speech.core.settings import Config, as_dict, load_config, settings
 
-CLASSES = [value for value in vars(config).values() if isinstance(value, type) and issubclass(value, Config)]
-CLASSES.remove(Config)
+CLASSES = [value for name, value in vars(options).items() if name.endswith("Config") and value is not Config]
 
 
 def test_the_classes_are_found() -> None:
