@@ -24,7 +24,8 @@ from mtl_speech.corpora.labels import MACHINE_LABELS, Labels, find_segments
 from mtl_speech.corpora.recordings import Recording, find_recordings
 from mtl_speech.corpora.remote import local_folder
 from mtl_speech.model.pack import Pack, load_pack, pack_hash
-from mtl_speech.phonology.phonemes import articulation_order, guess_phone_set
+from mtl_speech.phonology.articulation import articulation_order
+from mtl_speech.phonology.phonemes import guess_phone_set
 from mtl_speech.scoring.bootstrap import interval_text
 from mtl_speech.scoring.sequences import SequenceScores, score_transcriptions
 from mtl_speech.transcription.transcribe import Transcriber

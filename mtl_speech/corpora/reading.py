@@ -8,13 +8,14 @@ from pathlib import Path
 
 from mtl_speech.core.cache import Kind
 from mtl_speech.core.errors import DataError, Problem, UsageError
+from mtl_speech.core.options import PHONE_SETS
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.audio import SAMPLE_RATE, audio_duration, check_audio, load_audio
 from mtl_speech.corpora.corpus import Corpus, Segment, Utterance
 from mtl_speech.corpora.folder import Contents, LabelReader, has_audio, scan
 from mtl_speech.corpora.labels import MACHINE_LABELS, find_segments, find_words
 from mtl_speech.phonology.languages import canonical
-from mtl_speech.phonology.phonemes import PHONE_SETS, guess_phone_set
+from mtl_speech.phonology.phonemes import guess_phone_set
 
 __all__ = ["language_folders", "read_corpus", "validate"]
 

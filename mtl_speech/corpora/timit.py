@@ -7,8 +7,7 @@ from pathlib import Path
 
 from mtl_speech.core.errors import DataError, Problem
 from mtl_speech.corpora.labels import Interval, Labels, lines_of
-from mtl_speech.corpora.timit_folding import SILENCES_48, fold_48
-from mtl_speech.phonology.phone_sets import TIMIT_CLOSURES
+from mtl_speech.phonology.phone_sets import SILENCES_48, TIMIT_CLOSURES, fold_48
 
 TIMIT_RATE = 16_000  # Hz: the unit of the label files, whatever the rate of the audio
 

@@ -1,4 +1,4 @@
-"""Phoneme labels: IPA normalisation, ARPAbet and TIMIT to IPA, articulatory features and order."""
+"""Phoneme labels: IPA in one spelling, other phone sets as IPA, and IPA written together cut into phonemes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from mtl_speech.core.errors import DataError, UsageError
-from mtl_speech.phonology.articulation import N_FEATURES, analyse, articulation_order, articulatory_features
+from mtl_speech.core.options import PHONE_SETS
+from mtl_speech.phonology.articulation import analyse
 from mtl_speech.phonology.phone_sets import (
     AFFRICATES,
     ARPABET_TO_IPA,
@@ -22,25 +23,6 @@ from mtl_speech.phonology.phone_sets import (
     VOWEL_ORDER,
 )
 
-__all__ = [
-    "ARPABET_TO_IPA",
-    "MAX_LABEL",
-    "N_FEATURES",
-    "PHONE_SETS",
-    "SILENCE_LABELS",
-    "TIMIT_TO_IPA",
-    "UnmappableLabel",
-    "articulation_order",
-    "articulatory_features",
-    "guess_phone_set",
-    "is_modifier",
-    "is_silence",
-    "named",
-    "normalise_ipa",
-    "to_ipa",
-]
-
-PHONE_SETS = ("auto", "ipa", "arpabet", "timit", "mfa", "voxcommunis", "xsampa", "espeak")
 MAX_LABEL = 64  # characters: no phoneme has so many, and to bring marks in order takes quadratic time
 
 _BRACKETS = re.compile(r"^[<\[{(](.*)[>\]})]$")
@@ -48,6 +30,8 @@ _ARPABET = re.compile(r"([A-Za-z]+)[0-3]?(?:_[BIES])?")  # stress digit; Kaldi's
 _XSAMPA = re.compile("|".join([*map(re.escape, sorted(TABLES["xsampa"], key=len, reverse=True)), "."]), re.DOTALL)
 _COMBINING = "\u0300-\u036f\u1dc0-\u1dff"
 _MARKS = f"[{_COMBINING}{MODIFIER_ORDER}]"
+_PARTS = LOOK_ALIKES | {"ɚ": "ə˞", "ɝ": "ɜ˞"}
+_SEPARATORS = re.compile(r"[\s.|‖‿]")  # blanks, syllables, phrases, links
 
 
 class UnmappableLabel(DataError):
@@ -201,12 +185,6 @@ def _checked_ipa(label: str) -> str:
     if not re.fullmatch(r"[OSNG]|NO|G?V{1,3}[SNG]?", kinds):
         raise UnmappableLabel(f"label '{label}' is more than one phoneme")
     return text
-
-
-_PARTS = LOOK_ALIKES | {"ɚ": "ə˞", "ɝ": "ɜ˞"}
-
-
-_SEPARATORS = re.compile(r"[\s.|‖‿]")  # blanks, syllables, phrases, links
 
 
 @dataclass(frozen=True)

@@ -15,19 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtl_speech.core.errors import DataError, UsageError, printable
-from mtl_speech.phonology.phone_sets import CMU_TO_IPA, DIACRITIC_FEATURES, LOOK_ALIKES
-from mtl_speech.phonology.phonemes import (
+from mtl_speech.phonology.articulation import articulation_order, articulatory_features
+from mtl_speech.phonology.phone_sets import (
     ARPABET_TO_IPA,
+    CMU_TO_IPA,
+    DIACRITIC_FEATURES,
+    LOOK_ALIKES,
     SILENCE_LABELS,
     TIMIT_TO_IPA,
-    UnmappableLabel,
-    articulation_order,
-    articulatory_features,
-    guess_phone_set,
-    is_modifier,
-    normalise_ipa,
-    to_ipa,
 )
+from mtl_speech.phonology.phonemes import UnmappableLabel, guess_phone_set, is_modifier, normalise_ipa, to_ipa
 
 # The 61 labels of the TIMIT documentation, phoncode.doc.
 PHONCODE = """
