@@ -17,6 +17,7 @@ import tempfile
 import weakref
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Generic, TypeVar, overload
@@ -105,7 +106,8 @@ class FeatureCache:
                 logger.warning("%s: damaged (%s): made anew", path, error)
             return None
         if check:
-            _touch(path)
+            with suppress(OSError):  # a folder that cannot be written has no time of last use
+                os.utime(path)
         return frames, speed
 
     def write(self, key: str, frames: Tensor, speed: float) -> None:
@@ -131,11 +133,9 @@ class FeatureCache:
         self._written = 0
         found = []
         for path in self.folder.glob("??/*"):
-            try:
+            with suppress(OSError):  # another process has removed it
                 status = path.stat()
-            except OSError:  # another process has removed it
-                continue
-            found.append((status.st_mtime_ns, status.st_size, path))
+                found.append((status.st_mtime_ns, status.st_size, path))
         excess = sum(size for _, size, _ in found) - self.limit
         for _, size, path in sorted(found):
             if excess <= 0:
@@ -157,14 +157,6 @@ class FeatureCache:
 
 def _checksum(frames: Tensor) -> str:
     return f"{zlib.crc32(frames.contiguous().numpy().data):08x}"
-
-
-def _touch(path: Path) -> None:
-    """Set the time of last use; a folder that cannot be written has none."""
-    try:
-        os.utime(path)
-    except OSError:
-        return
 
 
 T = TypeVar("T")

@@ -114,16 +114,6 @@ class AdaptConfig(Config):
 
 
 @dataclass(frozen=True)
-class DemoConfig(Config):
-    """The demo: the ablation on the built-in Punjabi corpus with few examples."""
-
-    n_words: int = setting(720, "words of the synthetic Punjabi corpus", low=60)
-    shots: int | None = setting(20, "examples per phoneme to learn from", low=1)
-    meta_steps: int | None = setting(100, "meta-updates on tasks of the target; chosen from the data for none", low=0)
-    seed: int = setting(0, "seed of everything random", low=0)
-
-
-@dataclass(frozen=True)
 class RunOptions(Config):
     """What every command has. `MEMORY` names the settings to lower where memory runs out."""
 
@@ -309,10 +299,13 @@ class SuggestOptions(RunOptions, BaseOptions):
 
 
 @dataclass(frozen=True)
-class DemoOptions(RunOptions, _Base, DemoConfig):
+class DemoOptions(RunOptions, _Base):
     """Options of `demo`."""
 
     MEMORY: ClassVar[tuple[str, ...]] = ("n_words", "shots")
+    n_words: int = setting(720, "words of the synthetic Punjabi corpus", low=60)
+    shots: int | None = setting(20, "examples per phoneme to learn from", low=1)
+    meta_steps: int | None = setting(100, "meta-updates on tasks of the target; chosen from the data for none", low=0)
     strategy: Path | None = setting(None, "strategy pack to start from; by default the one that ships")
 
 

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mtl_speech.core.cache import DATA_LIMIT, FOLDER, LIMIT
 from mtl_speech.core.distributed import is_main, only_one_process
 from mtl_speech.core.errors import Problem, kind_of, relative
 from mtl_speech.core.files import only_run, without_absolute_paths
 from mtl_speech.core.options import RunOptions
 from mtl_speech.core.settings import as_dict
-from mtl_speech.core.terminal import show_bars
+from mtl_speech.core.terminal import plain_text, show, show_bars
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -93,8 +94,6 @@ class Run:
 
     def table(self, table: Table) -> None:
         """A table, which is a result."""
-        from mtl_speech.core.terminal import plain_text, show
-
         logger.info("\n%s", plain_text(table), extra=SAID)
         show(table)
         print(flush=True)
@@ -129,8 +128,6 @@ class Run:
 
 def use_caches(options: RunOptions) -> None:
     """Set the places of the caches and their sizes, for this process and those that it starts."""
-    from mtl_speech.core.cache import DATA_LIMIT, FOLDER, LIMIT
-
     for variable, value in ((FOLDER, options.cache_dir), (LIMIT, options.cache_gib), (DATA_LIMIT, options.data_gib)):
         if value is not None:
             os.environ[variable] = str(value)
