@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
@@ -86,6 +87,12 @@ def read_limited(path: Path, max_bytes: int, what: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def package_folder(name: str) -> Path | None:
+    """Where an installed package lies, which is not loaded; None where it is not installed."""
+    spec = find_spec(name)
+    return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
 
 
 def sync_folder(folder: Path) -> None:

@@ -7,12 +7,19 @@ import io
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from mtl_speech.core.errors import DataError, Problem, UsageError
-from mtl_speech.core.files import read_limited
-from mtl_speech.phonology.phonemes import MAX_LABEL, UnmappableLabel, is_modifier, letters_of, segment, to_ipa
+from mtl_speech.core.files import package_folder, read_limited
+from mtl_speech.phonology.phonemes import (
+    MAX_LABEL,
+    UnmappableLabel,
+    is_modifier,
+    is_silence,
+    letters_of,
+    segment,
+    to_ipa,
+)
 
 MAX_NAME = 250  # characters: text of an inventory that is longer is no name of a file
 MAX_BYTES = 1 << 20  # of a file of phonemes
@@ -102,20 +109,18 @@ def _from_epitran(code: str) -> Phonemes:
     As Epitran's own lists of segments have them: a letter of IPA with its marks each, so a consonant and its inherent vowel are
     two, and so are the parts of a diphthong. Tones and what is no IPA are left out; the latter is told.
     """
-    spec = find_spec("epitran")
-    if spec is None or not spec.submodule_search_locations:
+    package = package_folder("epitran")
+    if package is None:
         raise UsageError("inventory: Epitran is not installed: install the extra 'epitran' of mtl_speech")
-    folder = Path(spec.submodule_search_locations[0]) / "data" / "map"
-    path = folder / f"{code}.csv"
-    codes = sorted(each.stem for each in folder.glob("*.csv"))
-    if code not in codes:
-        near = [each for each in codes if each[:3] == code[:3]]
-        raise UsageError(f"inventory: Epitran has no map '{code}'; it has {', '.join(near or codes)[:MAX_NAMED]}")
-    rows = csv.reader(io.StringIO(read_limited(path, MAX_BYTES, "a map of Epitran").decode("utf-8-sig")))
+    maps = {path.stem: path for path in sorted((package / "data" / "map").glob("*.csv"))}
+    if code not in maps:
+        near = [each for each in maps if each[:3] == code[:3]]
+        raise UsageError(f"inventory: Epitran has no map '{code}'; it has {', '.join(near or maps)[:MAX_NAMED]}")
+    rows = csv.reader(io.StringIO(read_limited(maps[code], MAX_BYTES, "a map of Epitran").decode("utf-8-sig")))
     values = (_NO_LETTERS.sub("", row[1]) for row in list(rows)[1:] if len(row) > 1)
     phonemes, unknown = _split(letter for value in values for letter in letters_of(value))
     notes = [f"inventory: {len(phonemes)} phonemes that Epitran's map {code} writes"]
-    return _checked(phonemes, notes, list(dict.fromkeys(unknown)), str(path))
+    return _checked(phonemes, notes, list(dict.fromkeys(unknown)), str(maps[code]))
 
 
 def _from_phoible(path: Path, language: str) -> Phonemes:
@@ -223,8 +228,7 @@ def read_phones(text: str, inventory: Collection[str]) -> tuple[str, ...]:
             parts[-1] += part
         else:
             parts.append(part)
-    phones = [to_ipa(part, "ipa") for part in parts]
-    found = tuple(phone for phone in phones if phone is not None)
+    found = tuple(phone for phone in (to_ipa(part, "ipa") for part in parts) if phone is not None)
     if not found:
         raise DataError(f"'{text[:MAX_LABEL]}' has no phoneme")
     return found
@@ -236,14 +240,9 @@ def split_phones(text: str, inventory: Collection[str]) -> list[str]:
 
     Raises DataError for a text that is longer than any word.
     """
-    try:
-        if to_ipa(text, "ipa") is None:
-            return [text]
-    except UnmappableLabel:
-        pass
+    if is_silence(text):
+        return [text]
     if len(text) > MAX_LABEL:
         raise DataError(f"'{text[:MAX_LABEL]}…' is too long to be taken apart: put blanks between its phones")
     known, unmatched = segment(text, inventory)
-    if not unmatched:
-        return list(known)
-    return letters_of(text, inventory)
+    return letters_of(text, inventory) if unmatched else list(known)

@@ -132,7 +132,7 @@ def test_epitran_gives_the_segments_of_its_map() -> None:
 
 
 def test_without_epitran_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inventories, "find_spec", lambda name: None)
+    monkeypatch.setattr(inventories, "package_folder", lambda name: None)
     with pytest.raises(UsageError, match="install the extra 'epitran'"):
         find_inventory("epitran:pan-Guru")
 
