@@ -72,16 +72,12 @@ def together() -> bool:
 
 def n_processes() -> int:
     """How many processes share the work."""
-    import torch
-
-    return torch.distributed.get_world_size() if together() else 1
+    return int(os.environ["WORLD_SIZE"]) if together() else 1
 
 
 def rank() -> int:
     """Which of them this is, from 0."""
-    import torch
-
-    return torch.distributed.get_rank() if together() else 0
+    return int(os.environ["RANK"]) if together() else 0
 
 
 @contextmanager

@@ -241,7 +241,7 @@ def plain(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, (bool, int)):
         return value
-    return printable(without_absolute_paths(str(value))) if not isinstance(value, Path) else _without_folder(value)
+    return printable(_without_folder(value) if isinstance(value, Path) else without_absolute_paths(str(value)))
 
 
 def without_absolute_paths(text: str) -> str:
@@ -259,10 +259,9 @@ def _below(match: re.Match[str]) -> str:
 
 def _without_folder(path: Path) -> str:
     """A path below the working folder made relative to it, another absolute one cut to its last part."""
-    if not path.is_absolute():
-        return printable(path.as_posix())
-    below = path.is_relative_to(Path.cwd())
-    return printable(path.relative_to(Path.cwd()).as_posix() if below else f"…/{path.name}")
+    if path.is_relative_to(Path.cwd()):
+        return path.relative_to(Path.cwd()).as_posix()
+    return f"…/{path.name}" if path.is_absolute() else path.as_posix()
 
 
 def json_text(data: Mapping[str, Any]) -> str:

@@ -25,6 +25,7 @@ from mtl_speech.core.terminal import plain_text, show, show_bars
 if TYPE_CHECKING:
     from rich.table import Table
 
+LOGGER = logging.getLogger("mtl_speech")  # of the whole package: its lines go to the log file
 logger = logging.getLogger(__name__)
 SAID = {"said": True}  # marks lines of the log that stand on the terminal already
 CHECKPOINTS = "checkpoints"  # the folder of a training that was stopped
@@ -64,13 +65,12 @@ class Run:
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         use_caches(options)
-        folder = options.output_dir or Path("results") / re.sub(r"[^\w.-]+", "_", experiment or "run") / str(
-            options.seed
-        )
+        named = re.sub(r"[^\w.-]+", "_", experiment or "run")
+        folder = options.output_dir or Path("results", named, str(options.seed))
         folder.mkdir(parents=True, exist_ok=True)
         if not is_main():
             return folder
-        self._open.enter_context(only_run(folder, self.command))
+        self.hold(only_run(folder, self.command))
         log_to(folder / "log.txt", append=(folder / CHECKPOINTS).is_dir())
         logger.info("%s", self.command)
         logger.info("options: %s", json.dumps(as_dict(options), ensure_ascii=False))
@@ -117,9 +117,8 @@ class Run:
                 lines += [f"{len(those)} things {what} ({folder.resolve().name}):"]
                 kinds = Counter(kind_of(p.reason) for p in those).most_common()
                 lines += [f"  {n} × {kind}" for kind, n in kinds[:N_KINDS]]
-                lines += (
-                    [f"  and {len(kinds) - N_KINDS} other reasons; all are in log.txt"] if len(kinds) > N_KINDS else []
-                )
+                if len(kinds) > N_KINDS:
+                    lines += [f"  and {len(kinds) - N_KINDS} other reasons; all are in log.txt"]
                 lines += [f"  such as {relative(p, folder)}" for p in those[:N_NAMED]]
         for line in lines:
             self.say(line)
@@ -131,9 +130,6 @@ def use_caches(options: RunOptions) -> None:
     for variable, value in ((FOLDER, options.cache_dir), (LIMIT, options.cache_gib), (DATA_LIMIT, options.data_gib)):
         if value is not None:
             os.environ[variable] = str(value)
-
-
-LOGGER = logging.getLogger("mtl_speech")
 
 
 class _Formatter(logging.Formatter):
@@ -156,7 +152,7 @@ class _LogFile(logging.FileHandler):
         raise
 
 
-def log_to(path: Path, level: int = logging.INFO, append: bool = False) -> None:
+def log_to(path: Path, append: bool = False) -> None:
     """Write the package's log to the file `path`, from its start or with `append` from its end. Raises OSError.
 
     So does every line that is logged then and cannot be written.
@@ -165,7 +161,7 @@ def log_to(path: Path, level: int = logging.INFO, append: bool = False) -> None:
     handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     close_log()
     LOGGER.addHandler(handler)
-    LOGGER.setLevel(level)
+    LOGGER.setLevel(logging.INFO)
 
 
 def close_log() -> None:

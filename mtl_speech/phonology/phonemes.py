@@ -122,17 +122,17 @@ def to_ipa(label: str, phone_set: str = "auto") -> str | None:
         return None
     if phone_set == "auto":
         phone_set = guess_phone_set([label])
-    if phone_set == "ipa":
-        return _checked_ipa(label)
+    if phone_set in ("arpabet", "timit"):
+        found = _arpabet(label) if phone_set == "arpabet" else TIMIT_TO_IPA.get(label.strip().lower())
+        if found is None:
+            name = "ARPAbet" if phone_set == "arpabet" else "TIMIT"
+            raise UnmappableLabel(f"label '{label}' is not in the {name} phone set")
+        return normalise_ipa(found)
     if phone_set == "xsampa":
-        return _checked_ipa(_from_xsampa(label))
-    if phone_set not in ("arpabet", "timit"):
-        return _checked_ipa(_own_labels(phone_set).get(normalise_ipa(label), label))
-    name = "ARPAbet" if phone_set == "arpabet" else "TIMIT"
-    found = _arpabet(label) if phone_set == "arpabet" else TIMIT_TO_IPA.get(label.strip().lower())
-    if found is None:
-        raise UnmappableLabel(f"label '{label}' is not in the {name} phone set")
-    return normalise_ipa(found)
+        label = _from_xsampa(label)
+    elif phone_set != "ipa":
+        label = _own_labels(phone_set).get(normalise_ipa(label), label)
+    return _checked_ipa(label)
 
 
 @lru_cache
