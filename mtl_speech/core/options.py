@@ -131,6 +131,11 @@ class RunOptions(Config):
 
 
 @dataclass(frozen=True)
+class _NotRandom(RunOptions):
+    seed: int = setting(0, "for uniformity with the other commands: nothing here is random", low=0)
+
+
+@dataclass(frozen=True)
 class _Labels(Config):
     phone_set: str = setting("auto", "how the labels are written; by default guessed from them", choices=PHONE_SETS)
 
@@ -184,14 +189,13 @@ class _Checkpoints(Config):
 
 
 @dataclass(frozen=True)
-class ValidateOptions(RunOptions, _Labels):
+class ValidateOptions(_NotRandom, _Labels):
     """Options of `validate`."""
 
     lang: str = setting("und", "language of the recordings: a tag or an English name")
     output_dir: Path | None = setting(
         None, "folder to write log.txt and problems.csv to; by default nothing is written"
     )
-    seed: int = setting(0, "for uniformity with the other commands: nothing here is random", low=0)
 
 
 @dataclass(frozen=True)
@@ -321,23 +325,21 @@ class ExportOptions(RunOptions, _Base):
 
 
 @dataclass(frozen=True)
-class InfoOptions(RunOptions, _Base):
+class InfoOptions(_NotRandom, _Base):
     """Options of `info`."""
 
     output_dir: Path | None = setting(None, "folder to write info.json to; by default nothing is written")
     base: Path | None = setting(
         None, "encoder pack that the pack must build on; by default compared with the one that ships"
     )
-    seed: int = setting(0, "for uniformity with the other commands: nothing here is random", low=0)
 
 
 @dataclass(frozen=True)
-class VerifyOptions(RunOptions, BaseOptions):
+class VerifyOptions(_NotRandom, BaseOptions):
     """Options of `verify`."""
 
     output_dir: Path | None = setting(None, "folder to write log.txt to; by default nothing is written")
     base: Path | None = setting(None, "encoder pack that the packs must build on; by default the one that ships")
-    seed: int = setting(0, "for uniformity with the other commands: nothing here is random", low=0)
 
 
 def part(options: Config, cls: type[C]) -> C:

@@ -143,9 +143,8 @@ def _from_phoible(path: Path, language: str) -> Phonemes:
         notes.append(f"inventory: PHOIBLE has others of '{language}', to be named by number: {'; '.join(others)}")
     marginal = [row["Phoneme"] for row in inventories[number] if row["Marginal"].upper() == "TRUE"]
     tones = [row["Phoneme"] for row in inventories[number] if row["SegmentClass"] == "tone"]
-    for what, held in (("marginal phonemes", marginal), ("tones", tones)):
-        if held:
-            notes.append(f"inventory: {what} are left out: {' '.join(held)}")
+    left_out = {"marginal phonemes": marginal, "tones": tones}
+    notes += [f"inventory: {what} are left out: {' '.join(held)}" for what, held in left_out.items() if held]
     kept = [row["Phoneme"].split("|")[0] for row in inventories[number] if row["Phoneme"] not in (*marginal, *tones)]
     phonemes, unknown = _split(kept)
     return _checked(phonemes, notes, unknown, f"{path}, '{language}'")
