@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 CTM_NAME = f"{MACHINE_LABELS}.ctm"
 LEDGER_NAME = "transcribed.sha256"
-SCORES_FORMAT = "mtl_speech.transcription.transcript-scores/1"
+SCORES_FORMAT = "mtl_speech.transcription-scores/1"
 
 
 def transcribe(
