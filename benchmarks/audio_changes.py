@@ -21,9 +21,8 @@ import soxr
 import torch
 
 from mtl_speech.commands.target import load_start
-from mtl_speech.core.config import AdaptConfig, MetaTrainConfig
-from mtl_speech.core.files import atomic_write
-from mtl_speech.core.json_values import json_text
+from mtl_speech.core.files import atomic_write, json_text
+from mtl_speech.core.options import AdaptConfig, MetaTrainConfig
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.corpora.textgrid import write_textgrid

@@ -25,7 +25,7 @@ from measuring import machine, number, peak_memory, table, write_results
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtl_speech.core.config import EncoderConfig, MetaTrainConfig
+from mtl_speech.core.options import EncoderConfig, MetaTrainConfig
 from mtl_speech.core.terminal import progress, show_bars
 from mtl_speech.corpora.audio import MEL_BANDS
 from mtl_speech.features.store import WINDOW_FRAMES, SegmentStore

@@ -45,7 +45,7 @@ def child(folder: Path, n_recordings: int, options: argparse.Namespace) -> dict[
     """Pretrain on the first `n_recordings` of a corpus; with --throughput also the bare loop. Runs in a process of its own."""
     import torch
 
-    from mtl_speech.core.config import EncoderConfig, PretrainConfig
+    from mtl_speech.core.options import EncoderConfig, PretrainConfig
     from mtl_speech.corpora.reading import read_corpus
     from mtl_speech.features.crops import CropBatches
     from mtl_speech.features.store import build_store

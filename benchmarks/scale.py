@@ -27,8 +27,8 @@ from noise_corpus import make_noise_corpus, phoneme_names
 from torch.utils.flop_counter import FlopCounterMode
 
 from mtl_speech.core.cache import FOLDER
-from mtl_speech.core.config import EncoderConfig, MetaTrainConfig, PretrainConfig
 from mtl_speech.core.distributed import is_main, processes, total
+from mtl_speech.core.options import EncoderConfig, MetaTrainConfig, PretrainConfig
 from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.features.crops import CropBatches
 from mtl_speech.features.store import PER_SEGMENT, build_store

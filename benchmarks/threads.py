@@ -23,9 +23,8 @@ import torch
 from torch import Tensor
 
 from mtl_speech.commands.target import load_start
-from mtl_speech.core.config import AdaptConfig, EncoderConfig, MetaTrainConfig, PretrainConfig
-from mtl_speech.core.files import atomic_write
-from mtl_speech.core.json_values import json_text
+from mtl_speech.core.files import atomic_write, json_text
+from mtl_speech.core.options import AdaptConfig, EncoderConfig, MetaTrainConfig, PretrainConfig
 from mtl_speech.corpora.audio import MEL_BANDS
 from mtl_speech.features.store import MARGIN, SegmentStore
 from mtl_speech.model.learner import embed_segments

@@ -5,23 +5,28 @@ The public names are loaded when they are first used, so `import mtl_speech` cos
 
 from __future__ import annotations
 
+import sys
+import warnings
 from importlib import import_module
-from typing import TYPE_CHECKING
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mtl_speech.core.config import AdaptConfig as AdaptConfig
-    from mtl_speech.core.config import EncoderConfig as EncoderConfig
-    from mtl_speech.core.config import MetaTrainConfig as MetaTrainConfig
-    from mtl_speech.core.config import PretrainConfig as PretrainConfig
-    from mtl_speech.core.config import load_config as load_config
     from mtl_speech.core.errors import ConfigError as ConfigError
     from mtl_speech.core.errors import DataError as DataError
     from mtl_speech.core.errors import MtlSpeechError as MtlSpeechError
     from mtl_speech.core.errors import PackError as PackError
+    from mtl_speech.core.errors import Problem as Problem
     from mtl_speech.core.errors import UsageError as UsageError
+    from mtl_speech.core.options import AdaptConfig as AdaptConfig
     from mtl_speech.core.options import AdaptOptions as AdaptOptions
-    from mtl_speech.core.problems import Problem as Problem
+    from mtl_speech.core.options import EncoderConfig as EncoderConfig
+    from mtl_speech.core.options import MetaTrainConfig as MetaTrainConfig
+    from mtl_speech.core.options import PretrainConfig as PretrainConfig
     from mtl_speech.core.run import Run as Run
+    from mtl_speech.core.settings import load_config as load_config
     from mtl_speech.corpora.corpus import Corpus as Corpus
     from mtl_speech.corpora.corpus import Segment as Segment
     from mtl_speech.corpora.corpus import Utterance as Utterance
@@ -40,14 +45,14 @@ __version__ = "0.1.0"
 # Public name -> the module that defines it. The block above tells type checkers the same; a test compares them.
 _MODULES = {
     "load_base": "model.base",
-    "AdaptConfig": "core.config",
-    "EncoderConfig": "core.config",
-    "MetaTrainConfig": "core.config",
-    "PretrainConfig": "core.config",
-    "load_config": "core.config",
+    "AdaptConfig": "core.options",
+    "EncoderConfig": "core.options",
+    "MetaTrainConfig": "core.options",
+    "PretrainConfig": "core.options",
+    "load_config": "core.settings",
     "read_corpus": "corpora.reading",
     "Corpus": "corpora.corpus",
-    "Problem": "core.problems",
+    "Problem": "core.errors",
     "Segment": "corpora.corpus",
     "Utterance": "corpora.corpus",
     "ConfigError": "core.errors",
@@ -65,6 +70,17 @@ _MODULES = {
     "Phone": "transcription.transcript",
     "Transcription": "transcription.transcript",
 }
+# Modules that the documents of version 0.1.0 import from, under the names they had then -> where their names are now.
+_MOVED = {
+    "adapt": ["training.adapt"],
+    "audio": ["corpora.audio"],
+    "config": ["core.config"],
+    "corpora.intervals": ["corpora.labels"],
+    "encoder": ["model.encoder"],
+    "scale_shift": ["model.scale_shift"],
+    "start": ["commands.target"],
+    "workflows": ["commands.workflows"],
+}
 __all__ = ["__version__"]
 __all__ += list(_MODULES)
 
@@ -80,3 +96,27 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_MODULES})
+
+
+class _Moved(MetaPathFinder, Loader):
+    """Imports from a module that has moved go on to work, with a warning that says where its names are."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """The module under its old name, where it is one of `_MOVED`."""
+        return ModuleSpec(fullname, self) if fullname.removeprefix(f"{__name__}.") in _MOVED else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Let the module ask those that have its names now."""
+        places = [f"{__name__}.{place}" for place in _MOVED[module.__name__.removeprefix(f"{__name__}.")]]
+
+        def find(name: str) -> Any:
+            for place in map(import_module, places):
+                if hasattr(place, name):
+                    warnings.warn(f"{module.__name__}.{name} is {place.__name__}.{name} now", DeprecationWarning, 2)
+                    return getattr(place, name)
+            raise AttributeError(f"module '{module.__name__}' has no attribute '{name}'")
+
+        module.__dict__["__getattr__"] = find
+
+
+sys.meta_path.append(_Moved())

@@ -12,7 +12,7 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
-from mtl_speech.core.config import EncoderConfig, MetaTrainConfig
+from mtl_speech.core.options import EncoderConfig, MetaTrainConfig
 from mtl_speech.corpora.audio import MEL_BANDS, SAMPLE_RATE
 from mtl_speech.corpora.corpus import Corpus, Segment, Utterance
 from mtl_speech.features.store import MARGIN, SegmentStore

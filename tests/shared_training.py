@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from mtl_speech.core.config import EncoderConfig, PretrainConfig
 from mtl_speech.core.distributed import is_main, processes
+from mtl_speech.core.options import EncoderConfig, PretrainConfig
 from mtl_speech.features.store import SegmentStore
 from mtl_speech.training.checkpoint import Checkpoints
 from mtl_speech.training.meta_test import benchmark_tasks, score_tasks, summary

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from mtl_speech.core.config import EncoderConfig
+from mtl_speech.core.options import EncoderConfig
 from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.scale_shift import scale_shift_layers
 from tests.helpers import double_precision

@@ -33,8 +33,8 @@ from mtl_speech.corpora.labels import Interval, Labels, find_segments
 from mtl_speech.model.base import load_base
 from mtl_speech.model.pack import Pack, save_pack
 from mtl_speech.model.strategy import load_learner, new_learner, strategy_pack
+from mtl_speech.phonology.inventories import read_words
 from mtl_speech.phonology.phonemes import UnmappableLabel, to_ipa
-from mtl_speech.phonology.word_list import read_words
 from tests.fuzz.targets import TARGETS, attempt
 from tests.helpers import meta_config, tiny_base
 

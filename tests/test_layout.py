@@ -30,8 +30,11 @@ LIGHT = [
     "core.errors",
     "core.files",
     "core.settings",
-    "core.config",
     "core.options",
+    "core.distributed",
+    "core.terminal",
+    "core.cache",
+    "core.run",
     "phonology.languages",
     "phonology.phonemes",
     "corpora.corpus",
@@ -162,6 +165,31 @@ def test_every_public_name_is_there_and_typed() -> None:
     assert {"__version__", *mtl_speech._MODULES} == set(mtl_speech.__all__) <= set(dir(mtl_speech))
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = mtl_speech.nonsense
+
+
+# Names that the documents of version 0.1.0 import, from the modules that they name.
+MOVED = """
+    adapt.adapt_fold adapt.make_folds audio.MEL_BANDS audio.audio_duration config.AdaptConfig config.EncoderConfig
+    corpora.intervals.Interval corpora.intervals.Labels corpora.intervals.find_segments encoder.Encoder encoder.FrameConv
+    scale_shift.attach scale_shift.phi_state start.load_start workflows.ablate workflows.adapt workflows.demo workflows.evaluate
+""".split()
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_a_name_that_moved_is_found_under_its_old_module_with_a_warning(name: str) -> None:
+    module, _, attribute = name.rpartition(".")
+    old = importlib.import_module(f"mtl_speech.{module}")
+    with pytest.warns(
+        DeprecationWarning, match=rf"mtl_speech\.{module}\.{attribute} is mtl_speech\.\w+\.\w+\.{attribute} now"
+    ):
+        found = getattr(old, attribute)
+    assert found.__module__.split(".")[1] in WINGS if hasattr(found, "__module__") else found == 80
+    with pytest.raises(AttributeError, match=f"module 'mtl_speech.{module}' has no attribute 'nonsense'"):
+        _ = old.nonsense
+
+
+def test_old_modules_are_all_tried() -> None:
+    assert {name.rpartition(".")[0] for name in MOVED} == set(mtl_speech._MOVED)
 
 
 # What is declared

@@ -13,7 +13,7 @@ import pytest
 
 from mtl_speech.commands.cli import main
 from mtl_speech.commands.target import SHIPPED_STRATEGY
-from mtl_speech.core.config import AdaptConfig
+from mtl_speech.core.options import AdaptConfig
 from mtl_speech.corpora.textgrid import read_textgrid, write_textgrid
 from mtl_speech.model.base import SHIPPED_ENCODER, load_base, shipped
 from mtl_speech.model.pack import load_pack

@@ -192,7 +192,7 @@ def _fail(error: BaseException, code: int, message: str, trace: bool = False) ->
 @contextmanager
 def _messages(verbose: bool) -> Iterator[None]:
     """No warning of another package reaches the user; those in the log go to standard error, with `verbose` all of it."""
-    from mtl_speech.core.logs import LOGGER, close_log
+    from mtl_speech.core.run import LOGGER, close_log
 
     root, level = logging.getLogger(), LOGGER.level
     silent, stream = logging.NullHandler(), logging.StreamHandler()

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mtl_speech.commands.target import load_chosen_base
-from mtl_speech.core.errors import DataError, MtlSpeechError, PackError, printable
+from mtl_speech.core.errors import DataError, MtlSpeechError, PackError, Problem, printable
 from mtl_speech.core.files import atomic_write
 from mtl_speech.core.options import InfoOptions, ValidateOptions, VerifyOptions
-from mtl_speech.core.problems import Problem
 from mtl_speech.core.run import Run, use_caches
 from mtl_speech.corpora import reading
 from mtl_speech.corpora.corpus import Corpus
@@ -23,8 +22,8 @@ from mtl_speech.model.base import SHIPPED_ENCODER, BaseModel, load_base, shipped
 from mtl_speech.model.language_pack import load_language, zero_shot_of
 from mtl_speech.model.pack import CARD, WEIGHTS, Pack, load_pack, pack_hash, require_base
 from mtl_speech.model.strategy import load_learner
+from mtl_speech.phonology.articulation import articulation_order
 from mtl_speech.phonology.languages import canonical, display_name
-from mtl_speech.phonology.phonemes import articulation_order
 from mtl_speech.training.zero_shot import mapping_lines
 
 FEW = 5  # examples: phonemes with fewer are named

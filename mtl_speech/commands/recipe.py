@@ -15,9 +15,8 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain import parse_arguments
 
 from mtl_speech.core.distributed import is_main, only_one_process, processes, wait_for_all
-from mtl_speech.core.lock import only_run
-from mtl_speech.core.logs import log_to
-from mtl_speech.core.run import CHECKPOINTS
+from mtl_speech.core.files import only_run
+from mtl_speech.core.run import CHECKPOINTS, log_to
 from mtl_speech.core.settings import Config, as_dict
 from mtl_speech.core.terminal import show_bars
 from mtl_speech.corpora.corpus import Corpus

@@ -18,10 +18,9 @@ import torch
 
 from mtl_speech.commands.recipe import recipe_checkpoints
 from mtl_speech.commands.target import few_shots
-from mtl_speech.core.config import AdaptConfig, MetaTrainConfig
 from mtl_speech.core.distributed import leave_to_main
-from mtl_speech.core.files import atomic_write
-from mtl_speech.core.json_values import json_text, plain
+from mtl_speech.core.files import atomic_write, json_text, plain
+from mtl_speech.core.options import AdaptConfig, MetaTrainConfig
 from mtl_speech.core.settings import Config, as_dict
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.features.store import SegmentStore, build_store

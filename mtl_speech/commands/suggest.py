@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from mtl_speech.commands.target import load_chosen_base
-from mtl_speech.core.errors import DataError
+from mtl_speech.core.errors import DataError, Problem
 from mtl_speech.core.files import atomic_write, unchanged
 from mtl_speech.core.options import BaseOptions, SuggestOptions
-from mtl_speech.core.problems import Problem
 from mtl_speech.core.run import Run
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.folder import Recording, find_recordings, labels_beside
@@ -27,8 +26,8 @@ from mtl_speech.corpora.remote import local_folder
 from mtl_speech.model.language_pack import LanguageModel
 from mtl_speech.model.learner import ROWS_ARE_MEANS, Head, centroid_head
 from mtl_speech.model.pack import Pack, load_pack
+from mtl_speech.phonology.inventories import read_words
 from mtl_speech.phonology.phonemes import is_silence
-from mtl_speech.phonology.word_list import read_words
 from mtl_speech.scoring.bootstrap import as_array
 from mtl_speech.training.suggest import Brought, Candidate, Inventory, Suggestion, choose
 from mtl_speech.transcription.transcribe import Transcriber

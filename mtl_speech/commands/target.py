@@ -11,11 +11,9 @@ from typing import Any
 import torch
 
 from mtl_speech.commands.demo import STAMP, is_synthetic, punjabi_fold
-from mtl_speech.core.config import AdaptConfig, MetaTrainConfig
-from mtl_speech.core.errors import UsageError
+from mtl_speech.core.errors import Problem, UsageError, problem_list
 from mtl_speech.core.files import unchanged
-from mtl_speech.core.options import AdaptOptions, BaseOptions, part
-from mtl_speech.core.problems import Problem, problem_list
+from mtl_speech.core.options import AdaptConfig, AdaptOptions, BaseOptions, MetaTrainConfig, part
 from mtl_speech.core.run import Run
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.corpora.corrections import (

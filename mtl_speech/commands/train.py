@@ -11,11 +11,17 @@ import torch
 
 from mtl_speech.commands.earlier import earlier_kept
 from mtl_speech.commands.target import load_chosen_base
-from mtl_speech.core.config import EncoderConfig, MetaTrainConfig, PretrainConfig
 from mtl_speech.core.distributed import leave_to_main, processes
 from mtl_speech.core.errors import DataError, UsageError
 from mtl_speech.core.files import atomic_write, unchanged
-from mtl_speech.core.options import MetaTrainOptions, PretrainOptions, part
+from mtl_speech.core.options import (
+    EncoderConfig,
+    MetaTrainConfig,
+    MetaTrainOptions,
+    PretrainConfig,
+    PretrainOptions,
+    part,
+)
 from mtl_speech.core.run import CHECKPOINTS, Run
 from mtl_speech.core.settings import as_dict
 from mtl_speech.corpora.corpus import Corpus, Utterance, split_by

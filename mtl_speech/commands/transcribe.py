@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl_speech.commands.target import load_chosen_base
-from mtl_speech.core.errors import DataError
-from mtl_speech.core.files import append_line, atomic_write, content_hash, unchanged
-from mtl_speech.core.json_values import json_text, plain
+from mtl_speech.core.errors import DataError, Problem
+from mtl_speech.core.files import append_line, atomic_write, content_hash, json_text, plain, unchanged
 from mtl_speech.core.options import TranscribeOptions
-from mtl_speech.core.problems import Problem
 from mtl_speech.core.run import Run, use_caches
 from mtl_speech.core.settings import as_dict
 from mtl_speech.core.terminal import progress
@@ -25,7 +23,8 @@ from mtl_speech.corpora.labels import MACHINE_LABELS, Labels, find_segments
 from mtl_speech.corpora.remote import local_folder
 from mtl_speech.corpora.textgrid import read_whole
 from mtl_speech.model.pack import Pack, load_pack, pack_hash
-from mtl_speech.phonology.phonemes import articulation_order, guess_phone_set
+from mtl_speech.phonology.articulation import articulation_order
+from mtl_speech.phonology.phonemes import guess_phone_set
 from mtl_speech.scoring.bootstrap import interval_text
 from mtl_speech.scoring.sequences import SequenceScores, score_transcriptions
 from mtl_speech.transcription.transcribe import Transcriber
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
 CTM_NAME = f"{MACHINE_LABELS}.ctm"
 LEDGER_NAME = "transcribed.sha256"
-SCORES_FORMAT = "mtl_speech.transcription.transcript-scores/1"
+SCORES_FORMAT = "mtl_speech.transcription-scores/1"
 
 
 def transcribe(

@@ -12,11 +12,9 @@ import torch
 from mtl_speech.commands.demo import CAVEAT, STAMP, is_synthetic
 from mtl_speech.commands.earlier import earlier_kept
 from mtl_speech.commands.target import Start, Target, describe, load_chosen_base, load_start, load_target, recordings_of
-from mtl_speech.core.config import AdaptConfig
-from mtl_speech.core.errors import DataError, UsageError
+from mtl_speech.core.errors import DataError, UsageError, problem_list
 from mtl_speech.core.files import atomic_write, unchanged
-from mtl_speech.core.options import AdaptOptions, DemoOptions, EvaluateOptions, part
-from mtl_speech.core.problems import problem_list
+from mtl_speech.core.options import AdaptConfig, AdaptOptions, DemoOptions, EvaluateOptions, part
 from mtl_speech.core.run import Run
 from mtl_speech.core.settings import as_dict
 from mtl_speech.corpora.corrections import CHANGES, EXAMPLES, changes_csv, examples_json

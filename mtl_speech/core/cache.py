@@ -12,13 +12,17 @@ import hashlib
 import json
 import logging
 import os
+import struct
 import tempfile
+import weakref
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from mtl_speech.core.files import atomic_write
+from mtl_speech.core.files import atomic_write, write_at
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,7 +106,8 @@ class FeatureCache:
                 logger.warning("%s: damaged (%s): made anew", path, error)
             return None
         if check:
-            _touch(path)
+            with suppress(OSError):  # a folder that cannot be written has no time of last use
+                os.utime(path)
         return frames, speed
 
     def write(self, key: str, frames: Tensor, speed: float) -> None:
@@ -128,11 +133,9 @@ class FeatureCache:
         self._written = 0
         found = []
         for path in self.folder.glob("??/*"):
-            try:
+            with suppress(OSError):  # another process has removed it
                 status = path.stat()
-            except OSError:  # another process has removed it
-                continue
-            found.append((status.st_mtime_ns, status.st_size, path))
+                found.append((status.st_mtime_ns, status.st_size, path))
         excess = sum(size for _, size, _ in found) - self.limit
         for _, size, path in sorted(found):
             if excess <= 0:
@@ -156,9 +159,90 @@ def _checksum(frames: Tensor) -> str:
     return f"{zlib.crc32(frames.contiguous().numpy().data):08x}"
 
 
-def _touch(path: Path) -> None:
-    """Set the time of last use; a folder that cannot be written has none."""
-    try:
-        os.utime(path)
-    except OSError:
-        return
+T = TypeVar("T")
+
+
+_RECORD = struct.Struct("<iidd")  # index of the label, number, start, end
+
+
+_AT_ONCE = 4096  # records read together
+
+
+Fields = tuple[str, float, float, int]  # label, start and end in seconds, number
+
+
+@dataclass(frozen=True)
+class Kind(Generic[T]):
+    """How an item becomes a record, and is made of one."""
+
+    fields: Callable[[T], Fields]
+    make: Callable[[str, float, float, int], T]
+
+
+class Spool:
+    """A file of records; only their labels, each once, are in memory. Raises OSError where it cannot be written."""
+
+    def __init__(self) -> None:
+        self._file = FeatureCache().scratch()
+        weakref.finalize(self, self._file.close)
+        self._labels: list[str] = []
+        self._place: dict[str, int] = {}
+        self._n = 0
+
+    def keep(self, items: Sequence[T], kind: Kind[T]) -> Sequence[T]:
+        """The same items, in the file."""
+        if not items:
+            return ()
+        first, records = self._n, []
+        for label, start, end, number in map(kind.fields, items):
+            place = self._place.setdefault(label, len(self._labels))
+            if place == len(self._labels):
+                self._labels.append(label)
+            records.append(_RECORD.pack(place, number, start, end))
+        write_at(self._file, b"".join(records), _RECORD.size * first)
+        self._n += len(items)
+        return Kept(self, first, len(items), kind)
+
+    def read(self, first: int, n: int) -> Iterator[Fields]:
+        """The `n` records from number `first` on."""
+        for begin in range(first, first + n, _AT_ONCE):
+            size = _RECORD.size * min(_AT_ONCE, first + n - begin)
+            # pread: processes that share the file do not move each other's place in it
+            for place, number, start, end in _RECORD.iter_unpack(
+                os.pread(self._file.fileno(), size, _RECORD.size * begin)
+            ):
+                yield self._labels[place], start, end, number
+
+
+class Kept(Sequence[T]):
+    """Items in a `Spool`. Equal to a tuple of equal items, as which a pickle holds them."""
+
+    __slots__ = ("_first", "_kind", "_n", "_spool")
+
+    def __init__(self, spool: Spool, first: int, n: int, kind: Kind[T]) -> None:
+        self._spool, self._first, self._n, self._kind = spool, first, n, kind
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __iter__(self) -> Iterator[T]:
+        return (self._kind.make(*record) for record in self._spool.read(self._first, self._n))
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[T, ...]: ...
+    def __getitem__(self, index: int | slice) -> T | tuple[T, ...]:
+        return tuple(self)[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, (Kept, tuple)) and len(self) == len(other) and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))
+
+    def __reduce__(self) -> tuple[Any, tuple[tuple[T, ...]]]:
+        return tuple, (tuple(self),)

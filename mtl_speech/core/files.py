@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, by one run at a time, and values of all kinds as JSON in them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ import csv
 import errno
 import hashlib
 import io
+import json
+import math
 import os
 import re
 import secrets
 import shutil
+import socket
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import fields, is_dataclass
+from datetime import datetime
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from mtl_speech.core.errors import DataError
+from mtl_speech.core.errors import DataError, printable
 
 SETTLED = 2.0  # seconds: two changes of a file within them may leave the same times
 TEMPORARY = re.compile(r"\..+\.[0-9]+-[0-9a-f]{8}\.tmp")
@@ -114,6 +120,12 @@ def read_limited(path: Path, max_bytes: int, what: str) -> bytes:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
+def package_folder(name: str) -> Path | None:
+    """Where an installed package lies, which is not loaded; None where it is not installed."""
+    spec = find_spec(name)
+    return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in `folder` survive a power cut. Does nothing where folders cannot be opened (Windows)."""
     if os.name == "nt":
@@ -177,3 +189,121 @@ def append_line(path: Path, line: str) -> None:
             os.truncate(path, before)
         error.filename = str(path)
         raise
+
+
+LOCK, HOLDER = ".lock", ".lock.json"
+
+
+ORPHANS = 15.0  # seconds that worker processes may live on, with the lock, after the run that started them was killed
+
+
+@contextmanager
+def only_run(folder: Path, command: str) -> Iterator[None]:
+    """Inside, no other run writes to `folder`; what one that was killed left half-written there is removed.
+
+    Raises DataError that names the run that is there already, OSError where the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout  # loads slowly
+
+    lock, holder = FileLock(folder / LOCK), folder / HOLDER
+    told = _holder(holder)
+    try:
+        lock.acquire(timeout=ORPHANS if _dead(told) else 0)
+    except Timeout:
+        told = _holder(holder)
+        raise DataError(
+            f"{folder}: another run writes to this folder: process {told.get('pid', '(unknown)')} on "
+            f"{told.get('host', 'an unknown machine')}, since {told.get('start', 'an unknown time')} "
+            f"({told.get('command', 'an unknown command')}): wait until it is done, or name another folder to write to"
+        ) from None
+    try:
+        remove_leftovers(folder)
+        start = datetime.now().astimezone().isoformat(" ", "seconds")
+        atomic_write(
+            holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "start": start, "command": command})
+        )
+        yield
+    finally:
+        with suppress(OSError):  # while it is still ours; a system that cannot leaves an empty file
+            holder.unlink(missing_ok=True)
+            (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
+
+
+def _holder(path: Path) -> dict[str, object]:
+    """Who has the lock; nothing where that is not told."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _dead(holder: dict[str, object]) -> bool:
+    """Whether the process that had the lock is known to have ended."""
+    pid = holder.get("pid")
+    if os.name == "nt" or holder.get("host") != socket.gethostname() or not isinstance(pid, int) or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return isinstance(error, ProcessLookupError)
+    return False
+
+
+# An absolute path in running text: two parts at least, so that a phoneme in slashes (/p/, /tʃ/) is none. A folder's name can have
+# blanks in it, but neither quotes nor an option; the last part ends at a blank: what is left after it is of the file's own name.
+_FOLDER = r"""(?:[\w.(](?:(?!\ -)[^/\\\n:'"<>|*?=])*(?<!\s)[/\\])"""
+
+
+_ABSOLUTE = re.compile(
+    rf"""(?<![\w/.~…])(?:file://)?(?:/(?!.[/\s]){_FOLDER}+[\w.(][^\s/:'"<>|]*/?|[A-Za-z]:[\\/]{_FOLDER}*[^\s"'*?<>|\\/]*|^/[\w.][\w.+@-]+$)"""
+)
+
+
+def plain(value: Any) -> Any:
+    """A value as dictionaries, lists, strings and numbers: None for a number that is not finite, no absolute path.
+
+    Dataclasses become dictionaries, sets sorted lists, arrays and tuples lists, and anything else its text.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain({field.name: getattr(value, field.name) for field in fields(value)})
+    if isinstance(value, Mapping):
+        return {plain(str(key)): plain(item) for key, item in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted((plain(item) for item in value), key=str)
+    if hasattr(value, "tolist"):  # of numpy, which takes long to load
+        return plain(value.tolist())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    return printable(_without_folder(value) if isinstance(value, Path) else without_absolute_paths(str(value)))
+
+
+def without_absolute_paths(text: str) -> str:
+    """The text, paths below the working folder made relative to it, other absolute paths cut to their last part."""
+    here = str(Path.cwd())
+    if len(here) > 1:  # first, for its name may have anything in it
+        text = re.sub(rf"(?<![\w/.~…])(?:file://)?{re.escape(here)}(?:/|(?=['\"\s:;,)]|$))(?=([\w.(])?)", _below, text)
+    return _ABSOLUTE.sub(lambda match: "…/" + re.split(r"[\\/]", match.group().rstrip("\\/"))[-1], text)
+
+
+def _below(match: re.Match[str]) -> str:
+    """What the path of the working folder becomes: nothing before a name, else a point."""
+    return "" if match[1] else "."
+
+
+def _without_folder(path: Path) -> str:
+    """A path below the working folder made relative to it, another absolute one cut to its last part."""
+    if path.is_relative_to(Path.cwd()):
+        return path.relative_to(Path.cwd()).as_posix()
+    return f"…/{path.name}" if path.is_absolute() else path.as_posix()
+
+
+def json_text(data: Mapping[str, Any]) -> str:
+    """JSON for people too: lists of plain values on one line. A line break is never inside a JSON string."""
+    text = json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False)
+    return re.sub(r"\[\n *([^\[\]{}]*)\n *\]", lambda found: "[" + re.sub(r",\n *", ", ", found[1]) + "]", text) + "\n"

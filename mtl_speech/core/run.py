@@ -6,24 +6,26 @@ import json
 import logging
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mtl_speech.core.cache import DATA_LIMIT, FOLDER, LIMIT
 from mtl_speech.core.distributed import is_main, only_one_process
-from mtl_speech.core.lock import only_run
-from mtl_speech.core.logs import log_to
+from mtl_speech.core.errors import Problem, kind_of, relative
+from mtl_speech.core.files import only_run, without_absolute_paths
 from mtl_speech.core.options import RunOptions
-from mtl_speech.core.problems import Problem, kind_of, relative
 from mtl_speech.core.settings import as_dict
-from mtl_speech.core.terminal import show_bars
+from mtl_speech.core.terminal import plain_text, show, show_bars
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+LOGGER = logging.getLogger("mtl_speech")  # of the whole package: its lines go to the log file
 logger = logging.getLogger(__name__)
 SAID = {"said": True}  # marks lines of the log that stand on the terminal already
 CHECKPOINTS = "checkpoints"  # the folder of a training that was stopped
@@ -63,13 +65,12 @@ class Run:
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         use_caches(options)
-        folder = options.output_dir or Path("results") / re.sub(r"[^\w.-]+", "_", experiment or "run") / str(
-            options.seed
-        )
+        named = re.sub(r"[^\w.-]+", "_", experiment or "run")
+        folder = options.output_dir or Path("results", named, str(options.seed))
         folder.mkdir(parents=True, exist_ok=True)
         if not is_main():
             return folder
-        self._open.enter_context(only_run(folder, self.command))
+        self.hold(only_run(folder, self.command))
         log_to(folder / "log.txt", append=(folder / CHECKPOINTS).is_dir())
         logger.info("%s", self.command)
         logger.info("options: %s", json.dumps(as_dict(options), ensure_ascii=False))
@@ -93,8 +94,6 @@ class Run:
 
     def table(self, table: Table) -> None:
         """A table, which is a result."""
-        from mtl_speech.core.terminal import plain_text, show
-
         logger.info("\n%s", plain_text(table), extra=SAID)
         show(table)
         print(flush=True)
@@ -118,9 +117,8 @@ class Run:
                 lines += [f"{len(those)} things {what} ({folder.resolve().name}):"]
                 kinds = Counter(kind_of(p.reason) for p in those).most_common()
                 lines += [f"  {n} × {kind}" for kind, n in kinds[:N_KINDS]]
-                lines += (
-                    [f"  and {len(kinds) - N_KINDS} other reasons; all are in log.txt"] if len(kinds) > N_KINDS else []
-                )
+                if len(kinds) > N_KINDS:
+                    lines += [f"  and {len(kinds) - N_KINDS} other reasons; all are in log.txt"]
                 lines += [f"  such as {relative(p, folder)}" for p in those[:N_NAMED]]
         for line in lines:
             self.say(line)
@@ -129,8 +127,46 @@ class Run:
 
 def use_caches(options: RunOptions) -> None:
     """Set the places of the caches and their sizes, for this process and those that it starts."""
-    from mtl_speech.core.cache import DATA_LIMIT, FOLDER, LIMIT
-
     for variable, value in ((FOLDER, options.cache_dir), (LIMIT, options.cache_gib), (DATA_LIMIT, options.data_gib)):
         if value is not None:
             os.environ[variable] = str(value)
+
+
+class _Formatter(logging.Formatter):
+    """Lines without absolute paths: the home folder is `~`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        home = str(Path.home())
+        text = super().format(record)
+        return without_absolute_paths(text.replace(home, "~") if len(home) > 1 else text)
+
+
+class _LogFile(logging.FileHandler):
+    """A log that cannot be written ends the run, as any other file does."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Raise the error that `emit` met."""
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = self.baseFilename
+        raise
+
+
+def log_to(path: Path, append: bool = False) -> None:
+    """Write the package's log to the file `path`, from its start or with `append` from its end. Raises OSError.
+
+    So does every line that is logged then and cannot be written.
+    """
+    handler = _LogFile(path, mode="a" if append else "w", encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    close_log()
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
+
+
+def close_log() -> None:
+    """Close the log file, if there is one."""
+    for handler in [h for h in LOGGER.handlers if isinstance(h, logging.FileHandler)]:
+        LOGGER.removeHandler(handler)
+        with suppress(OSError):  # of a full disk: the lines that did not fit are told already
+            handler.close()

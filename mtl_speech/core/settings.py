@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import json
 import math
 import operator
 import re
@@ -33,6 +34,7 @@ _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
 
 
+# One keyword for each limit reads as a sentence where a setting is declared.
 def setting(
     default: Any,
     help: str,
@@ -106,8 +108,8 @@ class Setting:
     def _check_range(self, value: Any) -> None:
         """Raises ValueError when `value` is not within the field's range or choices."""
         if self.choices and value not in self.choices:
-            near = difflib.get_close_matches(str(value), self.choices, 1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
+            near = _nearest(str(value), self.choices)
+            hint = f"; {near}" if near else ""
             raise ValueError(f"must be one of {', '.join(self.choices)}, not {reprlib.repr(value)}{hint}")
         for limit, outside, words in (
             (self.low, operator.lt, "at least"),
@@ -174,13 +176,11 @@ def load_config(cls: type[C], path: Path | None = None, overrides: Mapping[str, 
         given += [(f"{path}: {key}", key, value) for key, value in (read_yaml(path) if path else {}).items()]
     except ConfigError as error:
         problems += error.problems
-    for key, value in (overrides or {}).items():
-        if value is not None:
-            given.append((f"option --{key.replace('_', '-')}", key, value))
+    given += [(f"option --{k.replace('_', '-')}", k, v) for k, v in (overrides or {}).items() if v is not None]
     for place, key, value in given:
         try:
             if key not in known:
-                raise ValueError(f"is not a setting; {_nearest(key, list(known))}")
+                raise ValueError(f"is not a setting; {_nearest(key, known) or 'settings are ' + ', '.join(known)}")
             values[key] = known[key].read(value)
         except ValueError as error:
             problems.append(f"{place}: {error}")
@@ -191,13 +191,8 @@ def load_config(cls: type[C], path: Path | None = None, overrides: Mapping[str, 
 
 def as_dict(config: Config) -> dict[str, object]:
     """The settings as plain values for JSON or YAML (tuples as lists, paths as text); `load_config` reads them back."""
-
-    def plain(value: object) -> object:
-        if isinstance(value, tuple):
-            return [plain(item) for item in value]
-        return str(value) if isinstance(value, Path) else value
-
-    return {field.name: plain(getattr(config, field.name)) for field in settings(type(config))}
+    found: dict[str, object] = json.loads(json.dumps(vars(config), default=str))
+    return found
 
 
 def read_yaml(path: Path) -> dict[str, object]:
@@ -252,6 +247,6 @@ def _check_events(events: Iterable[Any]) -> None:
             raise ValueError("it is nested too deeply")
 
 
-def _nearest(key: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(key, known, 1)
-    return f"did you mean '{near[0]}'?" if near else f"settings are {', '.join(known)}"
+def _nearest(word: str, known: Iterable[str]) -> str:
+    """A question for the known word that is nearest to this one; nothing where none is near."""
+    return "".join(f"did you mean '{near}'?" for near in difflib.get_close_matches(word, known, 1))

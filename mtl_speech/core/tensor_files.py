@@ -170,11 +170,8 @@ def _texts(value: object, depth: int) -> Iterator[str]:
     elif isinstance(value, (list, dict)):
         if depth == 0:
             raise ValueError("it is nested too deeply")
-        for item in value:
+        for item in value if isinstance(value, list) else (*value, *value.values()):
             yield from _texts(item, depth - 1)
-        if isinstance(value, dict):
-            for item in value.values():
-                yield from _texts(item, depth - 1)
 
 
 def header_entries(data: bytes, path: Path) -> list[Entry]:

@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mtl_speech.core.errors import DataError, UsageError
-from mtl_speech.core.problems import Problem
+from mtl_speech.core.errors import DataError, Problem, UsageError
 
 
 @dataclass(frozen=True, slots=True)

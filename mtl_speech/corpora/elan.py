@@ -11,9 +11,8 @@ from typing import Any, NoReturn
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from mtl_speech.core.errors import DataError
+from mtl_speech.core.errors import DataError, Problem
 from mtl_speech.core.files import read_limited
-from mtl_speech.core.problems import Problem
 from mtl_speech.corpora.audio import AUDIO_SUFFIXES
 from mtl_speech.corpora.labels import Interval, Labels, labels_of_tiers
 from mtl_speech.phonology.phonemes import MAX_LABEL

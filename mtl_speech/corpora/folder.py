@@ -10,9 +10,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from mtl_speech.core.errors import DataError, printable
-from mtl_speech.core.problems import Problem, problem_of
-from mtl_speech.core.spool import Kind, Spool
+from mtl_speech.core.cache import Kind, Spool
+from mtl_speech.core.errors import DataError, Problem, printable, problem_of
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora import elan, label_lines, textgrid
 from mtl_speech.corpora.audio import AUDIO_SUFFIXES

@@ -7,12 +7,10 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from mtl_speech.core.errors import DataError
+from mtl_speech.core.errors import DataError, Problem
 from mtl_speech.core.files import read_limited
-from mtl_speech.core.problems import Problem
 from mtl_speech.corpora.labels import Interval, Labels, decoded
-from mtl_speech.corpora.timit_folding import SILENCES_48, fold_48
-from mtl_speech.phonology.phone_sets import TIMIT_CLOSURES
+from mtl_speech.phonology.phone_sets import SILENCES_48, TIMIT_CLOSURES, fold_48
 
 TIMIT_RATE = 16_000  # Hz: the unit of TIMIT's label files, whatever the rate of the audio
 MAX_TEXT_BYTES = 256 << 20  # more than MAX_LINES lines of a CTM file have

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mtl_speech.core.errors import DataError
-from mtl_speech.core.problems import Problem
+from mtl_speech.core.errors import DataError, Problem
 from mtl_speech.corpora.corpus import Segment
 from mtl_speech.phonology.phonemes import MAX_LABEL, UnmappableLabel, is_modifier, is_silence, normalise_ipa, to_ipa
 

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mtl_speech.core.errors import DataError
+from mtl_speech.core.errors import DataError, Problem
 from mtl_speech.core.files import atomic_write, csv_text
-from mtl_speech.core.problems import Problem
 from mtl_speech.corpora.corpus import Corpus
 
 logger = logging.getLogger(__name__)

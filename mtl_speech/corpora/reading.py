@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from mtl_speech.core.errors import DataError, UsageError
-from mtl_speech.core.problems import problem_of
-from mtl_speech.core.spool import Kind
+from mtl_speech.core.cache import Kind
+from mtl_speech.core.errors import DataError, UsageError, problem_of
+from mtl_speech.core.options import PHONE_SETS
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.audio import SAMPLE_RATE, audio_duration, check_audio, load_audio
 from mtl_speech.corpora.corpus import Corpus, Segment, Utterance
 from mtl_speech.corpora.folder import Contents, LabelReader, has_audio, scan
 from mtl_speech.corpora.labels import check_labels
 from mtl_speech.phonology.languages import canonical
-from mtl_speech.phonology.phonemes import PHONE_SETS, guess_phone_set
+from mtl_speech.phonology.phonemes import guess_phone_set
 
 _SEGMENT = Kind[Segment](
     lambda each: (each.phoneme, each.start, each.end, 0), lambda phoneme, start, end, _: Segment(phoneme, start, end)

@@ -22,9 +22,8 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from mtl_speech.core.cache import DATA_LIMIT, DEFAULT_DATA_GIB, cache_folder, cache_gib
-from mtl_speech.core.errors import DataError
+from mtl_speech.core.errors import DataError, Problem
 from mtl_speech.core.files import atomic_write, replacing, temporary_sibling
-from mtl_speech.core.problems import Problem
 from mtl_speech.core.run import Run
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.places import (

@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mtl_speech.core.errors import DataError
+from mtl_speech.core.errors import DataError, Problem
 from mtl_speech.core.files import read_limited, replacing
-from mtl_speech.core.problems import Problem
 from mtl_speech.corpora.labels import Interval, Labels, decoded, labels_of_tiers
 
 MAX_BYTES = 64 << 20  # a TextGrid of an hour has under 10 MB

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from mtl_speech.core.cache import FeatureCache, key_of
-from mtl_speech.core.errors import DataError
+from mtl_speech.core.errors import DataError, Problem
 from mtl_speech.core.files import content_hash, write_at
-from mtl_speech.core.problems import Problem
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora import audio
 from mtl_speech.corpora.audio import FRAMES_PER_SECOND, HOP_LENGTH, MEL_BANDS, check_audio, load_audio, log_mel

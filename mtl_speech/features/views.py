@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 
 from mtl_speech.core.cache import FeatureCache
-from mtl_speech.core.errors import DataError
-from mtl_speech.core.problems import Problem
+from mtl_speech.core.errors import DataError, Problem
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.audio import HOP_LENGTH, MEL_BANDS
 from mtl_speech.corpora.corpus import Corpus

@@ -11,8 +11,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from mtl_speech.core.config import EncoderConfig
 from mtl_speech.core.errors import ConfigError, PackError
+from mtl_speech.core.options import EncoderConfig
 from mtl_speech.core.settings import as_dict, load_config
 from mtl_speech.features.store import LOG_MEL, FrontEnd, SegmentStore
 from mtl_speech.model.encoder import Encoder

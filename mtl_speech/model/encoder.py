@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtl_speech.core.config import EncoderConfig
 from mtl_speech.core.distributed import n_processes, total, total_with_gradient
+from mtl_speech.core.options import EncoderConfig
 from mtl_speech.corpora.audio import MEL_BANDS
 
 N_PARTS = 3  # a segment is pooled over its onset, its middle and its offset

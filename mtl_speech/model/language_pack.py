@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from mtl_speech.core.config import MetaTrainConfig
 from mtl_speech.core.errors import PackError
+from mtl_speech.core.options import MetaTrainConfig
 from mtl_speech.corpora.audio import FRAMES_PER_SECOND
 from mtl_speech.features.store import LOG_MEL, SegmentStore, as_log_mel
 from mtl_speech.model.base import BaseModel, load_segmenter, segmenter_tensors

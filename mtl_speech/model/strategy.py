@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtl_speech.core.config import MetaTrainConfig
 from mtl_speech.core.errors import ConfigError, PackError
+from mtl_speech.core.options import MetaTrainConfig
 from mtl_speech.core.settings import as_dict, load_config
 from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.base import BaseModel, load_state

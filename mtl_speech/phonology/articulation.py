@@ -7,10 +7,10 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl_speech.core.errors import DataError, MtlSpeechError
+from mtl_speech.core.files import package_folder
 from mtl_speech.phonology.phone_sets import (
     CONSONANT_ORDER,
     DIACRITIC_FEATURES,
@@ -145,10 +145,9 @@ def _order_key(phoneme: str) -> tuple[int, int, int, str]:
     letters = letters.lstrip("".join(PRENASAL))
     if letters[:1] in VOWEL_ORDER:
         return 1, VOWEL_ORDER.index(letters[0]), len(letters), phoneme
-    if letters in CONSONANT_ORDER:
-        return 0, CONSONANT_ORDER.index(letters), len(phoneme), phoneme
-    if letters[:1] in CONSONANT_ORDER:
-        return 0, CONSONANT_ORDER.index(letters[0]), len(phoneme), phoneme
+    for consonant in (letters, letters[:1]):
+        if consonant in CONSONANT_ORDER:
+            return 0, CONSONANT_ORDER.index(consonant), len(phoneme), phoneme
     return 2, 0, len(phoneme), phoneme
 
 
@@ -206,14 +205,11 @@ def _changed(row: tuple[int, ...], features: dict[str, int]) -> tuple[int, ...]:
 @lru_cache(maxsize=1)
 def _table() -> _Table:
     """panphon's table, read from its CSV file: its own FeatureTable takes two seconds and pandas to build."""
-    from importlib.util import find_spec
-
-    spec = find_spec("panphon")
-    if spec is None or not spec.submodule_search_locations:
+    folder = package_folder("panphon")
+    if folder is None:
         raise MtlSpeechError("the package panphon is missing: install mtl-speech with its dependencies")
-    path = Path(next(iter(spec.submodule_search_locations))) / "data" / "ipa_all.csv"
     sign = {"+": 1, "-": -1, "0": 0}
-    with path.open(encoding="utf-8", newline="") as file:
+    with open(folder / "data" / "ipa_all.csv", encoding="utf-8", newline="") as file:
         header, *lines = csv.reader(file)
     rows = {unicodedata.normalize("NFD", line[0]): tuple(sign[value] for value in line[1:]) for line in lines}
     rows = {segment: row for segment, row in rows.items() if segment[0] not in _TONE_LETTERS}

@@ -1,22 +1,29 @@
-"""The inventory of a language: phonemes in IPA from a text, from a file, from Epitran's map of a language, or from PHOIBLE."""
+"""The inventory of a language (from a text, a file, a map of Epitran, or PHOIBLE), and lists of words in its phonemes."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
-from mtl_speech.core.errors import DataError, UsageError
-from mtl_speech.core.files import read_limited
-from mtl_speech.phonology.ipa_text import letters_of
-from mtl_speech.phonology.phonemes import UnmappableLabel, to_ipa
+from mtl_speech.core.errors import DataError, Problem, UsageError
+from mtl_speech.core.files import package_folder, read_limited
+from mtl_speech.phonology.phonemes import (
+    MAX_LABEL,
+    UnmappableLabel,
+    is_modifier,
+    is_silence,
+    letters_of,
+    segment,
+    to_ipa,
+)
 
 MAX_NAME = 250  # characters: text of an inventory that is longer is no name of a file
 MAX_BYTES = 1 << 20  # of a file of phonemes
+MAX_WORDS_BYTES = 64 << 20  # a million words have about so much
 MAX_PHOIBLE_BYTES = 256 << 20  # the whole of PHOIBLE has 24 million
 MAX_NAMED = 500  # characters of labels that are no phoneme
 _NO_LETTERS = re.compile(r"<[^>]*>|[˥˦˧˨˩\s]")  # tags of Epitran's rules, tones
@@ -102,20 +109,18 @@ def _from_epitran(code: str) -> Phonemes:
     As Epitran's own lists of segments have them: a letter of IPA with its marks each, so a consonant and its inherent vowel are
     two, and so are the parts of a diphthong. Tones and what is no IPA are left out; the latter is told.
     """
-    spec = find_spec("epitran")
-    if spec is None or not spec.submodule_search_locations:
+    package = package_folder("epitran")
+    if package is None:
         raise UsageError("inventory: Epitran is not installed: install the extra 'epitran' of mtl_speech")
-    folder = Path(spec.submodule_search_locations[0]) / "data" / "map"
-    path = folder / f"{code}.csv"
-    codes = sorted(each.stem for each in folder.glob("*.csv"))
-    if code not in codes:
-        near = [each for each in codes if each[:3] == code[:3]]
-        raise UsageError(f"inventory: Epitran has no map '{code}'; it has {', '.join(near or codes)[:MAX_NAMED]}")
-    rows = csv.reader(io.StringIO(read_limited(path, MAX_BYTES, "a map of Epitran").decode("utf-8-sig")))
+    maps = {path.stem: path for path in sorted((package / "data" / "map").glob("*.csv"))}
+    if code not in maps:
+        near = [each for each in maps if each[:3] == code[:3]]
+        raise UsageError(f"inventory: Epitran has no map '{code}'; it has {', '.join(near or maps)[:MAX_NAMED]}")
+    rows = csv.reader(io.StringIO(read_limited(maps[code], MAX_BYTES, "a map of Epitran").decode("utf-8-sig")))
     values = (_NO_LETTERS.sub("", row[1]) for row in list(rows)[1:] if len(row) > 1)
     phonemes, unknown = _split(letter for value in values for letter in letters_of(value))
     notes = [f"inventory: {len(phonemes)} phonemes that Epitran's map {code} writes"]
-    return _checked(phonemes, notes, list(dict.fromkeys(unknown)), str(path))
+    return _checked(phonemes, notes, list(dict.fromkeys(unknown)), str(maps[code]))
 
 
 def _from_phoible(path: Path, language: str) -> Phonemes:
@@ -138,9 +143,8 @@ def _from_phoible(path: Path, language: str) -> Phonemes:
         notes.append(f"inventory: PHOIBLE has others of '{language}', to be named by number: {'; '.join(others)}")
     marginal = [row["Phoneme"] for row in inventories[number] if row["Marginal"].upper() == "TRUE"]
     tones = [row["Phoneme"] for row in inventories[number] if row["SegmentClass"] == "tone"]
-    for what, held in (("marginal phonemes", marginal), ("tones", tones)):
-        if held:
-            notes.append(f"inventory: {what} are left out: {' '.join(held)}")
+    left_out = {"marginal phonemes": marginal, "tones": tones}
+    notes += [f"inventory: {what} are left out: {' '.join(held)}" for what, held in left_out.items() if held]
     kept = [row["Phoneme"].split("|")[0] for row in inventories[number] if row["Phoneme"] not in (*marginal, *tones)]
     phonemes, unknown = _split(kept)
     return _checked(phonemes, notes, unknown, f"{path}, '{language}'")
@@ -173,3 +177,71 @@ def _checked(phonemes: tuple[str, ...], notes: list[str], unknown: list[str], pl
     if unknown:
         notes.append(f"inventory: not known here, left out: {' '.join(unknown)[:MAX_NAMED]}")
     return Phonemes(phonemes, tuple(notes))
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word and its phonemes in IPA, normalised."""
+
+    text: str
+    phones: tuple[str, ...]
+
+
+def read_words(path: Path, inventory: Collection[str]) -> tuple[list[Word], list[Problem]]:
+    """The words of a list that have a pronunciation, each once, and why others cannot be used.
+
+    A line is a word, a TAB, and its pronunciation in IPA as the last column, as in a dictionary of the Montreal Forced Aligner:
+    phones apart by blanks, or written together (`split_phones`). Empty lines do not count. Of several pronunciations the first
+    is taken.
+
+    Raises DataError when the file cannot be read as UTF-8 text.
+    """
+    try:
+        lines = read_limited(path, MAX_WORDS_BYTES, "a list of words").decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: cannot be read as UTF-8 text ({error}): give a list with one word a line") from error
+    words: dict[str, Word] = {}
+    skipped: list[Problem] = []
+    for number, line in enumerate(lines, 1):
+        text, *columns = (part.strip() for part in line.split("\t"))
+        if not any((text, *columns)):
+            continue
+        place = f"line {number}, '{text[:MAX_LABEL]}':"
+        if not columns or not columns[-1]:
+            skipped.append(Problem(path, f"{place} no pronunciation; write a TAB and its phones in IPA after the word"))
+        elif text in words:
+            skipped.append(Problem(path, f"{place} is there already; the first pronunciation is taken"))
+        else:
+            try:
+                words[text] = Word(text, read_phones(columns[-1], inventory))
+            except DataError as error:
+                skipped.append(Problem(path, f"{place} {error}"))
+    return list(words.values()), skipped
+
+
+def read_phones(text: str, inventory: Collection[str]) -> tuple[str, ...]:
+    """The phonemes of a pronunciation in IPA, normalised. Raises DataError where a part is none, or nothing is left."""
+    parts: list[str] = []
+    for part in text.split() if len(text.split()) > 1 else split_phones(text, inventory):
+        if parts and is_modifier(part) and len(parts[-1]) < MAX_LABEL:  # such as the "ʰ" of "kː ʰ"
+            parts[-1] += part
+        else:
+            parts.append(part)
+    found = tuple(phone for phone in (to_ipa(part, "ipa") for part in parts) if phone is not None)
+    if not found:
+        raise DataError(f"'{text[:MAX_LABEL]}' has no phoneme")
+    return found
+
+
+def split_phones(text: str, inventory: Collection[str]) -> list[str]:
+    """The phones of IPA written together: those of `inventory` if all are, the longest first; else a letter with its
+    marks each, and two that are one phoneme of `inventory` are joined.
+
+    Raises DataError for a text that is longer than any word.
+    """
+    if is_silence(text):
+        return [text]
+    if len(text) > MAX_LABEL:
+        raise DataError(f"'{text[:MAX_LABEL]}…' is too long to be taken apart: put blanks between its phones")
+    known, unmatched = segment(text, inventory)
+    return letters_of(text, inventory) if unmatched else list(known)

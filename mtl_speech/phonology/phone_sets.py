@@ -30,6 +30,20 @@ TIMIT_CLOSURES: dict[str, tuple[str, ...]] = {
     "bcl": ("b",), "dcl": ("d", "jh"), "gcl": ("g",), "pcl": ("p",), "tcl": ("t", "ch"), "kcl": ("k",),
 }  # fmt: skip
 
+# Lee and Hon (1989) fold TIMIT's 61 labels to 48 and 39. These are the ones that change; a glottal stop ("q") is left out.
+_TO_48: dict[str, str | None] = {
+    "ax-h": "ax", "axr": "er", "em": "m", "eng": "ng", "hv": "hh", "nx": "n", "ux": "uw", "h#": "sil", "pau": "sil",
+    "bcl": "vcl", "dcl": "vcl", "gcl": "vcl", "pcl": "cl", "tcl": "cl", "kcl": "cl", "q": None,
+}  # fmt: skip
+TIMIT_48_TO_39: dict[str, str] = {
+    "ao": "aa", "ax": "ah", "el": "l", "en": "n", "ix": "ih", "zh": "sh", "cl": "sil", "vcl": "sil", "epi": "sil",
+}  # fmt: skip
+SILENCES_48 = frozenset({"sil", "epi", "cl", "vcl"})  # one class of the 39, and no phoneme
+# What scoring folds, in IPA: a phoneme of the 48 to the one of the 39 that it counts as.
+IPA_48_TO_39: dict[str, str] = {
+    TIMIT_TO_IPA[label]: TIMIT_TO_IPA[folded] for label, folded in TIMIT_48_TO_39.items() if label not in SILENCES_48
+}
+
 # Labels of what is not a phoneme: silence, pauses, breath and noise (compared in lower case, without brackets).
 # "spn" is the Montreal Forced Aligner's "spoken noise": speech whose phones are not known.
 SILENCE_LABELS: frozenset[str] = frozenset(
@@ -100,3 +114,8 @@ LETTER_MANNERS: dict[str, str] = {
     **dict.fromkeys("ɓɗʄɠʛᶑ", "implosive"), **dict.fromkeys("ʙrʀɾɽɺⱱ", "trill or tap"), **dict.fromkeys("ʘǀǃǂǁ", "click"),
     **dict.fromkeys("ʔʡ", "plosive"), **dict.fromkeys("hɦʜʢʕʍ", "fricative"),
 }  # fmt: skip
+
+
+def fold_48(label: str) -> str | None:
+    """One of the 48 labels for one of TIMIT's 61, in any case; None for a glottal stop. Another label stays as it is."""
+    return _TO_48.get(label.lower(), label.lower())

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.core.files import atomic_write
-from mtl_speech.core.json_values import json_text, plain
+from mtl_speech.core.files import atomic_write, json_text, plain
 from mtl_speech.core.options import CompareOptions
 from mtl_speech.core.run import Run
 from mtl_speech.core.terminal import new_table

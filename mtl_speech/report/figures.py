@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mtl_speech.phonology.articulation import articulation_order
 from mtl_speech.phonology.phone_sets import VOWEL_ORDER
-from mtl_speech.phonology.phonemes import articulation_order
 from mtl_speech.scoring.bootstrap import interval_text
 from mtl_speech.scoring.metrics import RELIABLE_FROM, AblationRow, Scores
 

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mtl_speech.phonology.articulation import articulation_class
-from mtl_speech.phonology.phonemes import articulation_order
+from mtl_speech.phonology.articulation import articulation_class, articulation_order
 from mtl_speech.report.clips import Clips, worst_confusions
 from mtl_speech.scoring.metrics import Scores
 from mtl_speech.scoring.sequences import expected_calibration_error, reliability

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mtl_speech.core.json_values import json_text
-from mtl_speech.phonology.phonemes import articulation_order
+from mtl_speech.core.files import json_text
+from mtl_speech.phonology.articulation import articulation_order
 from mtl_speech.report.clips import Clip
 from mtl_speech.report.figures import most_confused
 from mtl_speech.scoring.metrics import RELIABLE_FROM

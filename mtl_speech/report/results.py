@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtl_speech.core.config import AdaptConfig, MetaTrainConfig
-from mtl_speech.core.files import atomic_write
-from mtl_speech.core.json_values import plain
+from mtl_speech.core.files import atomic_write, plain
+from mtl_speech.core.options import AdaptConfig, MetaTrainConfig
 from mtl_speech.core.settings import as_dict
 from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.base import BaseModel

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtl_speech.core.files import atomic_write
-from mtl_speech.core.json_values import json_text, plain
+from mtl_speech.core.files import atomic_write, json_text, plain
 from mtl_speech.core.terminal import new_table, progress
-from mtl_speech.phonology.phonemes import articulation_order
+from mtl_speech.phonology.articulation import articulation_order
 from mtl_speech.report.figures import ablation_figure, confusion_figure, png
 from mtl_speech.report.findings import Details, findings
 from mtl_speech.report.page import render

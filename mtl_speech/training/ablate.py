@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from mtl_speech.core.config import AdaptConfig, MetaTrainConfig
+from mtl_speech.core.options import AdaptConfig, MetaTrainConfig
 from mtl_speech.model.base import BaseModel
 from mtl_speech.model.learner import MetaLearner
 from mtl_speech.model.strategy import new_learner, prepare_learner

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtl_speech.core.config import AdaptConfig, MetaTrainConfig
 from mtl_speech.core.errors import DataError
 from mtl_speech.core.files import content_hash
+from mtl_speech.core.options import AdaptConfig, MetaTrainConfig
 from mtl_speech.corpora.corpus import Corpus, split_by
 from mtl_speech.features.store import LOG_MEL, FrontEnd, SegmentStore, build_store
 from mtl_speech.model.language_pack import LanguageModel, Neighbours, times, true_labels, utterances

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtl_speech.core.config import AdaptConfig
+from mtl_speech.core.options import AdaptConfig
 from mtl_speech.core.terminal import progress
 from mtl_speech.model.language_pack import true_labels, utterances
 from mtl_speech.model.learner import MetaLearner, embed_segments

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from mtl_speech.core.config import MetaTrainConfig
+from mtl_speech.core.options import MetaTrainConfig
 from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.base import BaseModel
 from mtl_speech.model.learner import MetaLearner, embed_segments

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mtl_speech.core.config import MetaTrainConfig
 from mtl_speech.core.distributed import from_main, is_main, n_processes, rank, sum_gradients, total
 from mtl_speech.core.errors import DataError
+from mtl_speech.core.options import MetaTrainConfig
 from mtl_speech.core.terminal import progress
 from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.learner import MetaLearner, balanced_weights

@@ -24,8 +24,8 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Sampler
 
-from mtl_speech.core.config import EncoderConfig, PretrainConfig
 from mtl_speech.core.distributed import from_main, is_main, n_processes, peers_alive, rank, together, total
+from mtl_speech.core.options import EncoderConfig, PretrainConfig
 from mtl_speech.core.terminal import bars_shown
 from mtl_speech.features.augment import SpecAugment
 from mtl_speech.features.crops import CropBatches, Crops

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.core.json_values import json_text, plain
+from mtl_speech.core.files import json_text, plain
 from mtl_speech.corpora.labels import MACHINE_LABELS, MISMATCH
 from mtl_speech.corpora.textgrid import INTERVALS, TextGrid, Tier, long_form, read_whole
 from mtl_speech.transcription.transcript import Phone, Transcription

@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from mtl_speech.core.errors import DataError, UsageError
+from mtl_speech.core.errors import DataError, Problem, UsageError
 from mtl_speech.core.files import atomic_write, csv_text
-from mtl_speech.core.problems import Problem
 from mtl_speech.corpora.audio import AUDIO_SUFFIXES
 from mtl_speech.corpora.corpus import Corpus, split_by
 from mtl_speech.corpora.folder import files_below, key_of

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mtl_speech.core.errors import DataError
-from mtl_speech.core.problems import Problem
+from mtl_speech.core.errors import DataError, Problem
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.corpora.folder import files_below
 from mtl_speech.corpora.label_lines import lines_of

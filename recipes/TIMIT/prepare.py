@@ -14,10 +14,21 @@ from mtl_speech.corpora.corpus import Corpus, Utterance
 from mtl_speech.corpora.label_lines import read_folded_phn
 from mtl_speech.corpora.manifest import Counts, Prepared, compare_counts, speakers_of, validated
 from mtl_speech.corpora.reading import read_corpus
-from mtl_speech.corpora.timit_folding import CORE_TEST_SPEAKERS, DEV_SPEAKERS
 
 # Eight sentences a speaker without SA: 630 speakers and 6,300 sentences in all, by TIMIT's own documentation.
 PUBLISHED = {"train": Counts(462, 3_696), "valid": Counts(50, 400), "test": Counts(24, 192)}
+
+# The core test set of TIMIT's documentation: two men and a woman of each of the eight dialect regions.
+CORE_TEST_SPEAKERS = frozenset(
+    """mdab0 mwbt0 felc0 mtas1 mwew0 fpas0 mjmp0 mlnt0 fpkt0 mlll0 mtls0 fjlm0 mbpm0 mklt0 fnlp0 mcmj0 mjdh0 fmgd0
+    mgrt0 mnjm0 fdhc0 mjln0 mpam0 fmld0""".split()
+)
+# The 50 other speakers of the test folder that are the usual development set (as in Kaldi).
+DEV_SPEAKERS = frozenset(
+    """faks0 fdac1 fjem0 mgwt0 mjar0 mmdb1 mmdm2 mpdf0 fcmh0 fkms0 mbdg0 mbwm0 mcsh0 fadg0 fdms0 fedw0 mgjf0 mglb0
+    mrtk0 mtaa0 mtdt0 mthc0 mwjg0 fnmr0 frew0 fsem0 mbns0 mmjr0 mdls0 mdlf0 mdvc0 mers0 fmah0 fdrw0 mrcs0 mrjm4 fcal1
+    mmwh0 fjsj0 majc0 mjsw0 mreb0 fgjd0 fjmg0 mroa0 mteb0 mjfc0 mrjr0 fmml0 mrws1""".split()
+)
 
 
 def prepare(data_folder: Path, output: Path) -> Prepared:

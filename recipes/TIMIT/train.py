@@ -12,7 +12,7 @@ from prepare import prepare
 
 from mtl_speech.commands.recipe import begin_recipe
 from mtl_speech.commands.recipe_training import train_encoder, write_phone_reports
-from mtl_speech.corpora.timit_folding import IPA_48_TO_39
+from mtl_speech.phonology.phone_sets import IPA_48_TO_39
 
 ATTRIBUTION = "Trained on TIMIT, Garofolo, J. et al. (1993), TIMIT Acoustic-Phonetic Continuous Speech Corpus, LDC93S1."
 LICENCE = "training data under the licence of the Linguistic Data Consortium: use and pass on as that allows"

@@ -29,12 +29,10 @@ from torch import nn
 from tuned_phi import NAME as PHI_TUNED
 from tuned_phi import tune_phi
 
-from mtl_speech.core.config import MetaTrainConfig
 from mtl_speech.core.errors import DataError, MtlSpeechError, UsageError
-from mtl_speech.core.files import atomic_write
-from mtl_speech.core.json_values import json_text, plain
-from mtl_speech.core.lock import only_run
-from mtl_speech.core.logs import log_to
+from mtl_speech.core.files import atomic_write, json_text, only_run, plain
+from mtl_speech.core.options import MetaTrainConfig
+from mtl_speech.core.run import log_to
 from mtl_speech.core.terminal import progress, show_bars
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.corpora.reading import language_folders, read_corpus

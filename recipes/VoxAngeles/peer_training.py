@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from mtl_speech.core.config import MetaTrainConfig
+from mtl_speech.core.options import MetaTrainConfig
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.audio import MEL_BANDS
 from mtl_speech.features.store import SegmentStore

@@ -20,9 +20,8 @@ from prepare import prepare
 
 from mtl_speech.commands.recipe import begin_recipe
 from mtl_speech.commands.target import Start, load_start
-from mtl_speech.core.config import AdaptConfig
-from mtl_speech.core.files import atomic_write
-from mtl_speech.core.json_values import json_text, plain
+from mtl_speech.core.files import atomic_write, json_text, plain
+from mtl_speech.core.options import AdaptConfig
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.corpus import Corpus, Segment, split_by
 from mtl_speech.features.store import build_store

@@ -24,10 +24,10 @@ from mtl_speech import __version__
 from mtl_speech.commands import inspect as inspect_command
 from mtl_speech.commands.cli import main
 from mtl_speech.core import options
+from mtl_speech.core.options import PHONE_SETS
 from mtl_speech.core.settings import settings
 from mtl_speech.model.pack import load_pack, save_pack
 from mtl_speech.model.strategy import new_learner, strategy_pack
-from mtl_speech.phonology.phonemes import PHONE_SETS
 from tests.command_line import labelled_folder, report, run, save_base
 from tests.helpers import meta_config, tiny_base
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from mtl_speech.commands import export as command
 from mtl_speech.commands.export import FILES, METADATA, TOLERANCE
 from mtl_speech.commands.target import load_start
-from mtl_speech.core.config import AdaptConfig
+from mtl_speech.core.options import AdaptConfig
 from mtl_speech.corpora.audio import SAMPLE_RATE, load_audio
 from mtl_speech.corpora.corpus import Corpus, Utterance
 from mtl_speech.corpora.reading import read_corpus

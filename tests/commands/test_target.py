@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from mtl_speech.commands import target
-from mtl_speech.core.config import MetaTrainConfig
 from mtl_speech.core.errors import PackError
-from mtl_speech.core.options import AdaptOptions
+from mtl_speech.core.options import AdaptOptions, MetaTrainConfig
 from mtl_speech.core.run import Run
 from mtl_speech.model.learner import embed_segments
 from mtl_speech.model.pack import save_pack

@@ -148,7 +148,7 @@ def test_scores_are_told_and_written(shared: Path, recordings: Path) -> None:
     assert "not scored: rec/s0/u00.wav: no labels beside it" in said
     assert "not scored: rec/s0/u02.TextGrid, tier 'phones', interval" in said
     data = json.loads(Path("out/scores.json").read_text())
-    assert data["format"] == "mtl_speech.transcription.transcript-scores/1" and len(data["not_scored"]) == 2
+    assert data["format"] == "mtl_speech.transcription-scores/1" and len(data["not_scored"]) == 2
     scores = data["scores"]
     assert (scores["n_recordings"], scores["n_phones"], scores["n_boundaries"], scores["tolerance"]) == (
         2,

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mtl_speech.core.config import EncoderConfig, PretrainConfig
+from mtl_speech.core.options import EncoderConfig, PretrainConfig
 from mtl_speech.model.encoder import FrameBatchNorm
 from mtl_speech.training.meta_train import MetaTrainer, trainable_state
 from mtl_speech.training.pretrain import pretrain

@@ -6,23 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mtl_speech.core.logs import close_log
+from mtl_speech.core.errors import Problem
 from mtl_speech.core.options import RunOptions
-from mtl_speech.core.problems import Problem, kind_of
-from mtl_speech.core.run import N_KINDS, Run
+from mtl_speech.core.run import N_KINDS, Run, close_log
 from mtl_speech.core.terminal import progress
-
-
-@pytest.mark.parametrize(
-    ("reason", "kind"),
-    [
-        ("'b' (0.400 to 0.900 s) lies past the end", "'…' (# to # s) lies past the end"),
-        ("label 'x1' is not in the ARPAbet phone set", "label 'x#' is not in the ARPAbet phone set"),
-        ("no labels", "no labels"),
-    ],
-)
-def test_reasons_are_of_one_kind_whatever_their_place(reason: str, kind: str) -> None:
-    assert kind_of(reason) == kind
 
 
 def test_problems_are_counted_named_and_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mtl_speech.core.errors import DataError, UsageError
-from mtl_speech.core.problems import Problem
+from mtl_speech.core.errors import DataError, Problem, UsageError
 from mtl_speech.corpora.corpus import Corpus, Segment, Utterance, split_by
 
 

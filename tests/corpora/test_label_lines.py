@@ -106,3 +106,10 @@ def test_a_reader_stands_in_for_that_of_a_suffix(tmp_path: Path) -> None:
     (plain,), (folded,) = (read_corpus(tmp_path, "en", "timit", readers=r).utterances for r in (None, read))
     assert [s.phoneme for s in plain.segments] == ["d͡ʒ", "ɪ", "t", "s", "ə̥"]
     assert [(s.phoneme, s.start) for s in folded.segments] == [("d͡ʒ", 0.15), ("ɪ", 0.2), ("s", 0.35), ("ə", 0.5)]
+
+
+def test_a_label_file_is_read_folded(tmp_path: Path) -> None:
+    path = tmp_path / "a.PHN"
+    path.write_text("0 1600 h#\n1600 2400 dcl\n2400 3200 jh\n3200 4800 Q\n4800 5600 IX\n5600 8000 what\n")
+    labels = [(phone.label, phone.number) for phone in label_lines.read_folded_phn(path).phones]
+    assert labels == [("sil", 1), ("sil", 2), ("jh", 3), ("ix", 5), ("what", 6)]

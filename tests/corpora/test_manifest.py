@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mtl_speech.core.errors import DataError
-from mtl_speech.core.problems import Problem
+from mtl_speech.core.errors import DataError, Problem
 from mtl_speech.corpora.corpus import Corpus, Segment, Utterance
 from mtl_speech.corpora.manifest import SHOWN_PROBLEMS, Counts, check_disjoint, compare_counts, merged, validated
 

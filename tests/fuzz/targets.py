@@ -17,11 +17,16 @@ from mtl_speech.commands.demo import is_synthetic
 from mtl_speech.commands.inspect import describe_pack
 from mtl_speech.commands.suggest import inventory_of
 from mtl_speech.commands.transcribe import LEDGER_NAME, Outputs
-from mtl_speech.core.config import MetaTrainConfig
-from mtl_speech.core.errors import DataError, MtlSpeechError
-from mtl_speech.core.json_values import json_text, plain
-from mtl_speech.core.options import AdaptOptions, MetaTrainOptions, SuggestOptions, TranscribeOptions
-from mtl_speech.core.problems import Problem
+from mtl_speech.core.errors import DataError, MtlSpeechError, Problem
+from mtl_speech.core.files import json_text, plain
+from mtl_speech.core.options import (
+    PHONE_SETS,
+    AdaptOptions,
+    MetaTrainConfig,
+    MetaTrainOptions,
+    SuggestOptions,
+    TranscribeOptions,
+)
 from mtl_speech.core.settings import load_config
 from mtl_speech.core.tensor_files import decode, header_entries
 from mtl_speech.corpora import corrections, elan, label_lines, textgrid
@@ -36,7 +41,7 @@ from mtl_speech.model.pack import CARD, WEIGHTS, Pack, load_pack, save_pack
 from mtl_speech.model.strategy import load_learner, new_learner
 from mtl_speech.phonology import word_list
 from mtl_speech.phonology.inventories import find_inventory
-from mtl_speech.phonology.phonemes import PHONE_SETS, guess_phone_set, to_ipa
+from mtl_speech.phonology.phonemes import guess_phone_set, to_ipa
 from mtl_speech.scoring.tokens import read_tokens
 from mtl_speech.transcription.transcript import Phone, Transcription
 from mtl_speech.transcription.transcript_elan import eaf_bytes

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from mtl_speech.core.config import EncoderConfig
+from mtl_speech.core.options import EncoderConfig
 from mtl_speech.corpora.audio import MEL_BANDS
 from mtl_speech.model.encoder import N_PARTS, ConvNorm, Encoder, FrameBatchNorm, FrameConv, part_weights
 from tests.helpers import frozen_bytes, seeded, tiny_encoder

@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 from mtl_speech import __version__
 from mtl_speech.core import tensor_files
 from mtl_speech.core.errors import PackError
-from mtl_speech.core.files import atomic_write
 from mtl_speech.model.pack import CARD, WEIGHTS, Pack, base_entry, load_pack, pack_hash, require_base, save_pack
 
 
@@ -469,22 +468,3 @@ def test_damage_anywhere_raises_nothing_but_a_pack_error(
                 assert name == CARD
                 assert pack_hash(loaded) == pack_hash(make_pack())
         (folder / name).write_bytes(data)
-
-
-# Files
-
-
-def test_atomic_write_is_whole_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = atomic_write(tmp_path / "new" / "report.json", "ɽ\n")
-    assert path.read_bytes() == "ɽ\n".encode()
-    atomic_write(path, b"second")
-    assert path.read_bytes() == b"second"
-
-    def failing(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", failing)
-    with pytest.raises(OSError, match="No space left"):
-        atomic_write(path, b"third")
-    assert path.read_bytes() == b"second"
-    assert [entry.name for entry in path.parent.iterdir()] == ["report.json"]

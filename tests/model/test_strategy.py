@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from mtl_speech.core.config import MetaTrainConfig
 from mtl_speech.core.errors import PackError
+from mtl_speech.core.options import MetaTrainConfig
 from mtl_speech.model.base import BaseModel, load_base
 from mtl_speech.model.language_pack import LanguageModel, language_pack, load_language, true_labels, utterances
 from mtl_speech.model.learner import Head, MetaLearner, embed_segments

@@ -8,19 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtl_speech.core.options import AdaptOptions
+from mtl_speech.core.options import PHONE_SETS, AdaptOptions
 from mtl_speech.core.settings import settings
-from mtl_speech.corpora.timit_folding import fold_39, fold_48
 from mtl_speech.phonology.articulation import articulatory_features
-from mtl_speech.phonology.phone_sets import LOOK_ALIKES, TABLES, TIMIT_CLOSURES
-from mtl_speech.phonology.phonemes import (
-    PHONE_SETS,
-    UnmappableLabel,
-    guess_phone_set,
-    is_modifier,
-    normalise_ipa,
-    to_ipa,
+from mtl_speech.phonology.phone_sets import (
+    IPA_48_TO_39,
+    LOOK_ALIKES,
+    SILENCES_48,
+    TABLES,
+    TIMIT_48_TO_39,
+    TIMIT_CLOSURES,
+    fold_48,
 )
+from mtl_speech.phonology.phonemes import UnmappableLabel, guess_phone_set, is_modifier, normalise_ipa, to_ipa
+from tests.phonology.test_phonemes import TIMIT_61
 
 # As published: 39 phones of cmudict, 61 of TIMIT's phoncode.doc, 91 in the card of english_mfa v3.1.0; of the 69 in that of
 # punjabi_cv v2.0.0 one is a mark alone, "ʰ", which readers join to the phone before it.
@@ -133,6 +134,44 @@ def test_look_alikes_composed_letters_and_missing_ties_change_nothing(ipa: str, 
 def test_options_name_the_same_sets() -> None:
     (choices,) = [each.choices for each in settings(AdaptOptions) if each.name == "phone_set"]
     assert tuple(choices) == PHONE_SETS
+
+
+# Lee and Hon (1989), table 3: the groups within which confusions are not counted.
+GROUPS_39 = [
+    "sil cl vcl epi h# pau pcl tcl kcl bcl dcl gcl", "aa ao", "ah ax ax-h", "er axr", "hh hv", "ih ix", "l el", "m em",
+    "n en nx", "ng eng", "sh zh", "uw ux",
+]  # fmt: skip
+
+
+def fold_39(label: str) -> str | None:
+    """One of the 39 labels for one of the 61."""
+    found = fold_48(label)
+    return found if found is None else TIMIT_48_TO_39.get(found, found)
+
+
+def test_61_labels_fold_to_48_and_39() -> None:
+    assert len({fold_48(label) for label in TIMIT_61} - {None}) == 48
+    assert len({fold_39(label) for label in TIMIT_61} - {None}) == 39
+    assert [label for label in TIMIT_61 if fold_39(label) is None] == ["q"]
+
+
+def test_the_groups_of_the_39_are_those_of_the_paper() -> None:
+    together: dict[str | None, set[str]] = {}
+    for label in TIMIT_61:
+        together.setdefault(fold_39(label), set()).add(label)
+    groups = {frozenset(group) for name, group in together.items() if name is not None and len(group) > 1}
+    assert groups == {frozenset(group.split()) & set(TIMIT_61) for group in GROUPS_39}
+    assert all(fold_39(str(fold_48(label))) == fold_39(label) for label in TIMIT_61 if label != "q")
+    assert fold_39("AX-H") == "ah" and fold_48("AX-H") == "ax"
+
+
+def test_folding_in_ipa_is_that_of_the_labels() -> None:
+    """Whatever label of the 61: its IPA by way of the 48, folded to the 39, is the IPA of its label of the 39."""
+    phones = [label for label in TIMIT_61 if fold_48(label) not in {None, *SILENCES_48}]
+    for label in phones:
+        by_48, by_39 = (to_ipa(str(fold(label)), "timit") for fold in (fold_48, fold_39))
+        assert IPA_48_TO_39.get(str(by_48), by_48) == by_39
+    assert len({to_ipa(str(fold_39(label)), "timit") for label in phones}) == 38
 
 
 def test_timit_is_folded_within_its_61_labels() -> None:

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import pytest
 
 from mtl_speech.commands import recipe_training
-from mtl_speech.core.logs import close_log
+from mtl_speech.core.run import close_log
 from mtl_speech.corpora.textgrid import write_textgrid
 from mtl_speech.model.pack import save_pack
 from tests.helpers import tiny_base, toy_recording

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from mtl_speech.core.json_values import plain
+from mtl_speech.core.files import plain
 from mtl_speech.model import segmenter as segmenters
 from mtl_speech.model.base import base_pack, load_base
 from mtl_speech.model.pack import save_pack

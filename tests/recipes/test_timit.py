@@ -11,7 +11,7 @@ import pytest
 from mtl_speech.core.errors import DataError
 from mtl_speech.corpora.audio import load_audio
 from mtl_speech.corpora.manifest import Counts, Prepared, speakers_of
-from mtl_speech.corpora.timit_folding import IPA_48_TO_39
+from mtl_speech.phonology.phone_sets import IPA_48_TO_39
 from tests.corpora_like import timit
 from tests.recipes.running import RECIPES, loaded, markdown_tables, read_json, run
 
@@ -51,6 +51,14 @@ def test_splits_are_the_standard_ones(prepared: Prepared) -> None:
     assert speakers_of(splits["test"]) == {"mdab0", "felc0"}  # and mahh0 is in none
     names = {u.id.rpartition("/")[2] for split in splits.values() for u in split.utterances}
     assert names == {"SI648", "SX37", "SX127", "SX217"}
+
+
+def test_the_speakers_of_the_standard_splits() -> None:
+    with loaded(RECIPE / "prepare.py") as module:
+        core, dev = module.CORE_TEST_SPEAKERS, module.DEV_SPEAKERS
+    assert (len(core), len(dev)) == (24, 50)
+    assert sum(speaker.startswith("f") for speaker in core) == 8
+    assert not core & dev
 
 
 def test_phones_are_folded_to_the_48(prepared: Prepared) -> None:

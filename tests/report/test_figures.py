@@ -9,7 +9,7 @@ import pytest
 from matplotlib.axes import Axes
 from PIL import Image
 
-from mtl_speech.phonology.phonemes import articulation_order
+from mtl_speech.phonology.articulation import articulation_order
 from mtl_speech.report.figures import (
     MAX_SHOWN,
     ablation_figure,

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from mtl_speech.phonology.phonemes import articulation_order
+from mtl_speech.phonology.articulation import articulation_order
 from mtl_speech.report.findings import Details, Size, calibration, findings, hard_when, sizes
 from mtl_speech.scoring.metrics import score
 from mtl_speech.scoring.sequences import expected_calibration_error

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtl_speech.core.config import AdaptConfig, MetaTrainConfig
+from mtl_speech.core.options import AdaptConfig, MetaTrainConfig
 from mtl_speech.model.base import BaseModel
 from mtl_speech.model.learner import MetaLearner
 from mtl_speech.model.scale_shift import distance_from_identity, scale_shift_layers

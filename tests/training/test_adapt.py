@@ -13,8 +13,8 @@ import pytest
 import soundfile
 import torch
 
-from mtl_speech.core.config import AdaptConfig
 from mtl_speech.core.errors import DataError
+from mtl_speech.core.options import AdaptConfig
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.base import BaseModel

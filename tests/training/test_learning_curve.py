@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtl_speech.core.config import AdaptConfig
+from mtl_speech.core.options import AdaptConfig
 from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.learner import MetaLearner
 from mtl_speech.model.strategy import new_learner, prepare_learner

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from mtl_speech.core.cache import FeatureCache
-from mtl_speech.core.config import EncoderConfig, PretrainConfig
+from mtl_speech.core.options import EncoderConfig, PretrainConfig
 from mtl_speech.features.crops import CropBatches
 from mtl_speech.features.store import SegmentStore
 from mtl_speech.features.views import make_views

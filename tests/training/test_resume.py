@@ -18,8 +18,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from mtl_speech.core.config import EncoderConfig, PretrainConfig
 from mtl_speech.core.errors import DataError
+from mtl_speech.core.options import EncoderConfig, PretrainConfig
 from mtl_speech.core.tensor_files import encode
 from mtl_speech.features.crops import CropBatches
 from mtl_speech.model.learner import MetaLearner

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mtl_speech.core.config import AdaptConfig
 from mtl_speech.core.errors import PackError
+from mtl_speech.core.options import AdaptConfig
 from mtl_speech.model.language_pack import language_pack, load_language
 from mtl_speech.model.learner import MetaLearner, embed_segments
 from mtl_speech.model.strategy import extend, guess_weights

@@ -13,8 +13,8 @@ import soundfile
 import torch
 
 from mtl_speech.commands.target import load_start
-from mtl_speech.core.config import MetaTrainConfig
 from mtl_speech.core.errors import DataError, PackError
+from mtl_speech.core.options import MetaTrainConfig
 from mtl_speech.corpora.audio import SAMPLE_RATE
 from mtl_speech.corpora.corpus import Segment
 from mtl_speech.features.store import build_store

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtl_speech.core.json_values import json_text, plain, without_absolute_paths
+from mtl_speech.core.files import json_text, plain, without_absolute_paths
 
 
 @dataclass(frozen=True)

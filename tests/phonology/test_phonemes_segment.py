@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtl_speech.phonology.ipa_text import letters_of, segment
-from mtl_speech.phonology.phonemes import normalise_ipa
+from mtl_speech.phonology.phonemes import letters_of, normalise_ipa, segment
 
 INVENTORY = tuple(normalise_ipa(phoneme) for phoneme in "t ʃ tʃ a aː k kʰ kʰː ɑ̃ g ts aɪ".split())
 

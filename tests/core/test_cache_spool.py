@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mtl_speech.core.spool import Kept, Kind, Spool
+from mtl_speech.core.cache import Kept, Kind, Spool
 from mtl_speech.corpora.corpus import Segment
 from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.features.store import PER_SEGMENT, build_store
