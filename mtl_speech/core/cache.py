@@ -4,8 +4,8 @@ An entry is one safetensors file, named by a hash of all that its content depend
 whole by one rename, so processes that make the same entry at once do no harm; it is checked when it is read, and made anew where
 it is damaged. Once the folder is larger than its limit, the entries that were not used for the longest time go.
 
-A `Spool` is a file without a name in the same folder. Labels are kept there in place of memory, so that a corpus of a thousand hours
-needs little more of it than one of an hour.
+A `Spool` is a file without a name in the same folder. Labels are kept there in place of memory, so that a corpus of a thousand
+hours needs little more of it than one of an hour.
 """
 
 from __future__ import annotations
