@@ -74,7 +74,7 @@ _MODULES = {
 _MOVED = {
     "adapt": ["training.adapt"],
     "audio": ["corpora.audio"],
-    "config": ["core.config"],
+    "config": ["core.options", "core.settings"],
     "corpora.intervals": ["corpora.labels"],
     "encoder": ["model.encoder"],
     "scale_shift": ["model.scale_shift"],

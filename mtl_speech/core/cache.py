@@ -3,6 +3,9 @@
 An entry is one safetensors file, named by a hash of all that its content depends on, so none can be out of date. It appears
 whole by one rename, so processes that make the same entry at once do no harm; it is checked when it is read, and made anew where
 it is damaged. Once the folder is larger than its limit, the entries that were not used for the longest time go.
+
+A `Spool` is a file without a name in the same folder. Labels are kept there in place of memory, so that a corpus of a thousand
+hours needs little more of it than one of an hour.
 """
 
 from __future__ import annotations
@@ -34,6 +37,11 @@ FOLDER, LIMIT, DATA_LIMIT = "MTL_SPEECH_CACHE", "MTL_SPEECH_CACHE_GIB", "MTL_SPE
 DEFAULT_GIB = 10.0  # an hour of speech takes 0.055 GiB
 DEFAULT_DATA_GIB = 50.0
 _SLACK = 16  # the limit is looked after each time that a sixteenth of it was written
+_RECORD = struct.Struct("<iidd")  # of a spool: index of the label, number, start, end
+_AT_ONCE = 4096  # records read together
+
+T = TypeVar("T")
+Fields = tuple[str, float, float, int]  # label, start and end in seconds, number
 
 
 def cache_folder() -> Path:
@@ -159,18 +167,6 @@ def _checksum(frames: Tensor) -> str:
     return f"{zlib.crc32(frames.contiguous().numpy().data):08x}"
 
 
-T = TypeVar("T")
-
-
-_RECORD = struct.Struct("<iidd")  # index of the label, number, start, end
-
-
-_AT_ONCE = 4096  # records read together
-
-
-Fields = tuple[str, float, float, int]  # label, start and end in seconds, number
-
-
 @dataclass(frozen=True)
 class Kind(Generic[T]):
     """How an item becomes a record, and is made of one."""
@@ -180,7 +176,11 @@ class Kind(Generic[T]):
 
 
 class Spool:
-    """A file of records; only their labels, each once, are in memory. Raises OSError where it cannot be written."""
+    """A file of records; only their labels, each once, are in memory. Raises OSError where it cannot be written.
+
+    What is kept in it looks like a tuple; its items are made anew each time that they are asked for. The file goes with the last
+    of them.
+    """
 
     def __init__(self) -> None:
         self._file = FeatureCache().scratch()

@@ -27,6 +27,14 @@ from mtl_speech.core.errors import DataError, printable
 
 SETTLED = 2.0  # seconds: two changes of a file within them may leave the same times
 TEMPORARY = re.compile(r"\..+\.[0-9]+-[0-9a-f]{8}\.tmp")
+LOCK, HOLDER = ".lock", ".lock.json"
+ORPHANS = 15.0  # seconds that worker processes may live on, with the lock, after the run that started them was killed
+# An absolute path in running text: two parts at least, so that a phoneme in slashes (/p/, /tʃ/) is none. A folder's name can have
+# blanks in it, but neither quotes nor an option; the last part ends at a blank: what is left after it is of the file's own name.
+_FOLDER = r"""(?:[\w.(](?:(?!\ -)[^/\\\n:'"<>|*?=])*(?<!\s)[/\\])"""
+_ABSOLUTE = re.compile(
+    rf"""(?<![\w/.~…])(?:file://)?(?:/(?!.[/\s]){_FOLDER}+[\w.(][^\s/:'"<>|]*/?|[A-Za-z]:[\\/]{_FOLDER}*[^\s"'*?<>|\\/]*|^/[\w.][\w.+@-]+$)"""
+)
 
 
 def temporary_sibling(path: Path) -> Path:
@@ -191,15 +199,11 @@ def append_line(path: Path, line: str) -> None:
         raise
 
 
-LOCK, HOLDER = ".lock", ".lock.json"
-
-
-ORPHANS = 15.0  # seconds that worker processes may live on, with the lock, after the run that started them was killed
-
-
 @contextmanager
 def only_run(folder: Path, command: str) -> Iterator[None]:
     """Inside, no other run writes to `folder`; what one that was killed left half-written there is removed.
+
+    The system takes the lock off when the process ends, however it ends.
 
     Raises DataError that names the run that is there already, OSError where the folder cannot be written.
     """
@@ -249,16 +253,6 @@ def _dead(holder: dict[str, object]) -> bool:
     except OSError as error:
         return isinstance(error, ProcessLookupError)
     return False
-
-
-# An absolute path in running text: two parts at least, so that a phoneme in slashes (/p/, /tʃ/) is none. A folder's name can have
-# blanks in it, but neither quotes nor an option; the last part ends at a blank: what is left after it is of the file's own name.
-_FOLDER = r"""(?:[\w.(](?:(?!\ -)[^/\\\n:'"<>|*?=])*(?<!\s)[/\\])"""
-
-
-_ABSOLUTE = re.compile(
-    rf"""(?<![\w/.~…])(?:file://)?(?:/(?!.[/\s]){_FOLDER}+[\w.(][^\s/:'"<>|]*/?|[A-Za-z]:[\\/]{_FOLDER}*[^\s"'*?<>|\\/]*|^/[\w.][\w.+@-]+$)"""
-)
 
 
 def plain(value: Any) -> Any:

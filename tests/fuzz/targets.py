@@ -39,7 +39,7 @@ from mtl_speech.model.language_pack import LanguageModel, language_pack, load_la
 from mtl_speech.model.learner import Head
 from mtl_speech.model.pack import CARD, WEIGHTS, Pack, load_pack, save_pack
 from mtl_speech.model.strategy import load_learner, new_learner
-from mtl_speech.phonology import word_list
+from mtl_speech.phonology import inventories
 from mtl_speech.phonology.inventories import find_inventory
 from mtl_speech.phonology.phonemes import guess_phone_set, to_ipa
 from mtl_speech.scoring.tokens import read_tokens
@@ -217,7 +217,7 @@ TARGETS = {
     "examples": Target("examples.json", _examples, seeds.EXAMPLES),
     "tokens": Target("tokens.csv", lambda path: read_tokens(path.parent), seeds.TOKENS),
     "inventory": Target("inventory.txt", lambda path: find_inventory(str(path)), seeds.INVENTORIES),
-    "words": Target("words.txt", lambda path: word_list.read_words(path, ("t̪ʰ", "aː", "k")), seeds.WORDS),
+    "words": Target("words.txt", lambda path: inventories.read_words(path, ("t̪ʰ", "aː", "k")), seeds.WORDS),
     "ledger": Target(LEDGER_NAME, _ledger, seeds.LEDGERS),
     "config": Target("config.yaml", _config, seeds.CONFIGS),
     "card": Target(CARD, _card, seeds.CARDS),
