@@ -85,7 +85,8 @@ def scan(folder: Path, apart: Path | None = None, readers: Mapping[str, LabelRea
     files = [path for path in known if faults[path] is None]
     _find_recordings(folder, files, contents)
     _read_ctm([path for path in files if path.suffix.lower() == ".ctm"], contents)
-    labels = [(key_of(folder, path), path) for path in files] if apart is None else _labels_apart(apart, contents)
+    beside = [path for path in files if path.suffix.lower() in LABEL_SUFFIXES]
+    labels = [(key_of(folder, path), path) for path in beside] if apart is None else _labels_apart(apart, contents)
     failed = _read_label_files(labels, contents, f"Labels of {folder.resolve().name}", READERS | dict(readers or {}))
     where = "beside it" if apart is None else f"below {apart}"
     for key, path in contents.recordings.items():
