@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mtl_speech.core.terminal import progress
-from mtl_speech.model.learner import ROWS_ARE_MEANS, Head, MetaLearner, balanced_weights
+from mtl_speech.model.learner import Head, MetaLearner, balanced_weights
 from mtl_speech.scoring.metrics import episode_macro_f1
 
 STEP_CHOICES = (0, 5, 20, 50, 150)
@@ -128,7 +128,7 @@ def choose_steps(
     fold = folds_of(groups, seed)
     if fold is None:
         return StepChoice(len(learner.rates))
-    priors = PRIOR_CHOICES if learner.theta_init in ROWS_ARE_MEANS else (1.0,)
+    priors = PRIOR_CHOICES if learner.rows_are_means else (1.0,)
     starts = [StepChoice(0, rate, prior, 0.0) for rate, prior in itertools.product(RATE_CHOICES, priors)]
     held_out = range(N_FOLDS if len(z) < ENOUGH else 1)
     predicted = labels.new_zeros(len(STEP_CHOICES), len(starts), len(labels))

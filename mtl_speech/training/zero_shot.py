@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mtl_speech.model.language_pack import Neighbours
-from mtl_speech.model.learner import ROWS_ARE_MEANS, Head, MetaLearner, centroid_head, prototypes
+from mtl_speech.model.learner import Head, MetaLearner, centroid_head, prototypes
 from mtl_speech.phonology.articulation import articulatory_regression
 from mtl_speech.training.base_learning import N_FOLDS, StepChoice, folds_of, learn_head
 
@@ -48,7 +48,7 @@ def known_means(learner: MetaLearner, means: Tensor, counts: Tensor, rows: Tenso
     """
     heard = counts > 0
     names = [learner.phonemes[int(i)] for i in rows[heard]]
-    if learner.theta_init not in ROWS_ARE_MEANS:
+    if not learner.rows_are_means:
         return KnownMeans(tuple(names), means[heard], counts[heard])
     with torch.no_grad():
         found, totals = learner.posterior(means[None], counts[None], rows[None], prior)
