@@ -27,8 +27,8 @@ from mtl_speech.model.pack import PACK, pack_hash, save_pack
 from mtl_speech.model.segmenter import train_segmenter
 from mtl_speech.model.strategy import strategy_pack
 from mtl_speech.phonology.languages import canonical
-from mtl_speech.training.adapt import MIN_SPEAKERS, refuse_shared
 from mtl_speech.training.checkpoint import Checkpoints, hashes_of
+from mtl_speech.training.folds import MIN_SPEAKERS, refuse_shared
 from mtl_speech.training.meta_test import benchmark_tasks, train_meta_transfer
 
 MIN_LANGUAGES = 5  # from here on whole languages are held out

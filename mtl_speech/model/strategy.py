@@ -61,7 +61,8 @@ def guess_weights(learner: MetaLearner, phonemes: Sequence[str]) -> Tensor:
 def nearest(learner: MetaLearner, phonemes: Sequence[str]) -> Tensor:
     """The articulatory neighbours of `phonemes` among those that `learner` has met, a phoneme itself left out.
 
-    Where it has met none, all that it has rows for count. Returns rows of θ, nearest first: (n, N_NEIGHBOURS), fewer where it has met fewer.
+    Where it has met none, all that it has rows for count. Returns rows of θ, nearest first: (n, N_NEIGHBOURS), fewer where it
+    has met fewer.
     """
     known = learner.met.nonzero().flatten().tolist() or list(range(len(learner.phonemes)))
     names = [learner.phonemes[i] for i in known]
