@@ -30,7 +30,8 @@ from mtl_speech.training.base_learning import (
     learn_head,
 )
 from mtl_speech.training.episodes import EpisodeSampler, full_inventory, stack
-from mtl_speech.training.meta_train import meta_forward, predict_episodes, score_episodes
+from mtl_speech.training.meta_test import predict_episodes, score_episodes
+from mtl_speech.training.meta_train import meta_forward
 from tests.command_line import labelled_folder, report, run, save_base
 from tests.helpers import meta_config, seeded, shake, tiny_base, tiny_learner, toy_store
 

@@ -18,16 +18,14 @@ from mtl_speech.model.encoder import Encoder
 from mtl_speech.model.learner import MetaLearner, embed_segments
 from mtl_speech.model.scale_shift import attach, distance_from_identity, scale_shift_layers
 from mtl_speech.model.strategy import standardise_embeddings, start_theta
-from mtl_speech.scoring.metrics import episode_macro_f1
 from mtl_speech.training import meta_train
-from mtl_speech.training.episodes import Episode, EpisodeBatch, EpisodeSampler, full_inventory, stack
+from mtl_speech.training.episodes import Episode, EpisodeBatch, EpisodeSampler, stack
 from mtl_speech.training.meta_train import (
+    Forward,
     MetaTrainer,
     is_hard_round,
     meta_forward,
-    predict_episodes,
     query_loss,
-    score_episodes,
     trainable_state,
 )
 from tests.helpers import (
@@ -138,7 +136,7 @@ def test_first_order_meta_gradient_is_that_of_a_loop_by_hand() -> None:
     with double_precision():
         batch = uneven_batch(store)
         trainable = {n: p for n, p in learner.named_parameters() if p.requires_grad and n != "log_prior"}
-        found_loss, logits = meta_forward(learner, store, batch, first_order=True)
+        found_loss, logits = meta_forward(learner, store, batch, Forward(first_order=True))
         expected_loss = reference_first_order(learner, store, batch)
         assert found_loss.item() == pytest.approx(expected_loss.item(), rel=1e-9)
         found = torch.autograd.grad(found_loss, list(trainable.values()))
@@ -159,7 +157,7 @@ def test_the_order_of_tasks_in_a_batch_changes_no_gradient(first_order: bool) ->
         episodes = episodes_of(store, 4)
         gradients = []
         for order in ([0, 1, 2, 3], [2, 0, 3, 1]):
-            loss, _ = meta_forward(learner, store, stack([episodes[i] for i in order]), first_order)
+            loss, _ = meta_forward(learner, store, stack([episodes[i] for i in order]), Forward(first_order))
             learner.zero_grad()
             loss.backward()
             gradients.append({n: p.grad.clone() for n, p in learner.named_parameters() if p.grad is not None})
@@ -188,7 +186,7 @@ def test_segments_embedded_in_parts_give_the_gradients_of_one_batch(
         batch, gradients = stack(episodes_of(store)), []
         for at_once in (1000, 5):
             monkeypatch.setattr(meta_train, "AT_ONCE", at_once)
-            loss, _ = meta_forward(learner, store, batch, first_order)
+            loss, _ = meta_forward(learner, store, batch, Forward(first_order))
             gradients.append(torch.autograd.grad(loss, trainable, allow_unused=True))
     assert len(batch.query.unique()) > 5
     for whole, parts in zip(*gradients, strict=True):
@@ -203,7 +201,7 @@ def test_in_first_order_the_support_set_is_embedded_without_gradient(monkeypatch
     monkeypatch.setattr(
         Encoder, "frames", lambda self, x: (calls.append((len(x), torch.is_grad_enabled())), frames(self, x))[1]
     )
-    meta_forward(learner, store, batch, first_order=True)
+    meta_forward(learner, store, batch, Forward(first_order=True))
     assert calls == [(len(batch.support.unique()), False), (len(batch.query.unique()), True)]
 
 
@@ -212,9 +210,9 @@ def test_augmentation_changes_the_windows_of_support_and_query(first_order: bool
     """Augmented by a step, the task is that of a store whose frames all are a step higher."""
     store = toy_store()
     learner, batch = tiny_learner(store), stack(episodes_of(store))
-    plain, _ = meta_forward(learner, store, batch, first_order)
-    augmented, _ = meta_forward(learner, store, batch, first_order, augment=lambda windows: windows + 0.5)
-    expected, _ = meta_forward(learner, replace(store, frames=store.frames.float() + 0.5), batch, first_order)
+    plain, _ = meta_forward(learner, store, batch, Forward(first_order))
+    augmented, _ = meta_forward(learner, store, batch, Forward(first_order, lambda windows: windows + 0.5))
+    expected, _ = meta_forward(learner, replace(store, frames=store.frames.float() + 0.5), batch, Forward(first_order))
     torch.testing.assert_close(augmented, expected)
     assert not torch.allclose(augmented, plain)
 
@@ -304,27 +302,6 @@ def test_theta_starts_at_class_means_where_every_language_counts_the_same() -> N
     torch.testing.assert_close(learner.theta.detach(), expected)
     torch.testing.assert_close(learner.theta_bias.detach(), -0.5 * expected.square().sum(1))
     assert learner.met.tolist() == [True] * 3 + [False] * 9
-
-
-# Meta-test
-
-
-def test_episodes_of_mixed_shapes_are_scored_in_their_order() -> None:
-    store = toy_store(noise=2.0)
-    learner = tiny_learner(store, theta_init="posterior")
-    sampler, rng = EpisodeSampler(store), np.random.default_rng(0)
-    inventory = full_inventory(rng, sampler, 0, 2)
-    assert inventory is not None
-    episodes = [*episodes_of(store, 3), inventory, *episodes_of(store, 2, seed=1, n_way=2, n_shot=1), inventory]
-    embeddings = embed_segments(learner, store)
-    together = score_episodes(learner, embeddings, episodes)
-    alone = [float(score_episodes(learner, embeddings, [episode])[0]) for episode in episodes]
-    assert together.tolist() == pytest.approx(alone) and len(set(alone)) > 2
-    batch, predicted = next(iter(predict_episodes(learner, embeddings, episodes)))
-    assert len(batch.classes) == 3 and predicted.shape == batch.query.shape
-    _, logits = meta_forward(learner, store, stack(episodes[:3]))
-    expected = episode_macro_f1(batch.query_labels, logits.argmax(2), 3, batch.mask)
-    assert together[:3].tolist() == pytest.approx(expected.tolist()), "meta-test learns as meta-training does"
 
 
 # The rounds
