@@ -46,7 +46,7 @@ class _DualDescent(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
+    def forward(  # autograd wants its tensors one by one
         ctx: Any, gram: Tensor, logits: Tensor, targets: Tensor, weights: Tensor, rates: Tensor, first_order: bool
     ) -> Tensor:
         weights = weights.unsqueeze(2)

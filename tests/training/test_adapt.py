@@ -117,6 +117,16 @@ def test_what_is_learned_and_chosen_does_not_depend_on_the_test(strategy: MetaLe
         assert result.scores != results[0].scores
 
 
+def test_learning_alone_is_that_of_an_adaptation_and_needs_no_test_example(strategy: MetaLearner) -> None:
+    fold, config = roomy_fold(), AdaptConfig(meta_steps=2)
+    untested = replace(fold, test=fold.test.select(torch.arange(0)))
+    alone, whole = learn(strategy, untested, config, META), adapt_fold(strategy, fold, config, META).learned
+    assert torch.equal(alone.model.head.weight, whole.model.head.weight) and alone.history == whole.history
+    assert alone.notes == whole.notes and alone.n_train == whole.n_train
+    with pytest.raises(DataError, match="no phoneme has enough examples"):
+        score_fold(alone, untested, config)
+
+
 def test_tasks_are_drawn_of_training_recordings_that_choose_nothing(
     strategy: MetaLearner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
