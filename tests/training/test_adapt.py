@@ -18,7 +18,15 @@ from mtl_speech.model.learner import MetaLearner
 from mtl_speech.model.strategy import new_learner, prepare_learner
 from mtl_speech.scoring.metrics import score
 from mtl_speech.training import base_learning
-from mtl_speech.training.adapt import Adaptation, adapt_fold, continue_meta_training, logits_on, target_rounds
+from mtl_speech.training.adapt import (
+    Adaptation,
+    adapt_fold,
+    continue_meta_training,
+    learn,
+    logits_on,
+    score_fold,
+    target_rounds,
+)
 from mtl_speech.training.base_learning import fit_temperature
 from mtl_speech.training.folds import Fold, divide_for_tasks
 from mtl_speech.training.meta_train import MetaTrainer, trainable_state
