@@ -5,23 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.learner import embed_segments
 from mtl_speech.scoring.metrics import episode_macro_f1
-from mtl_speech.training.episodes import Episode, EpisodeSampler, full_inventory, stack
+from mtl_speech.training.episodes import EpisodeSampler, full_inventory, stack
 from mtl_speech.training.meta_test import predict_episodes, score_episodes
 from mtl_speech.training.meta_train import (
     meta_forward,
 )
 from tests.helpers import (
+    episodes_of,
     tiny_learner,
     toy_store,
 )
-
-
-def episodes_of(store: SegmentStore, n: int = 3, seed: int = 0, n_way: int = 3, n_shot: int = 2) -> list[Episode]:
-    sampler, rng = EpisodeSampler(store), np.random.default_rng(seed)
-    return [sampler.random(rng, n_way, n_shot, 2) for _ in range(n)]
 
 
 def test_episodes_of_mixed_shapes_are_scored_in_their_order() -> None:
