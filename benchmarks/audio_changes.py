@@ -28,9 +28,10 @@ from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.corpora.textgrid import write_textgrid
 from mtl_speech.features.store import SegmentStore, build_store
 from mtl_speech.model.language_pack import times
-from mtl_speech.model.learner import MetaLearner, embed_segments
+from mtl_speech.model.learner import MetaLearner
 from mtl_speech.scoring.metrics import score
-from mtl_speech.training.adapt import Adaptation, Fold, adapt_fold, make_folds
+from mtl_speech.training.adapt import Adaptation, adapt_fold, pooled
+from mtl_speech.training.folds import Fold, make_folds
 
 LANGUAGES = ("bem", "bhk", "brv", "cji", "ibo", "lad")
 
@@ -82,16 +83,16 @@ def changed(corpus: Corpus, folder: Path, change: Change) -> Corpus:
 
 def predictions(run: Adaptation, store: SegmentStore) -> list[str]:
     """What a recogniser takes its test tokens for, these being found in a store of the same recordings, changed."""
-    names, ids = set(run.groups), store.utterance_ids
+    names, ids = {token.recording for token in run.tokens}, store.utterance_ids
+    true, model = [token.true for token in run.tokens], run.learned.model
     scored = [
-        ids[int(u)] in names and store.phonemes[int(p)] in run.true
+        ids[int(u)].partition("/")[2] in names and store.phonemes[int(p)] in true
         for u, p in zip(store.utterance, store.label, strict=True)
     ]
     test = store.select(torch.nonzero(torch.tensor(scored)).squeeze(1))
-    assert [store.phonemes[int(i)] for i in test.label] == list(run.true), "another number or order of tokens"
-    assert len(times(test)) == len(run.spans)
-    best = run.model.logits(embed_segments(run.model.learner, test)).argmax(1)
-    return [run.model.classes[int(i)] for i in best]
+    assert [store.phonemes[int(i)] for i in test.label] == true, "another number or order of tokens"
+    assert len(times(test)) == len(run.tokens)
+    return model.predict(test)
 
 
 def learn(strategy: MetaLearner, folds: Sequence[Fold]) -> list[Adaptation]:
@@ -105,8 +106,7 @@ def compare(
     """Of each change: macro-F1 minus that without it, and the share of predictions that differ; "tested" and "both"."""
     config = AdaptConfig(meta_steps=0)
     runs = learn(strategy, make_folds(corpus, None, config))
-    true = [label for run in runs for label in run.true]
-    plain = [label for run in runs for label in run.predicted]
+    true, plain = ([getattr(token, key) for token in pooled(runs)] for key in ("true", "predicted"))
     before = score(true, plain, n_bootstrap=1).macro_f1
     found = {"as it is": {"macro_f1": before, "tokens": len(true)}}
     for number, (name, change) in enumerate(changes.items()):
@@ -114,9 +114,9 @@ def compare(
         store = build_store([other])
         tested = [label for run in runs for label in predictions(run, store)]
         again = learn(strategy, make_folds(other, None, config))
-        assert [label for run in again for label in run.true] == true
+        assert [token.true for token in pooled(again)] == true
         found[name] = {}
-        for key, labels in (("tested", tested), ("both", [label for run in again for label in run.predicted])):
+        for key, labels in (("tested", tested), ("both", [token.predicted for token in pooled(again)])):
             found[name][f"{key}_f1"] = score(true, labels, n_bootstrap=1).macro_f1 - before
             found[name][f"{key}_moved"] = float(np.mean(np.asarray(labels) != np.asarray(plain)))
     return found

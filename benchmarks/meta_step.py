@@ -35,7 +35,7 @@ from mtl_speech.model.scale_shift import attach
 from mtl_speech.model.strategy import standardise_embeddings, start_theta
 from mtl_speech.training import meta_train
 from mtl_speech.training.episodes import Episode, EpisodeBatch, EpisodeSampler, stack
-from mtl_speech.training.meta_train import MetaTrainer, meta_forward, query_loss
+from mtl_speech.training.meta_train import Forward, MetaTrainer, meta_forward, query_loss
 
 Step = Callable[[], object]
 
@@ -206,22 +206,19 @@ def loop_forward(
     learner: MetaLearner,
     store: SegmentStore,
     batch: EpisodeBatch,
-    first_order: bool = False,
-    augment: Callable[[Tensor], Tensor] | None = None,
-    generator: torch.Generator | None = None,
+    how: Forward,
     guessed: Tensor | None = None,
-    bf16: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """What `meta_forward` computes, one task after another and one inner step after another, each by autograd."""
-    assert augment is None and not bf16, "the loop does neither"
-    losses, logits = [], []
+    assert how.augment is None and not how.bf16, "the loop does neither"
+    losses, logits, first_order = [], [], how.first_order
     for task in range(len(batch.classes)):
         one = EpisodeBatch(*(getattr(batch, f.name)[task : task + 1] for f in fields(batch)))
         with torch.set_grad_enabled(torch.is_grad_enabled() and not first_order):
             support = learner.embed(*store.windows(one.support[0]))
         query = learner.embed(*store.windows(one.query[0]))
         this = None if guessed is None else guessed[task : task + 1]
-        head = learner.initial_head(support[None], one.support_labels, one.classes, generator, guessed=this)
+        head = learner.initial_head(support[None], one.support_labels, one.classes, how.generator, guessed=this)
         weight, bias, labels = head.weight[0], head.bias[0], one.support_labels[0]
         balance = balanced_weights(one.support_labels, len(bias))[0]
         for rate in learner.rates:
@@ -255,7 +252,7 @@ def difference(trainer: MetaTrainer) -> float:
     parameters = [p for p in learner.parameters() if p.requires_grad]
     ours, loop = (
         torch.autograd.grad(
-            forward(learner, trainer.store, batch, config.first_order, guessed=guessed)[0],
+            forward(learner, trainer.store, batch, trainer.how, guessed)[0],
             parameters,
             allow_unused=True,
         )

@@ -29,7 +29,8 @@ from mtl_speech.corpora.audio import MEL_BANDS
 from mtl_speech.features.store import MARGIN, SegmentStore
 from mtl_speech.model.learner import embed_segments
 from mtl_speech.model.strategy import extend
-from mtl_speech.training.adapt import Fold, adapt_fold
+from mtl_speech.training.adapt import adapt_fold
+from mtl_speech.training.folds import Fold
 from mtl_speech.training.meta_train import MetaTrainer, trainable_state
 
 PHONEMES = ("a", "b", "d", "e", "i", "k", "m", "n", "o", "s", "t", "u")
@@ -83,8 +84,8 @@ def jobs() -> dict[str, Tensor]:
     found["pretraining, 2 epochs"] = flat(model.state_dict().values())
     found["pretraining, predictions"] = predict_segments(model, test)
     adaptation = adapt_fold(learner, fold, AdaptConfig(meta_steps=0), meta)
-    found["adaptation"] = torch.tensor(adaptation.confidences)
-    found["adaptation, predictions"] = torch.tensor([PHONEMES.index(p) for p in adaptation.predicted])
+    found["adaptation"] = torch.tensor([token.confidence for token in adaptation.tokens])
+    found["adaptation, predictions"] = torch.tensor([PHONEMES.index(token.predicted) for token in adaptation.tokens])
     renamed = replace(train, label=torch.tensor([learner.phonemes.index(p) for p in PHONEMES])[train.label])
     trainer = MetaTrainer(learner, replace(renamed, phonemes=learner.phonemes), meta)
     trainer.step()

@@ -72,7 +72,7 @@ _MODULES = {
 }
 # Modules that the documents of version 0.1.0 import from, under the names they had then -> where their names are now.
 _MOVED = {
-    "adapt": ["training.adapt"],
+    "adapt": ["training.adapt", "training.folds"],
     "audio": ["corpora.audio"],
     "config": ["core.options", "core.settings"],
     "corpora.intervals": ["corpora.labels"],

@@ -21,6 +21,7 @@ from mtl_speech.model.encoder import Encoder, FrameBatchNorm
 from mtl_speech.model.learner import MetaLearner, embed_segments
 from mtl_speech.model.scale_shift import attach, scale_shift_layers
 from mtl_speech.model.strategy import standardise_embeddings, start_theta
+from mtl_speech.training.episodes import Episode, EpisodeSampler
 
 PHONEMES = ("a", "b", "d", "e", "i", "k", "m", "n", "o", "s", "t", "u")
 TOKEN_FRAMES = 8
@@ -232,3 +233,9 @@ def toy_corpus(
         duration = 0.2 + 0.1 * len(segments)
         utterances.append(Utterance(f"{speaker}/u{number}", path, "pa", speaker, duration, segments))
     return Corpus(name, tuple(utterances))
+
+
+def episodes_of(store: SegmentStore, n: int = 3, seed: int = 0, n_way: int = 3, n_shot: int = 2) -> list[Episode]:
+    """Episodes with two queries a class."""
+    sampler, rng = EpisodeSampler(store), np.random.default_rng(seed)
+    return [sampler.random(rng, n_way, n_shot, 2) for _ in range(n)]

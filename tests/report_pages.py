@@ -11,7 +11,8 @@ from mtl_speech.phonology.phonemes import normalise_ipa
 from mtl_speech.report.clips import Clip, Clips, cut
 from mtl_speech.report.findings import Details, Size
 from mtl_speech.report.tables import write_report
-from mtl_speech.scoring.metrics import AblationRow, Difference, NotScored, Scores, score
+from mtl_speech.scoring.bootstrap import Difference
+from mtl_speech.scoring.metrics import AblationRow, NotScored, Scores, score
 from mtl_speech.scoring.tokens import Token
 from mtl_speech.training.forgetting import Forgetting
 from mtl_speech.training.learning_curve import CurvePoint, LearningCurve

@@ -64,8 +64,8 @@ def test_the_oracle_sees_a_wrong_gradient(meta_step: ModuleType, bench: Any, mon
     trainer = bench.trainer(meta_step.Case(4, 3, 2, 3), 6, "channel", False)
     right = meta_step.meta_forward
 
-    def wrong(learner: Any, store: Any, batch: Any, first_order: bool = False, **others: Any) -> Any:
-        return right(learner, store, batch, True, **others)
+    def wrong(learner: Any, store: Any, batch: Any, how: Any, *others: Any) -> Any:
+        return right(learner, store, batch, replace(how, first_order=True), *others)
 
     monkeypatch.setattr(meta_step, "meta_forward", wrong)
     assert meta_step.difference(trainer) > 1e-3

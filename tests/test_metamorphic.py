@@ -21,9 +21,17 @@ from mtl_speech.model.learner import Head, MetaLearner, embed_segments
 from mtl_speech.model.strategy import new_learner, prepare_learner
 from mtl_speech.scoring.metrics import score
 from mtl_speech.training import base_learning
-from mtl_speech.training.base_learning import StepChoice, choose_steps, fit_temperature, learn_head
+from mtl_speech.training.base_learning import (
+    Examples,
+    StepChoice,
+    choose_steps,
+    examples_of,
+    fit_temperature,
+    learn_head,
+)
 from mtl_speech.training.episodes import EpisodeSampler, full_inventory, stack
-from mtl_speech.training.meta_train import meta_forward, predict_episodes, score_episodes
+from mtl_speech.training.meta_test import predict_episodes, score_episodes
+from mtl_speech.training.meta_train import meta_forward
 from tests.command_line import labelled_folder, report, run, save_base
 from tests.helpers import meta_config, seeded, shake, tiny_base, tiny_learner, toy_store
 
@@ -103,15 +111,20 @@ def assert_same_head(one: Head, other: Head) -> None:
     torch.testing.assert_close(one.bias, other.bias, rtol=1e-4, atol=1e-5)
 
 
+def renumbered(examples: Examples, classes: Tensor) -> Examples:
+    """The same examples, their classes in another order."""
+    return replace(examples, labels=classes.argsort()[examples.labels], rows=examples.rows[classes])
+
+
 @pytest.mark.parametrize("n_steps", [0, 20])
 def test_the_order_of_examples_and_classes_does_not_change_what_is_learned(
     learner: MetaLearner, store: SegmentStore, n_steps: int
 ) -> None:
-    z, rows, choice = learner.standardise(embed_segments(learner, store)).detach(), torch.arange(6), StepChoice(n_steps)
-    head = learn_head(learner, z, store.label, rows, choice)
-    examples, classes = orders(len(z), 6)
-    assert_same_head(learn_head(learner, z[examples], store.label[examples], rows, choice), head)
-    found = learn_head(learner, z, classes.argsort()[store.label], rows[classes], choice)
+    examples, choice = examples_of(learner, store, embed_segments(learner, store)), StepChoice(n_steps)
+    head = learn_head(examples, choice)
+    order, classes = orders(len(store), 6)
+    assert_same_head(learn_head(examples.select(order), choice), head)
+    found = learn_head(renumbered(examples, classes), choice)
     assert_same_head(found, Head(head.weight[:, classes], head.bias[:, classes]))
 
 
@@ -119,11 +132,10 @@ def test_the_order_of_examples_and_classes_does_not_change_what_is_learned(
 def test_the_order_of_examples_and_classes_does_not_change_what_is_chosen(
     learner: MetaLearner, store: SegmentStore
 ) -> None:
-    z, rows = learner.standardise(embed_segments(learner, store)).detach(), torch.arange(6)
-    before = choose_steps(learner, z, store.label, store.utterance, rows)
-    examples, classes = orders(len(z), 6)
-    labels = classes.argsort()[store.label]
-    after = choose_steps(learner, z[examples], labels[examples], store.utterance[examples], rows[classes])
+    examples = examples_of(learner, store, embed_segments(learner, store))
+    before = choose_steps(examples)
+    order, classes = orders(len(store), 6)
+    after = choose_steps(renumbered(examples, classes).select(order))
     assert 0 < before.macro_f1 < 1, "there must be something to choose by"
     assert replace(after, temperature=1.0, macro_f1=0.0) == replace(before, temperature=1.0, macro_f1=0.0)
     assert after.macro_f1 == pytest.approx(before.macro_f1)

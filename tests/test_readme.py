@@ -18,7 +18,7 @@ from mtl_speech.corpora.textgrid import read_textgrid, write_textgrid
 from mtl_speech.model.base import SHIPPED_ENCODER, load_base, shipped
 from mtl_speech.model.pack import load_pack
 from mtl_speech.model.strategy import load_learner
-from mtl_speech.training.adapt import MIN_RECORDINGS, MIN_SPEAKERS
+from mtl_speech.training.folds import MIN_RECORDINGS, MIN_SPEAKERS
 from tests.helpers import PHONEMES, toy_recording
 
 ROOT = Path(__file__).resolve().parent.parent

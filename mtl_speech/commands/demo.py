@@ -10,7 +10,7 @@ from mtl_speech.core.errors import DataError
 from mtl_speech.corpora.reading import language_folders, read_corpus
 from mtl_speech.corpora.synthetic import make_punjabi_corpus
 from mtl_speech.features.store import LOG_MEL, FrontEnd
-from mtl_speech.training.adapt import Fold, fold_of_parts
+from mtl_speech.training.folds import Fold, fold_of_parts
 
 STAMP = "synthetic speech"
 CAVEAT = (

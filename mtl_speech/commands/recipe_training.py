@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from mtl_speech.commands.recipe import recipe_checkpoints
-from mtl_speech.commands.target import few_shots
 from mtl_speech.core.distributed import leave_to_main
 from mtl_speech.core.files import atomic_write, json_text, plain
 from mtl_speech.core.options import AdaptConfig, MetaTrainConfig
@@ -34,8 +33,8 @@ from mtl_speech.report.results import write_results
 from mtl_speech.report.tables import write_report
 from mtl_speech.scoring.bootstrap import mean_interval
 from mtl_speech.scoring.metrics import Scores, score
-from mtl_speech.training.ablate import Ablation, ablate
-from mtl_speech.training.adapt import Fold
+from mtl_speech.training.adapt import Ablation, ablate
+from mtl_speech.training.folds import Fold, few_shots
 from mtl_speech.training.meta_test import benchmark_tasks, score_tasks, summary
 from mtl_speech.training.meta_train import MetaTrainer
 from mtl_speech.training.pretrain import PretrainModel, predict_segments, pretrain
@@ -228,9 +227,9 @@ def ablate_over_shots(
             config,
             meta,
             command=_command(),
-            final=final,
+            final=final.learned,
             ablation=tables[shots],
-            notes=[*notes, fold.how, *final.notes, *mapping_lines(final.model.zero_shot)],
+            notes=[*notes, fold.how, *final.learned.notes, *mapping_lines(final.learned.model.zero_shot)],
             stamp=stamp,
         )
         for row in tables[shots].rows:

@@ -24,7 +24,7 @@ from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.folder import Recording, find_recordings, labels_beside
 from mtl_speech.corpora.remote import local_folder
 from mtl_speech.model.language_pack import LanguageModel
-from mtl_speech.model.learner import ROWS_ARE_MEANS, Head, centroid_head
+from mtl_speech.model.learner import Head, centroid_head
 from mtl_speech.model.pack import Pack, load_pack
 from mtl_speech.phonology.inventories import read_words
 from mtl_speech.phonology.phonemes import is_silence
@@ -173,7 +173,7 @@ def with_stand_ins(model: LanguageModel) -> tuple[Head, tuple[str, ...]]:
     """
     learner = model.learner
     others = [i for i, p in enumerate(learner.phonemes) if bool(learner.met[i]) and p not in model.classes]
-    if model.zero_shot or learner.theta_init not in ROWS_ARE_MEANS or not others:
+    if model.zero_shot or not learner.rows_are_means or not others:
         return model.head, ()
     added = centroid_head(learner.theta[others].detach().unsqueeze(0))
     head = Head(torch.cat((model.head.weight, added.weight), 1), torch.cat((model.head.bias, added.bias), 1))

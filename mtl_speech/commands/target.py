@@ -40,8 +40,7 @@ from mtl_speech.model.pack import load_pack, pack_hash
 from mtl_speech.model.strategy import load_learner, new_learner, prepare_learner, settings_on_target
 from mtl_speech.phonology.inventories import Phonemes, find_inventory
 from mtl_speech.phonology.languages import display_name
-from mtl_speech.training.adapt import Fold, make_folds
-from mtl_speech.training.base_learning import few_shot_index
+from mtl_speech.training.folds import Fold, few_shots, make_folds
 
 SHIPPED_STRATEGY = "english-strategy"
 EARLIER_RUN, MACHINE = "the earlier run", "the machine's labels"
@@ -209,11 +208,6 @@ def outside_inventory(fold: Fold, inventory: Sequence[str]) -> str:
     counts = Counter(label for store in (fold.train, fold.test) for label in true_labels(store))
     outside = [f"{phoneme} ({n})" for phoneme, n in sorted(counts.items()) if phoneme not in inventory]
     return f"labels outside the inventory given, learned all the same: {', '.join(outside)}" if outside else ""
-
-
-def few_shots(fold: Fold, config: AdaptConfig) -> Fold:
-    """The fold with at most `config.shots` training examples of each phoneme."""
-    return replace(fold, train=fold.train.select(few_shot_index(fold.train.label, config.shots, config.seed)))
 
 
 def _everything(fold: Fold) -> Fold:

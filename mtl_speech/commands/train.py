@@ -33,9 +33,9 @@ from mtl_speech.model.pack import PACK, pack_hash, save_pack
 from mtl_speech.model.segmenter import train_segmenter
 from mtl_speech.model.strategy import strategy_pack
 from mtl_speech.phonology.languages import canonical
-from mtl_speech.training.adapt import MIN_SPEAKERS, refuse_shared
 from mtl_speech.training.checkpoint import Checkpoints, hashes_of
-from mtl_speech.training.meta_test import benchmark_tasks, train_meta_transfer
+from mtl_speech.training.folds import MIN_SPEAKERS, refuse_shared
+from mtl_speech.training.meta_test import Setup, benchmark_tasks, train_meta_transfer
 
 MIN_LANGUAGES = 5  # from here on whole languages are held out
 # What a run that goes on may have otherwise than the one that was stopped: where things lie (recordings and base are compared by
@@ -123,7 +123,7 @@ def meta_train(folder: Path, options: MetaTrainOptions, run: Run) -> Path:
         raise DataError(
             f"validation ({how}): no language has enough examples for a task; raise --valid-share or give --valid"
         )
-    trained = train_meta_transfer(name, base, store, held, tasks, config, checkpoints)
+    trained = train_meta_transfer(name, Setup(base, store, held, tasks, config), checkpoints)
     leave_to_main()
     assert trained.history is not None
     before, valid_scores = trained.history.validations[0]["score"], {k: round(v, 4) for k, v in trained.valid.items()}

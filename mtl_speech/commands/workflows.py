@@ -21,7 +21,7 @@ from mtl_speech.corpora.corrections import CHANGES, EXAMPLES, changes_csv, examp
 from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.corpora.remote import local_folder
 from mtl_speech.features.store import build_store
-from mtl_speech.model.language_pack import load_language, times, true_labels, utterances, with_timing
+from mtl_speech.model.language_pack import load_language, true_labels, with_timing
 from mtl_speech.model.learner import embed_segments
 from mtl_speech.model.pack import load_pack, pack_hash
 from mtl_speech.phonology.languages import canonical, display_name
@@ -29,11 +29,10 @@ from mtl_speech.report.clips import cut_clips
 from mtl_speech.report.findings import Details
 from mtl_speech.report.results import write_results
 from mtl_speech.report.tables import ablation_table, f1_table, write_report
-from mtl_speech.scoring.metrics import NotScored, Scores, score
-from mtl_speech.scoring.tokens import scored_tokens
-from mtl_speech.training.ablate import BASELINE, Ablation
-from mtl_speech.training.ablate import ablate as run_ablation
-from mtl_speech.training.adapt import Adaptation, adapt_fold
+from mtl_speech.scoring.metrics import NotScored, Scores
+from mtl_speech.scoring.tokens import score_tokens
+from mtl_speech.training.adapt import BASELINE, Ablation, Adaptation, Learned, adapt_fold, learn, recognise
+from mtl_speech.training.adapt import ablate as run_ablation
 from mtl_speech.training.forgetting import compare_base
 from mtl_speech.training.learning_curve import learning_curve
 from mtl_speech.training.zero_shot import mapping_lines
@@ -109,14 +108,13 @@ def _finish(job: _Job, run: Run, systems: Mapping[str, Sequence[Adaptation]], ab
     for name, each in systems.items():
         for number, fold in enumerate(each, 1):
             place = ", ".join(filter(None, [name, f"fold {number}" if len(each) > 1 else ""]))
-            said = fold.notes[1:] if name == BASELINE else fold.notes  # a baseline has no meta-training to tell of
+            said = fold.learned.notes[1 if name == BASELINE else 0 :]  # a baseline has no meta-training to tell of
             notes += [f"{place}: {note}" if place else note for note in said]
-    final = runs[0]
+    final = runs[0].learned
     if len(runs) > 1:
-        final = adapt_fold(start.learner(target.everything), target.everything, job.config, start.meta)
+        final = learn(start.learner(target.everything), target.everything, job.config, start.meta)
         notes.append("the language pack is learned from all recordings; the scores are those of the folds together")
-    learned_from = target.everything if len(runs) > 1 else target.folds[0]
-    timed = with_timing(final.model, start.base, learned_from.train, job.config.shots is None, job.config.seed)
+    timed = with_timing(final.model, start.base, final.train, job.config.shots is None, job.config.seed)
     final = replace(final, model=timed)
     notes += [f"zero-shot, for want of an example: {line}" for line in mapping_lines(final.model.zero_shot)]
     for note in notes:
@@ -163,7 +161,7 @@ def _write_examples(job: _Job) -> list[Path]:
     return paths
 
 
-def _about(job: _Job, final: Adaptation) -> dict[str, str]:
+def _about(job: _Job, final: Learned) -> dict[str, str]:
     """What was done, in a few words by heading, for the top of the page."""
     n, most = sum(final.n_train.values()), job.config.shots
     return {
@@ -205,12 +203,10 @@ def evaluate(folder: Path, options: EvaluateOptions, run: Run) -> Scores:
             "on the others"
         )
     n_train = {p: n for p, n in pack.value("examples", dict).items() if isinstance(n, int)}
-    probabilities, best = model.probabilities(embed_segments(model.learner, test)).max(1)
-    true, predicted = true_labels(test), [model.classes[int(i)] for i in best]
-    scores = score(true, predicted, utterances(test), n_train, not_scored, seed=options.seed)
+    tokens = recognise(model, test, embed_segments(model.learner, test), n_train)
+    scores = score_tokens(tokens, n_train, not_scored, options.seed)
     stamp = STAMP if is_synthetic(local.folder) else ""
     notes += [CAVEAT] if stamp else []
-    tokens = scored_tokens(utterances(test), times(test), true, predicted, probabilities.tolist(), n_train)
     extra = {"pack": pack.name, "pack_sha256": pack_hash(pack), "problems": problem_list(problems, local.folder)}
     details = Details(
         about={

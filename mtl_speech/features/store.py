@@ -175,7 +175,7 @@ class SegmentStore:
         return self.take(rows), spans.float()
 
     def select(self, index: Tensor) -> SegmentStore:
-        """The store with only the segments `index` (n,); frames are shared, not copied."""
+        """The store with only the segments `index`, numbers (n,) or a mask of all; frames are shared, not copied."""
         return replace(self, **{key: getattr(self, key)[index] for key in PER_SEGMENT})
 
 

@@ -24,8 +24,7 @@ from mtl_speech.core.errors import UsageError
 from mtl_speech.core.terminal import progress
 from mtl_speech.features.store import SegmentStore
 
-THETA_INITS = ("previous", "random", "prototype", "posterior", "articulatory")
-ROWS_ARE_MEANS = ("posterior", "articulatory")  # a row of θ stands for the mean of its phoneme's embeddings
+THETA_INITS = ("previous", "random", "prototype", "posterior")
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class _DualDescent(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
+    def forward(  # autograd wants its tensors one by one
         ctx: Any, gram: Tensor, logits: Tensor, targets: Tensor, weights: Tensor, rates: Tensor, first_order: bool
     ) -> Tensor:
         weights = weights.unsqueeze(2)
@@ -151,7 +150,7 @@ class MetaLearner(nn.Module):
 
     Trainable: Φ (in `encoder`), `theta` and `theta_bias` (a row a phoneme), `log_rates` (inner step sizes β_k), `log_scale` (of
     the embeddings, which is the temperature of the softmax) and `log_prior` (how many examples a row of θ counts for where
-    `theta_init` is one of ROWS_ARE_MEANS: [0] for phonemes met in meta-training, [1] for rows guessed from articulation).
+    `theta_init` is "posterior": [0] for phonemes met in meta-training, [1] for rows guessed from articulation).
     Buffers `centre` (dim,) and `whitener` (dim, dim) standardise embeddings: z = scale · (x − centre) whitener.
     """
 
@@ -184,6 +183,11 @@ class MetaLearner(nn.Module):
         self.guess = torch.zeros(len(phonemes), len(phonemes))  # the row guessed for each is guess @ θ; see `strategy`
 
     @property
+    def rows_are_means(self) -> bool:
+        """Whether a row of θ stands for the mean of its phoneme's embeddings."""
+        return self.theta_init == "posterior"
+
+    @property
     def rates(self) -> Tensor:
         """Inner step sizes β_k: (n_steps,)."""
         return self.log_rates.exp()
@@ -209,8 +213,7 @@ class MetaLearner(nn.Module):
 
         support: (n_tasks, n_support, dim); labels: (n_tasks, n_support); classes: (n_tasks, n_way), rows of θ.
         "previous": the phonemes' own rows, as earlier tasks and meta-updates left them. "random": small random rows.
-        "prototype": the head of the nearest class mean. "posterior" and "articulatory": the same for the means of `posterior`;
-        the two differ in how the row of a phoneme never met is guessed (`strategy.guess_weights`).
+        "prototype": the head of the nearest class mean. "posterior": the same for the means of `posterior`.
         """
         n_way = classes.shape[1]
         if self.theta_init == "previous":
@@ -220,7 +223,7 @@ class MetaLearner(nn.Module):
             weight = torch.randn(shape, generator=generator).to(support) * 0.01
             return Head(weight, support.new_zeros(classes.shape))
         means, counts = prototypes(support, labels, n_way)
-        if self.theta_init in ROWS_ARE_MEANS:
+        if self.rows_are_means:
             means, _ = self.posterior(means, counts, classes, prior, guessed)
         return centroid_head(means)
 

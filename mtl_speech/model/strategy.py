@@ -18,7 +18,7 @@ from mtl_speech.model.hub import HubEncoder
 from mtl_speech.model.learner import MetaLearner, embed_segments
 from mtl_speech.model.pack import Pack, base_entry, require_base
 from mtl_speech.model.scale_shift import attach
-from mtl_speech.phonology.articulation import articulatory_features, articulatory_regression
+from mtl_speech.phonology.articulation import articulatory_features
 
 OF_THE_LANGUAGE = ("head.", "segmenter.", "duration.")  # tensors that only a language pack has
 N_NEIGHBOURS = 3  # rows of θ that a phoneme never met borrows from
@@ -52,33 +52,19 @@ def prepare_learner(learner: MetaLearner, store: SegmentStore, config: MetaTrain
 def guess_weights(learner: MetaLearner, phonemes: Sequence[str]) -> Tensor:
     """How the rows of θ of `phonemes` are guessed from those that `learner` has met, a phoneme itself left out.
 
-    The mean of the articulatory neighbours; under `theta_init` "articulatory" a regression on the articulatory features.
-    Returns the weights of the rows of θ: (n, n_phonemes).
+    The mean of the articulatory neighbours (`nearest`). Returns the weights of the rows of θ: (n, n_phonemes).
     """
-    weights = torch.zeros(len(phonemes), len(learner.phonemes))
-    if learner.theta_init != "articulatory":
-        rows = nearest(learner, phonemes)
-        return weights.scatter_(1, rows, 1.0 / rows.shape[1])
-    for number, phoneme in enumerate(phonemes):
-        others = [i for i in _met(learner) if learner.phonemes[i] != phoneme]
-        if others:
-            names = [learner.phonemes[i] for i in others]
-            found = articulatory_regression(names, [1.0] * len(names), [phoneme])[0]
-            weights[number, others] = torch.from_numpy(found).float()
-    return weights
-
-
-def _met(learner: MetaLearner) -> list[int]:
-    """The rows of θ of phonemes that `learner` has met; all where it has met none."""
-    return [i for i in range(len(learner.phonemes)) if bool(learner.met[i])] or list(range(len(learner.phonemes)))
+    rows = nearest(learner, phonemes)
+    return torch.zeros(len(phonemes), len(learner.phonemes)).scatter_(1, rows, 1.0 / rows.shape[1])
 
 
 def nearest(learner: MetaLearner, phonemes: Sequence[str]) -> Tensor:
     """The articulatory neighbours of `phonemes` among those that `learner` has met, a phoneme itself left out.
 
-    Returns rows of θ, nearest first: (n, N_NEIGHBOURS), fewer where it has met fewer.
+    Where it has met none, all that it has rows for count. Returns rows of θ, nearest first: (n, N_NEIGHBOURS), fewer where it
+    has met fewer.
     """
-    known = _met(learner)
+    known = learner.met.nonzero().flatten().tolist() or list(range(len(learner.phonemes)))
     names = [learner.phonemes[i] for i in known]
     distance = np.abs(articulatory_features(list(phonemes))[:, None] - articulatory_features(names)[None]).sum(2)
     distance[np.asarray(phonemes)[:, None] == np.asarray(names)[None]] = np.inf
@@ -151,7 +137,9 @@ def load_learner(pack: Pack, base: BaseModel) -> tuple[MetaLearner, MetaTrainCon
     try:
         config = load_config(MetaTrainConfig, None, pack.value("meta_train", dict))
     except ConfigError as error:
-        raise PackError(f"card.json of '{pack.name}': its meta_train settings cannot be used: {error}") from error
+        raise PackError(
+            f"card.json of '{pack.name}': its meta_train settings cannot be used: {error}; make the pack anew"
+        ) from error
     learner = new_learner(base, pack.phonemes(), config)
     own = learner.state_dict()
     tensors = {k: v for k, v in pack.tensors.items() if not k.startswith(OF_THE_LANGUAGE)}

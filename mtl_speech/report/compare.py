@@ -13,8 +13,8 @@ from mtl_speech.core.files import atomic_write, json_text, plain
 from mtl_speech.core.options import CompareOptions
 from mtl_speech.core.run import Run
 from mtl_speech.core.terminal import new_table
-from mtl_speech.scoring.bootstrap import interval_text
-from mtl_speech.scoring.metrics import RELIABLE_FROM, Difference, Scores, macro_f1_difference, score
+from mtl_speech.scoring.bootstrap import Difference, interval_text
+from mtl_speech.scoring.metrics import RELIABLE_FROM, Scores, macro_f1_difference, score
 from mtl_speech.scoring.tokens import Token, read_tokens
 
 if TYPE_CHECKING:

@@ -18,28 +18,29 @@ from mtl_speech.phonology.languages import display_name
 from mtl_speech.report.clips import cut_clips
 from mtl_speech.report.findings import Details, Size
 from mtl_speech.report.tables import write_report
-from mtl_speech.scoring.metrics import Scores, score
-from mtl_speech.scoring.tokens import scored_tokens
-from mtl_speech.training.ablate import Ablation, pooled
-from mtl_speech.training.adapt import NONE_TO_TEST_ON, Adaptation
+from mtl_speech.scoring.metrics import Scores
+from mtl_speech.scoring.tokens import score_tokens
+from mtl_speech.training.adapt import Ablation, Adaptation, Learned, pooled
+from mtl_speech.training.folds import NONE_TO_TEST_ON
 from mtl_speech.training.forgetting import compare_base
 from mtl_speech.training.learning_curve import LearningCurve
+from mtl_speech.training.meta_train import MetaHistory
 
 
 def pooled_scores(runs: Sequence[Adaptation], seed: int) -> Scores:
     """The scores of one fold, or of all test segments of a cross-validation together."""
     if len(runs) == 1:
         return runs[0].scores
-    true, predicted, groups = (pooled(runs, key) for key in ("true", "predicted", "groups"))
+    tokens = pooled(runs)
     n_train: dict[str, int] = {}
     for run in runs:
         for item in run.scores.phonemes:
             n_train[item.phoneme] = max(n_train.get(item.phoneme, 0), item.n_train or 0)
-    scored = set(true)
+    scored = {token.true for token in tokens}
     # Of a fold that could not score a phoneme, and one that had none to test on, the first tells why it is not scored.
     each = sorted((m for run in runs for m in run.scores.not_scored), key=lambda m: m.reason != NONE_TO_TEST_ON)
     missing = {m.phoneme: m for m in each if m.phoneme not in scored}
-    return score(true, predicted, groups, n_train, tuple(missing[p] for p in sorted(missing)), seed=seed)
+    return score_tokens(tokens, n_train, tuple(missing[p] for p in sorted(missing)), seed)
 
 
 def write_results(
@@ -50,7 +51,7 @@ def write_results(
     meta: MetaTrainConfig,
     *,
     command: str,
-    final: Adaptation,
+    final: Learned,
     ablation: Ablation | None = None,
     notes: Sequence[str] = (),
     left_out: Sequence[str] = (),
@@ -85,9 +86,9 @@ def write_results(
     paths = [save_pack(language_pack(final.model, base, meta, config.lang, card), folder / PACK)]
     history = {
         "base_learning": [
-            {"steps": r.choice.steps, "rate": r.choice.rate, "macro_f1": r.choice.macro_f1} for r in runs
+            {"steps": c.steps, "rate": c.rate, "macro_f1": c.macro_f1} for c in (run.learned.choice for run in runs)
         ],
-        "meta_training": [_history(run) for run in runs],
+        "meta_training": [_history(run.learned.history) for run in runs],
     }
     paths += write_report(
         folder,
@@ -108,25 +109,21 @@ def _details(
     runs: Sequence[Adaptation],
     base: BaseModel,
     meta: MetaTrainConfig,
-    final: Adaptation,
+    final: Learned,
     scores: Scores,
     about: Mapping[str, str],
     curve: LearningCurve | None,
     heard: SegmentStore | None,
     recordings: Mapping[str, Path] | None,
 ) -> Details:
-    tokens = [
-        token
-        for run in runs
-        for token in scored_tokens(run.groups, run.spans, run.true, run.predicted, run.confidences, run.n_train)
-    ]
+    tokens = pooled(runs)
     n_frozen = sum(parameter.numel() for parameter in base.encoder.parameters())
     return Details(
         about=about,
         tokens=tokens,
         temperature=final.model.temperature,
         curve=curve,
-        history=[run.history.hard_classes for run in runs],
+        history=[run.learned.history.hard_classes for run in runs],
         curriculum=meta.hard_ratio > 0,
         size=Size(final.trainable_parameters, n_frozen, sum(final.n_train.values())),
         base=None if heard is None else compare_base(base, final.model.learner, heard),
@@ -134,6 +131,6 @@ def _details(
     )
 
 
-def _history(run: Adaptation) -> dict[str, Any]:
-    hard = [[f"{language}:{phoneme}" for language, phoneme in entered] for entered in run.history.hard_classes]
-    return {"rounds": run.history.rounds, "validations": run.history.validations, "hard_classes": hard}
+def _history(history: MetaHistory) -> dict[str, Any]:
+    hard = [[f"{language}:{phoneme}" for language, phoneme in entered] for entered in history.hard_classes]
+    return {"rounds": history.rounds, "validations": history.validations, "hard_classes": hard}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from mtl_speech.core.errors import DataError
+from mtl_speech.scoring.bootstrap import Difference
+from mtl_speech.scoring.metrics import NotScored, Scores, macro_f1_difference, score
 
 TOKENS = "tokens.csv"
 ZERO_SHOT = "zero-shot"
@@ -48,6 +50,28 @@ def scored_tokens(
         Token(name.partition("/")[2], start, end, label, guess, sure, "" if guess in learned else ZERO_SHOT)
         for name, (start, end), label, guess, sure in zip(utterances, spans, true, predicted, confidences, strict=True)
     ]
+
+
+def score_tokens(
+    tokens: Sequence[Token],
+    n_train: Mapping[str, int] | None = None,
+    not_scored: Sequence[NotScored] = (),
+    seed: int = 0,
+) -> Scores:
+    """The scores of tokens, with intervals over their recordings. Arguments as in `score`."""
+    true, predicted, recordings = _columns(tokens)
+    return score(true, predicted, recordings, n_train, not_scored, seed=seed)
+
+
+def token_difference(tokens: Sequence[Token], others: Sequence[Token], seed: int = 0) -> Difference:
+    """Macro-F1 of the predictions in `tokens` minus that in `others`, the same test tokens in the same order."""
+    true, predicted, recordings = _columns(tokens)
+    return macro_f1_difference(true, predicted, _columns(others)[1], recordings, seed=seed)
+
+
+def _columns(tokens: Sequence[Token]) -> tuple[list[str], list[str], list[str]]:
+    """What the tokens are, what was predicted, and their recordings."""
+    return [t.true for t in tokens], [t.predicted for t in tokens], [t.recording for t in tokens]
 
 
 COLUMNS = tuple(field.name for field in fields(Token))

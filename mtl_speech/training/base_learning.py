@@ -1,4 +1,4 @@
-"""TODO"""
+"""Base learning of an inventory: θ′ from all examples of a language, its steps, rate and prior cross-validated on them."""
 
 from __future__ import annotations
 
@@ -13,28 +13,58 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mtl_speech.core.terminal import progress
-from mtl_speech.model.learner import ROWS_ARE_MEANS, Head, MetaLearner, balanced_weights
+from mtl_speech.features.store import SegmentStore
+from mtl_speech.model.learner import Head, MetaLearner, balanced_weights
+from mtl_speech.model.strategy import row_of
 from mtl_speech.scoring.metrics import episode_macro_f1
 
 STEP_CHOICES = (0, 5, 20, 50, 150)
-
-
 RATE_CHOICES = (1.0, 3.0, 10.0)  # multiples of the learned (or set) inner rates
-
-
 PRIOR_CHOICES = (0.1, 0.3, 1.0)  # multiples of the weight that the θ of the strategy has where its rows are means
-
-
 N_FOLDS = 3
-
-
 ENOUGH = 2_000  # examples from which on one fold of them chooses as well as all
-
-
 AT_ONCE = 8_192  # examples whose logits by all heads are held at a time
-
-
 TEMPERATURE_PRIOR = 0.5
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Embedded examples of one inventory, for θ′ to be learned from.
+
+    learner: whose θ it starts from; z: (n, dim) standardised embeddings; labels: (n,) classes in 0..n_classes-1; recordings: (n,)
+    number of the recording of each; rows: (n_classes,) rows of θ; seed: of the folds, and of a θ that starts at random.
+    """
+
+    learner: MetaLearner
+    z: Tensor
+    labels: Tensor
+    recordings: Tensor
+    rows: Tensor
+    seed: int = 0
+
+    @property
+    def phonemes(self) -> tuple[str, ...]:
+        """The phonemes of the classes."""
+        return tuple(self.learner.phonemes[int(row)] for row in self.rows)
+
+    def select(self, index: Tensor) -> Examples:
+        """Some of the examples, by number (n,) or mask; the classes stay, also those that lose all of theirs."""
+        return replace(self, z=self.z[index], labels=self.labels[index], recordings=self.recordings[index])
+
+    def folds(self) -> Tensor | None:
+        """The fold, 0 to N_FOLDS - 1, of each example, those of one recording together: (n,). None for fewer recordings."""
+        names, recording = self.recordings.unique(return_inverse=True)
+        if len(names) < N_FOLDS:
+            return None
+        order = torch.from_numpy(np.random.default_rng(self.seed).permutation(len(names)))
+        return (torch.empty_like(order).scatter_(0, order, torch.arange(len(names))) % N_FOLDS)[recording]
+
+
+def examples_of(learner: MetaLearner, store: SegmentStore, embeddings: Tensor, seed: int = 0) -> Examples:
+    """The segments of `store` as examples of the phonemes that occur in it; embeddings: (n, dim) as `embed_segments` gives them."""
+    present, labels = store.label.unique(return_inverse=True)
+    z = learner.standardise(embeddings).detach()
+    return Examples(learner, z, labels, store.utterance, row_of(learner, store)[present], seed)
 
 
 @dataclass(frozen=True)
@@ -63,29 +93,17 @@ def extended_rates(rates: Tensor, steps: int, multiple: float = 1.0) -> Tensor:
     return torch.cat((rates, last.expand(max(0, steps - len(rates)))))[:steps] * multiple
 
 
-def learn_head(
-    learner: MetaLearner, z: Tensor, labels: Tensor, rows: Tensor, choice: StepChoice, seed: int = 0
-) -> Head:
-    """θ′ of one inventory, a batch of one task.
-
-    z: (n, dim) standardised embeddings; labels: (n,) classes in 0..n_classes-1; rows: (n_classes,) rows of θ.
-    """
-    return next(iter(_trajectories(learner, z, labels, rows, (choice,), (choice.steps,), seed)))
+def learn_head(examples: Examples, choice: StepChoice) -> Head:
+    """θ′ of the inventory of the examples, a batch of one task."""
+    return next(iter(_trajectories(examples, (choice,), (choice.steps,))))
 
 
-def _trajectories(
-    learner: MetaLearner,
-    z: Tensor,
-    labels: Tensor,
-    rows: Tensor,
-    choices: Sequence[StepChoice],
-    stops: Sequence[int],
-    seed: int,
-) -> Iterator[Head]:
+def _trajectories(examples: Examples, choices: Sequence[StepChoice], stops: Sequence[int]) -> Iterator[Head]:
     """θ′ after each of the numbers of steps `stops`, which rise: a batch with a task for the rate and prior of each choice."""
+    learner, z, labels = examples.learner, examples.z, examples.labels
     with torch.no_grad():
-        task = z.unsqueeze(0), labels.unsqueeze(0), rows.unsqueeze(0)
-        starts = [learner.initial_head(*task, torch.Generator().manual_seed(seed), choice.prior) for choice in choices]
+        task = z.unsqueeze(0), labels.unsqueeze(0), examples.rows.unsqueeze(0)
+        starts = [learner.initial_head(*task, torch.Generator().manual_seed(examples.seed), c.prior) for c in choices]
         head = Head(torch.cat([start.weight for start in starts]), torch.cat([start.bias for start in starts]))
         rates = torch.stack([extended_rates(learner.rates, stops[-1], choice.rate) for choice in choices], dim=1)
         for begin, end in zip((0, *stops[:-1]), stops, strict=True):
@@ -111,73 +129,56 @@ def _descend(z: Tensor, labels: Tensor, head: Head, rates: Tensor) -> Head:
     return Head(weight.view_as(head.weight), bias.view_as(head.bias))
 
 
-def choose_steps(
-    learner: MetaLearner,
-    z: Tensor,
-    labels: Tensor,
-    groups: Tensor,
-    rows: Tensor,
-    seed: int = 0,
-) -> StepChoice:
+def choose_steps(examples: Examples) -> StepChoice:
     """Choose steps, rate and prior by cross-validated macro-F1 over recordings, from the training examples alone.
 
-    groups: (n,) recording of each example; other shapes as in `learn_head`. Of equal choices the first wins: few steps, low
-    rates. From ENOUGH examples on, one fold tells enough. With fewer than N_FOLDS recordings, or one example a phoneme, of which
-    none is learned when it is held out, there is nothing to choose by: the learned schedule as it is.
+    Of equal choices the first wins: few steps, low rates. From ENOUGH examples on, one fold tells enough. With fewer than N_FOLDS
+    recordings, or one example a phoneme, of which none is learned when it is held out, there is nothing to choose by: the learned
+    schedule as it is.
     """
-    fold = folds_of(groups, seed)
+    as_learned = StepChoice(len(examples.learner.rates))
+    fold, labels, n_classes = examples.folds(), examples.labels, len(examples.rows)
     if fold is None:
-        return StepChoice(len(learner.rates))
-    priors = PRIOR_CHOICES if learner.theta_init in ROWS_ARE_MEANS else (1.0,)
+        return as_learned
+    priors = PRIOR_CHOICES if examples.learner.rows_are_means else (1.0,)
     starts = [StepChoice(0, rate, prior, 0.0) for rate, prior in itertools.product(RATE_CHOICES, priors)]
-    held_out = range(N_FOLDS if len(z) < ENOUGH else 1)
+    held_out = range(N_FOLDS if len(labels) < ENOUGH else 1)
     predicted = labels.new_zeros(len(STEP_CHOICES), len(starts), len(labels))
     for k in progress(held_out, "base learning"):
         held = fold == k
-        absent = torch.bincount(labels[~held], minlength=len(rows)) == 0
-        heads = _trajectories(learner, z[~held], labels[~held], rows, starts, STEP_CHOICES, seed)
+        absent = _absent(examples.select(~held))
+        heads = _trajectories(examples.select(~held), starts, STEP_CHOICES)
         for found, head in zip(predicted, heads, strict=True):
             for some in held.nonzero().squeeze(1).split(AT_ONCE):
-                logits = head.logits(z[some].expand(len(starts), -1, -1)).masked_fill(absent, -torch.inf)
+                logits = head.logits(examples.z[some].expand(len(starts), -1, -1)).masked_fill(absent, -torch.inf)
                 found[:, some] = logits.argmax(2)
     seen = fold < len(held_out)
-    true, choices = labels[seen], [replace(start, steps=steps) for steps in STEP_CHOICES for start in starts]
-    macro_f1 = episode_macro_f1(true.expand(len(choices), -1), predicted.flatten(0, 1)[:, seen], len(rows)).tolist()
+    choices = [replace(start, steps=steps) for steps in STEP_CHOICES for start in starts]
+    true = labels[seen].expand(len(choices), -1)
+    macro_f1 = episode_macro_f1(true, predicted.flatten(0, 1)[:, seen], n_classes).tolist()
     scores = dict(zip(choices, macro_f1, strict=True))
     if max(scores.values()) == 0.0:
-        return StepChoice(len(learner.rates))
+        return as_learned
     best = max(sorted(scores, key=lambda c: (c.steps, c.rate, -c.prior)), key=lambda c: scores[c])
-    logits = held_out_logits(learner, z, labels, fold, rows, best, seed, held_out)
-    return replace(best, macro_f1=scores[best], temperature=fit_temperature(logits, labels))
+    temperature = fit_temperature(held_out_logits(examples, fold, best, held_out), labels)
+    return replace(best, macro_f1=scores[best], temperature=temperature)
 
 
-def folds_of(groups: Tensor, seed: int) -> Tensor | None:
-    """The fold, 0 to N_FOLDS - 1, of each example, those of one group together: (n,). None for fewer groups than folds."""
-    names, group = groups.unique(return_inverse=True)
-    if len(names) < N_FOLDS:
-        return None
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(names)))
-    return (torch.empty_like(order).scatter_(0, order, torch.arange(len(names))) % N_FOLDS)[group]
+def _absent(examples: Examples) -> Tensor:
+    """Which classes have no example, (n_classes,)."""
+    return torch.bincount(examples.labels, minlength=len(examples.rows)) == 0
 
 
 def held_out_logits(
-    learner: MetaLearner,
-    z: Tensor,
-    labels: Tensor,
-    fold: Tensor,
-    rows: Tensor,
-    choice: StepChoice,
-    seed: int = 0,
-    held_out: Iterable[int] = range(N_FOLDS),
+    examples: Examples, fold: Tensor, choice: StepChoice, held_out: Iterable[int] = range(N_FOLDS)
 ) -> Tensor:
-    """The logits (n, n_classes) of each example, from a head learned without its fold; -inf for classes not learned there, and
+    """The logits (n, n_classes) of each example, from a head learned without its fold (n,); -inf for classes not learned there, and
     for examples of other folds than `held_out`."""
-    logits = z.new_full((len(z), len(rows)), -torch.inf)
+    logits = examples.z.new_full((len(examples.z), len(examples.rows)), -torch.inf)
     for k in held_out:
-        held = fold == k
-        absent = torch.bincount(labels[~held], minlength=len(rows)) == 0
-        head = learn_head(learner, z[~held], labels[~held], rows, choice, seed)
-        logits[held] = head.logits(z[held].unsqueeze(0))[0].masked_fill(absent, -torch.inf)
+        held, rest = fold == k, examples.select(fold != k)
+        found = learn_head(rest, choice).logits(examples.z[held].unsqueeze(0))[0]
+        logits[held] = found.masked_fill(_absent(rest), -torch.inf)
     return logits
 
 
@@ -200,13 +201,3 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         return prior + float(F.cross_entropy(logits / math.exp(log_temperature), labels, reduction="sum"))
 
     return math.exp(float(minimize_scalar(loss, bounds=(-4.0, 4.0), method="bounded").x))
-
-
-def few_shot_index(labels: Tensor, n_shot: int | None, seed: int) -> Tensor:
-    """Indices of at most n_shot random examples of each class (all for None), sorted: (n,)."""
-    if n_shot is None:
-        return torch.arange(len(labels))
-    rng = np.random.default_rng(seed)
-    shuffled = rng.permutation(len(labels))
-    chosen: Sequence[np.ndarray] = [shuffled[labels.numpy()[shuffled] == c][:n_shot] for c in np.unique(labels.numpy())]
-    return torch.from_numpy(np.sort(np.concatenate(chosen)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -66,15 +66,6 @@ def stack(episodes: Sequence[Episode]) -> EpisodeBatch:
     )
 
 
-@dataclass
-class _Language:
-    """Tokens of one language, by phoneme, with their recordings and how many recordings these are."""
-
-    tokens: dict[int, np.ndarray] = field(default_factory=dict)
-    groups: dict[int, np.ndarray] = field(default_factory=dict)
-    n_groups: dict[int, int] = field(default_factory=dict)
-
-
 class EpisodeSampler:
     """Samples N-way K-shot episodes of the languages of a store.
 
@@ -82,26 +73,31 @@ class EpisodeSampler:
     K support examples; the queries come from the others. With `by="speaker"` whole speakers are divided instead, so support and
     query share no speaker either. A class takes part only where it has tokens in at least two recordings (or speakers).
     The same generator state gives the same episodes.
+
+    `languages` holds the tokens (segments of the store) of each language by phoneme.
     """
 
     def __init__(self, store: SegmentStore, by: str = "utterance") -> None:
         self.store = store
-        group = {"utterance": store.utterance, "speaker": store.speaker}[by].numpy()
+        self.groups = {"utterance": store.utterance, "speaker": store.speaker}[by].numpy()
         label, language = store.label.numpy(), store.language.numpy()
-        self.languages: dict[int, _Language] = {}
+        self.languages: dict[int, dict[int, np.ndarray]] = {}
         order = np.lexsort((np.arange(len(label)), label, language))
         keys = np.stack((language[order], label[order]), axis=1)
         edges = np.flatnonzero(np.any(np.diff(keys, axis=0), axis=1)) + 1
         for tokens in np.split(order, edges) if len(order) else []:
-            members = self.languages.setdefault(int(language[tokens[0]]), _Language())
-            phoneme = int(label[tokens[0]])
-            members.tokens[phoneme], members.groups[phoneme] = tokens, group[tokens]
-            members.n_groups[phoneme] = len(np.unique(group[tokens]))
+            self.languages.setdefault(int(language[tokens[0]]), {})[int(label[tokens[0]])] = tokens
+        self._divisible = {
+            (language, phoneme)
+            for language, members in self.languages.items()
+            for phoneme, tokens in members.items()
+            if len(np.unique(self.groups[tokens])) > 1
+        }
 
     def classes(self, language: int, n_shot: int) -> list[int]:
         """Phonemes of a language with at least n_shot + 1 tokens in at least two recordings."""
-        members = self.languages.get(language, _Language())
-        return [p for p, t in members.tokens.items() if len(t) > n_shot and members.n_groups[p] > 1]
+        members = self.languages.get(language, {})
+        return [p for p, tokens in members.items() if len(tokens) > n_shot and (language, p) in self._divisible]
 
     def feasible(self, n_way: int, n_shot: int) -> list[int]:
         """Languages with at least n_way such phonemes."""
@@ -113,9 +109,9 @@ class EpisodeSampler:
         """One episode over the given classes, at most n_query queries a class; None when their tokens do not allow it."""
         members = self.languages[language]
         chosen = np.asarray(classes)
-        tokens = np.concatenate([members.tokens[int(p)] for p in chosen])
-        labels = np.repeat(np.arange(len(chosen)), [len(members.tokens[int(p)]) for p in chosen])
-        groups = np.unique(np.concatenate([members.groups[int(p)] for p in chosen]), return_inverse=True)[1]
+        tokens = np.concatenate([members[int(p)] for p in chosen])
+        labels = np.repeat(np.arange(len(chosen)), [len(members[int(p)]) for p in chosen])
+        groups = np.unique(self.groups[tokens], return_inverse=True)[1]
         counts = np.zeros((groups.max() + 1, len(chosen)), dtype=np.int64)
         np.add.at(counts, (groups, labels), 1)
         support_groups = self._divide(rng, counts, n_shot)
@@ -126,14 +122,13 @@ class EpisodeSampler:
         support = [np.flatnonzero(in_support & (labels == c))[:n_shot] for c in range(len(chosen))]
         query = [np.flatnonzero(~in_support & (labels == c))[:n_query] for c in range(len(chosen))]
         s, q = np.concatenate(support), np.concatenate(query)
-        as_tensor = torch.from_numpy
         return Episode(
-            as_tensor(tokens[s]),
-            as_tensor(labels[s]),
-            as_tensor(tokens[q]),
-            as_tensor(labels[q]),
-            as_tensor(chosen),
-            language,
+            support=torch.from_numpy(tokens[s]),
+            support_labels=torch.from_numpy(labels[s]),
+            query=torch.from_numpy(tokens[q]),
+            query_labels=torch.from_numpy(labels[q]),
+            classes=torch.from_numpy(chosen),
+            language=language,
         )
 
     @staticmethod
@@ -186,10 +181,10 @@ def full_inventory(
     two phonemes have enough tokens.
     """
     members = sampler.languages[language]
-    chosen = [p for p, tokens in members.tokens.items() if len(tokens) >= n_shot + n_extra]
+    chosen = [p for p, tokens in members.items() if len(tokens) >= n_shot + n_extra]
     if len(chosen) < 2:
         return None
-    shuffled = [rng.permutation(members.tokens[p]) for p in chosen]
+    shuffled = [rng.permutation(members[p]) for p in chosen]
     labels = np.arange(len(chosen))
     n_query = [len(t) - n_shot for t in shuffled]
     return Episode(

@@ -7,7 +7,7 @@ public code does not have this part.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -54,10 +54,6 @@ class HardClassPool:
                 pool.append(phoneme)
                 entered.append((language, phoneme))
         self.history.append(entered)
-
-    def counts(self) -> Counter[tuple[int, int]]:
-        """How often each (language, phoneme) was the hardest of its task."""
-        return Counter(pair for entered in self.history for pair in entered)
 
     def sample(
         self, rng: np.random.Generator, sampler: EpisodeSampler, n_way: int, n_shot: int, n_query: int

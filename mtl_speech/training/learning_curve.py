@@ -19,7 +19,7 @@ from mtl_speech.core.options import AdaptConfig
 from mtl_speech.core.terminal import progress
 from mtl_speech.model.language_pack import true_labels, utterances
 from mtl_speech.model.learner import MetaLearner, embed_segments
-from mtl_speech.model.strategy import extend, row_of
+from mtl_speech.model.strategy import extend
 from mtl_speech.scoring.bootstrap import (
     encode,
     f1_of_counts,
@@ -29,8 +29,9 @@ from mtl_speech.scoring.bootstrap import (
     resampled_counts,
     unit_counts,
 )
-from mtl_speech.training.adapt import Adaptation, Fold, too_few
-from mtl_speech.training.base_learning import StepChoice, choose_steps, few_shot_index, learn_head
+from mtl_speech.training.adapt import Adaptation
+from mtl_speech.training.base_learning import Examples, StepChoice, choose_steps, examples_of, learn_head
+from mtl_speech.training.folds import Fold, few_shot_index, few_shots, too_few
 
 SHOTS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 N_DRAWS = 5  # of the K examples of each phoneme
@@ -63,15 +64,10 @@ class LearningCurve:
 
 @dataclass(frozen=True)
 class _Part:
-    """What one fold brings: standardised embeddings and labels of its training examples, and of its scored test tokens."""
+    """What one fold brings: its training examples, and of its scored test tokens z (n, dim), phonemes and recordings."""
 
-    learner: MetaLearner
-    z: Tensor
-    labels: Tensor
-    recordings: Tensor
-    rows: Tensor
+    examples: Examples
     test: Tensor
-    classes: tuple[str, ...]
     true: list[str]
     groups: list[str]
     choice: StepChoice | None  # for all training examples, where it is known
@@ -93,7 +89,7 @@ def learning_curve(
     known: Sequence[Adaptation | None] = adapted or [None] * len(folds)
     prepared = [_prepare(strategy(fold), fold, config, run) for fold, run in zip(folds, known, strict=True)]
     parts = [part for part in prepared if part is not None]
-    most = max((int(torch.bincount(part.labels).max()) for part in parts), default=0)
+    most = max((int(torch.bincount(part.examples.labels).max()) for part in parts), default=0)
     shots: list[int | None] = [k for k in SHOTS if k < most]
     if not shots:
         return None
@@ -102,17 +98,16 @@ def learning_curve(
     points: list[CurvePoint] = []
     choices: list[StepChoice] = []
     for k in progress([*shots, None], "learning curve"):
-        first = [few_shot_index(part.labels, k, config.seed * 1000) for part in parts]
-        n = sum(map(len, first)) / len(parts)
+        first = _draw(parts, k, config.seed * 1000)
+        n = sum(len(examples.labels) for examples in first) / len(parts)
         draws = range(1, N_DRAWS if k is not None and n <= DRAW_UP_TO else 1)
-        drawn = [first]
-        drawn += [[few_shot_index(part.labels, k, config.seed * 1000 + draw) for part in parts] for draw in draws]
         if not choices or n <= CHOOSE_UP_TO:
             choices = [
-                part.choice if k is None and part.choice is not None else _choose(part, index, config.seed)
-                for part, index in zip(parts, first, strict=True)
+                part.choice if k is None and part.choice is not None else choose_steps(examples)
+                for part, examples in zip(parts, first, strict=True)
             ]
-        predicted = [_predict(parts, each, choices, config.seed) for each in drawn]
+        drawn = [first, *(_draw(parts, k, config.seed * 1000 + draw) for draw in draws)]
+        predicted = [_predict(parts, each, choices) for each in drawn]
         mean, ci95 = mean_macro_f1(true, predicted, groups, n_bootstrap, config.seed)
         points.append(CurvePoint(k, n, mean, ci95, len(drawn)))  # every draw has as many examples as the first
     return LearningCurve(tuple(points), len(true), most)
@@ -120,45 +115,36 @@ def learning_curve(
 
 def _prepare(strategy: MetaLearner, fold: Fold, config: AdaptConfig, adapted: Adaptation | None) -> _Part | None:
     """What a fold brings; None where no test token is of a phoneme with an example."""
-    learner = copy.deepcopy(strategy)
-    extend(learner, fold.train.phonemes)
-    train = fold.train.select(few_shot_index(fold.train.label, config.shots, config.seed))
-    silent = {item.phoneme for item in too_few(fold, Counter(true_labels(train)), config.shots)} | set(fold.unheard)
-    scored = torch.tensor([p not in silent for p in true_labels(fold.test)])
-    if not bool(scored.any()):
+    few = few_shots(fold, config)
+    silent = {item.phoneme for item in too_few(fold, Counter(true_labels(few.train)), config.shots)}
+    test = fold.test_without(silent | set(fold.unheard))
+    if len(test) == 0:
         return None
-    test = fold.test.select(torch.nonzero(scored).squeeze(1))
-    present, labels = train.label.unique(return_inverse=True)
+    learner = copy.deepcopy(strategy)
+    extend(learner, few.train.phonemes)
     choice: StepChoice | None = None
-    if adapted is not None and adapted.embedded is not None:
-        embedded, choice = adapted.embedded, adapted.choice
+    if (
+        adapted is not None and not adapted.learned.history.rounds and not fold.unheard
+    ):  # Φ and the test are the same there
+        embedded, choice = (adapted.learned.embeddings, adapted.test_embeddings), adapted.learned.choice
     else:
-        embedded = embed_segments(learner, train), embed_segments(learner, test)
-    z, z_test = (learner.standardise(each).detach() for each in embedded)
-    return _Part(
-        learner,
-        z,
-        labels,
-        train.utterance,
-        row_of(learner, train)[present],
-        z_test,
-        tuple(train.phonemes[int(i)] for i in present),
-        true_labels(test),
-        utterances(test),
-        choice,
-    )
+        embedded = embed_segments(learner, few.train), embed_segments(learner, test)
+    examples = examples_of(learner, few.train, embedded[0], config.seed)
+    z = learner.standardise(embedded[1]).detach()
+    return _Part(examples, z, true_labels(test), utterances(test), choice)
 
 
-def _choose(part: _Part, index: Tensor, seed: int) -> StepChoice:
-    return choose_steps(part.learner, part.z[index], part.labels[index], part.recordings[index], part.rows, seed)
+def _draw(parts: Sequence[_Part], k: int | None, seed: int) -> list[Examples]:
+    """At most k training examples of each phoneme, of each fold."""
+    return [part.examples.select(few_shot_index(part.examples.labels, k, seed)) for part in parts]
 
 
-def _predict(parts: Sequence[_Part], drawn: Sequence[Tensor], choices: Sequence[StepChoice], seed: int) -> list[str]:
+def _predict(parts: Sequence[_Part], drawn: Sequence[Examples], choices: Sequence[StepChoice]) -> list[str]:
     """The predictions of the test tokens of all folds, learned from the training examples `drawn` of each."""
     found: list[str] = []
-    for part, index, choice in zip(parts, drawn, choices, strict=True):
-        head = learn_head(part.learner, part.z[index], part.labels[index], part.rows, choice, seed)
-        found += [part.classes[int(i)] for i in head.logits(part.test.unsqueeze(0))[0].argmax(1)]
+    for part, examples, choice in zip(parts, drawn, choices, strict=True):
+        best = learn_head(examples, choice).logits(part.test.unsqueeze(0))[0].argmax(1)
+        found += [examples.phonemes[int(i)] for i in best]
     return found
 
 

@@ -9,26 +9,44 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby, product
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mtl_speech.core.options import MetaTrainConfig
 from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.base import BaseModel
 from mtl_speech.model.learner import MetaLearner, embed_segments
 from mtl_speech.model.strategy import extend, new_learner, prepare_learner, row_of
+from mtl_speech.scoring.metrics import episode_macro_f1
 from mtl_speech.training.checkpoint import Checkpoints
-from mtl_speech.training.episodes import Episode, EpisodeSampler, full_inventory
-from mtl_speech.training.meta_train import MetaHistory, MetaTrainer, score_episodes
+from mtl_speech.training.episodes import Episode, EpisodeBatch, EpisodeSampler, full_inventory, stack
+from mtl_speech.training.meta_train import MetaHistory, MetaTrainer
 
 logger = logging.getLogger(__name__)
 Tasks = Mapping[str, Sequence[Episode]]
 
 N_WAY, N_QUERY, SHOTS = 5, 15, (1, 5)
 BASELINE_RATES, BASELINE_STEPS = (1.0, 3.0, 10.0, 30.0), (20, 50, 100, 200)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a system is trained with: a base, segments of languages to learn from, tasks of others to choose by, and settings.
+
+    `views` are the segments of `train` in augmented recordings.
+    """
+
+    base: BaseModel
+    train: SegmentStore
+    valid: SegmentStore
+    tasks: Tasks
+    config: MetaTrainConfig
+    views: Sequence[SegmentStore] = ()
 
 
 @dataclass(frozen=True)
@@ -90,6 +108,27 @@ def score_tasks(learner: MetaLearner, store: SegmentStore, tasks: Tasks) -> dict
     return found
 
 
+def score_episodes(learner: MetaLearner, embeddings: Tensor, episodes: Sequence[Episode]) -> np.ndarray:
+    """Macro-F1 of each episode, (n_episodes,). `embeddings` as `embed_segments` gives them."""
+    predicted = predict_episodes(learner, embeddings, episodes)
+    return np.concatenate([episode_macro_f1(b.query_labels, p, b.classes.shape[1], b.mask) for b, p in predicted])
+
+
+def predict_episodes(
+    learner: MetaLearner, embeddings: Tensor, episodes: Sequence[Episode], batch_size: int = 50
+) -> Iterator[tuple[EpisodeBatch, Tensor]]:
+    """Batches of the episodes, in order, with the predicted query classes (n_tasks, n_query)."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.inference_mode():
+        z = learner.standardise(embeddings)
+        for _, alike in groupby(episodes, key=lambda e: (e.classes.shape, e.support.shape)):
+            run = list(alike)
+            for start in range(0, len(run), batch_size):
+                batch = stack(run[start : start + batch_size])
+                head = learner.adapt(z[batch.support], batch.support_labels, batch.classes, True, generator)
+                yield batch, head.logits(z[batch.query]).argmax(2)
+
+
 def summary(scores: Mapping[str, np.ndarray]) -> dict[str, float]:
     """The mean of each kind, and the mean of these as "mean"."""
     means = {kind: float(values.mean()) for kind, values in scores.items()}
@@ -101,53 +140,38 @@ def meta_test(system: Trained, store: SegmentStore, tasks: Tasks) -> Scored:
     return Scored(system, tasks, store.languages, system.score(store, tasks))
 
 
-def train_baseline(
-    name: str,
-    base: BaseModel,
-    train: SegmentStore,
-    valid: SegmentStore,
-    tasks: Tasks,
-    config: MetaTrainConfig,
-    whiten: bool,
-) -> Trained:
+def train_baseline(name: str, setup: Setup, whiten: bool) -> Trained:
     """Frozen Θ, θ from scratch; with `whiten` on whitened embeddings. Rate and steps are chosen on the validation tasks."""
     started = time.perf_counter()
-    best: tuple[float, MetaLearner, dict[str, float]] | None = None
-    settings = replace(config, theta_init="random", whiten=whiten, scale=1.0, inner_steps=1, granularity="channel")
-    start = new_learner(base, train.phonemes, settings)
-    prepare_learner(start, train, settings)
-    for rate in BASELINE_RATES:
-        for steps in BASELINE_STEPS:
-            learner = copy.deepcopy(start)
-            learner.log_rates = torch.nn.Parameter(torch.full((steps,), rate).log())
-            result = summary(score_tasks(learner, valid, tasks))
-            if best is None or result["mean"] > best[0]:
-                best = (result["mean"], learner, result)
-                logger.info("%s: rate %g, %d steps: validation %.4f", name, rate, steps, result["mean"])
+    config = replace(setup.config, theta_init="random", whiten=whiten, scale=1.0, inner_steps=1, granularity="channel")
+    start = new_learner(setup.base, setup.train.phonemes, config)
+    prepare_learner(start, setup.train, config)
+    best: tuple[MetaLearner, dict[str, float]] | None = None
+    for rate, steps in product(BASELINE_RATES, BASELINE_STEPS):
+        learner = copy.deepcopy(start)
+        learner.log_rates = torch.nn.Parameter(torch.full((steps,), rate).log())
+        result = summary(score_tasks(learner, setup.valid, setup.tasks))
+        if best is None or result["mean"] > best[1]["mean"]:
+            best = learner, result
+            logger.info("%s: rate %g, %d steps: validation %.4f", name, rate, steps, result["mean"])
     assert best is not None
-    n_parameters = N_WAY * (best[1].theta.shape[1] + 1)
-    return Trained(name, best[1], n_parameters, time.perf_counter() - started, best[2])
+    n_parameters = N_WAY * (best[0].theta.shape[1] + 1)
+    return Trained(name, best[0], n_parameters, time.perf_counter() - started, best[1])
 
 
-def train_meta_transfer(
-    name: str,
-    base: BaseModel,
-    train: SegmentStore,
-    valid: SegmentStore,
-    tasks: Tasks,
-    config: MetaTrainConfig,
-    checkpoints: Checkpoints | None = None,
-    views: Sequence[SegmentStore] = (),
-) -> Trained:
+def train_meta_transfer(name: str, setup: Setup, checkpoints: Checkpoints | None = None) -> Trained:
     """Meta-train on the languages of `train` and `views` of its segments; the round that is best on the validation tasks is kept.
 
     With `checkpoints` a run that was stopped goes on.
     """
     started = time.perf_counter()
-    learner = new_learner(base, train.phonemes, config)
-    prepare_learner(learner, train, config)
-    trainer = MetaTrainer(learner, train, config, views=views)
-    history = trainer.train(lambda current: summary(score_tasks(current, valid, tasks))["mean"], checkpoints)
+    learner = new_learner(setup.base, setup.train.phonemes, setup.config)
+    prepare_learner(learner, setup.train, setup.config)
+
+    def validation(current: MetaLearner) -> dict[str, float]:
+        return summary(score_tasks(current, setup.valid, setup.tasks))
+
+    trainer = MetaTrainer(learner, setup.train, setup.config, views=setup.views)
+    history = trainer.train(lambda current: validation(current)["mean"], checkpoints)
     n_parameters = sum(p.numel() for p in learner.parameters() if p.requires_grad)
-    result = summary(score_tasks(learner, valid, tasks))
-    return Trained(name, learner, n_parameters, time.perf_counter() - started, result, history)
+    return Trained(name, learner, n_parameters, time.perf_counter() - started, validation(learner), history)

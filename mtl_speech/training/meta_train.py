@@ -27,7 +27,7 @@ from mtl_speech.core.terminal import progress
 from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.learner import MetaLearner, balanced_weights
 from mtl_speech.model.scale_shift import distance_from_identity, scale_shift_layers
-from mtl_speech.scoring.metrics import episode_class_f1, episode_macro_f1
+from mtl_speech.scoring.metrics import episode_class_f1
 from mtl_speech.training.checkpoint import Checkpoints, State, optimiser_tensors, put_optimiser, put_tensors, tensors_of
 from mtl_speech.training.episodes import Episode, EpisodeBatch, EpisodeSampler, stack
 from mtl_speech.training.hard_classes import HardClassPool
@@ -55,35 +55,46 @@ def query_loss(logits: Tensor, batch: EpisodeBatch) -> Tensor:
     return (losses * weights).sum(1).mean()
 
 
+@dataclass(frozen=True)
+class Forward:
+    """How a meta-batch is computed.
+
+    first_order: leave second derivatives out, the support set is then embedded without gradient; augment: changes windows (n,
+    n_frames, MEL_BANDS); generator: draws a θ that starts at random; bf16: the encoder computes under autocast, all else in
+    float32.
+    """
+
+    first_order: bool = False
+    augment: Callable[[Tensor], Tensor] | None = None
+    generator: torch.Generator | None = None
+    bf16: bool = False
+
+
 def meta_forward(
     learner: MetaLearner,
     store: SegmentStore,
     batch: EpisodeBatch,
-    first_order: bool = False,
-    augment: Callable[[Tensor], Tensor] | None = None,
-    generator: torch.Generator | None = None,
+    how: Forward = Forward(),
     guessed: Tensor | None = None,
-    bf16: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """L_{T(te)} of a meta-batch and its query logits (n_tasks, n_query, n_way). All tasks are embedded together, AT_ONCE segments
     at a time.
 
-    In first order the support set is embedded without gradient. With `bf16` the encoder computes under autocast, all else in
-    float32.
+    Phonemes for which `guessed` (n_tasks, n_way) is true are treated as never met.
     """
 
     def embed(index: Tensor) -> Tensor:
         unique, inverse = index.flatten().unique(return_inverse=True)
         windows, spans = store.windows(unique)
-        windows = windows if augment is None else augment(windows)
+        windows = windows if how.augment is None else how.augment(windows)
         parts = zip(windows.split(AT_ONCE), spans.split(AT_ONCE), strict=True)
-        with torch.autocast(windows.device.type, torch.bfloat16, enabled=bf16):
+        with torch.autocast(windows.device.type, torch.bfloat16, enabled=how.bf16):
             raw = [learner.encoder(*part) for part in parts]
-        embeddings = torch.cat([learner.standardise(each.float() if bf16 else each) for each in raw])
+        embeddings = torch.cat([learner.standardise(each.float() if how.bf16 else each) for each in raw])
         # The gradient of `embeddings[inverse]` is summed by all threads at once, in an order that differs from run to run.
         return embeddings.index_select(0, inverse).view(*index.shape, -1)
 
-    if first_order:
+    if how.first_order:
         with torch.no_grad():
             support = embed(batch.support)
         query = embed(batch.query)
@@ -91,41 +102,9 @@ def meta_forward(
         n_support = batch.support.shape[1]
         both = embed(torch.cat((batch.support, batch.query), dim=1))
         support, query = both[:, :n_support], both[:, n_support:]
-    head = learner.adapt(support, batch.support_labels, batch.classes, first_order, generator, guessed)
+    head = learner.adapt(support, batch.support_labels, batch.classes, how.first_order, how.generator, guessed)
     logits = head.logits(query)
     return query_loss(logits, batch), logits
-
-
-def score_episodes(learner: MetaLearner, embeddings: Tensor, episodes: Sequence[Episode], seed: int = 0) -> np.ndarray:
-    """Macro-F1 of each episode, (n_episodes,): meta-test. `embeddings` as `embed_segments` gives them."""
-    return np.concatenate(
-        [
-            episode_macro_f1(b.query_labels, p, b.classes.shape[1], b.mask)
-            for b, p in predict_episodes(learner, embeddings, episodes, seed)
-        ]
-    )
-
-
-def predict_episodes(
-    learner: MetaLearner, embeddings: Tensor, episodes: Sequence[Episode], seed: int = 0, batch_size: int = 50
-) -> Iterable[tuple[EpisodeBatch, Tensor]]:
-    """Batches of the episodes, in order, with the predicted query classes (n_tasks, n_query)."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.inference_mode():
-        z = learner.standardise(embeddings)
-        start = 0
-        while start < len(episodes):
-            shape = (episodes[start].classes.shape, episodes[start].support.shape)
-            stop = start
-            while (
-                stop < min(start + batch_size, len(episodes))
-                and (episodes[stop].classes.shape, episodes[stop].support.shape) == shape
-            ):
-                stop += 1
-            batch = stack(episodes[start:stop])
-            head = learner.adapt(z[batch.support], batch.support_labels, batch.classes, True, generator)
-            yield batch, head.logits(z[batch.query]).argmax(2)
-            start = stop
 
 
 def is_hard_round(number: int, ratio: float) -> bool:
@@ -155,15 +134,12 @@ class MetaTrainer:
             raise ValueError("the views have other segments than the store")
         self.learner, self.store, self.config = learner, store, config
         self.views = (store, *views)
-        self.augment: Callable[[Tensor], Tensor] | None = None
-        if config.augment:
-            from mtl_speech.features.augment import SpecAugment  # speechbrain takes seconds to load
-
-            self.augment = SpecAugment()
+        self.generator = torch.Generator().manual_seed(config.seed)
+        augment = _augmentation() if config.augment else None
+        self.how = Forward(config.first_order, augment, self.generator, config.precision == "bf16")
         self.sampler = EpisodeSampler(store, by)
         self.pool = HardClassPool(config.hard_pool)
         self.rng = np.random.default_rng(config.seed)
-        self.generator = torch.Generator().manual_seed(config.seed)
         self.history = MetaHistory()
         self.best: tuple[float, dict[str, Tensor]] | None = None  # score and state of the best validation
         self.shapes = [(w, k) for w in config.n_way for k in config.n_shot if self.sampler.feasible(w, k)]
@@ -172,32 +148,18 @@ class MetaTrainer:
                 f"no language has enough phonemes for tasks of {min(config.n_way)} phonemes with {min(config.n_shot)} "
                 "example(s) and a query in another recording"
             )
-        phi = [p for layer in scale_shift_layers(learner.encoder).values() for p in layer.parameters(recurse=False)]
-        rate = config.outer_lr
-        self.optimizer = torch.optim.Adam(
-            [
-                {"params": phi, "lr": rate * config.phi_rate},
-                {"params": [learner.theta, learner.theta_bias], "lr": rate * config.theta_rate},
-                {"params": [learner.log_rates, learner.log_scale, learner.log_prior], "lr": rate * config.scalar_rate},
-            ]
-        )
+        self.optimizer = _optimizer(learner, config)
 
     def sample_round(self) -> tuple[list[Episode], bool]:
         """The tasks of the next round, and whether they are drawn from the hard classes."""
-        config, number = self.config, len(self.history.rounds)
+        config = self.config
         n_way, n_shot = self.shapes[int(self.rng.integers(len(self.shapes)))]
-        hard = is_hard_round(number, config.hard_ratio)
-        episodes: list[Episode] = []
-        if hard:
-            drawn = [
-                self.pool.sample(self.rng, self.sampler, n_way, n_shot, config.n_query)
-                for _ in range(config.meta_batch)
-            ]
-            episodes = [e for e in drawn if e is not None]
-        hard = bool(episodes)
-        while len(episodes) < config.meta_batch:
-            episodes.append(self.sampler.random(self.rng, n_way, n_shot, config.n_query))
-        return episodes, hard
+        shape = n_way, n_shot, config.n_query
+        n_hard = config.meta_batch if is_hard_round(len(self.history.rounds), config.hard_ratio) else 0
+        drawn = [self.pool.sample(self.rng, self.sampler, *shape) for _ in range(n_hard)]
+        hard = [episode for episode in drawn if episode is not None]
+        others = [self.sampler.random(self.rng, *shape) for _ in range(config.meta_batch - len(hard))]
+        return [*hard, *others], bool(hard)
 
     def step(self) -> dict[str, float]:
         """One round: sample tasks, learn their heads, move Φ and θ, remember the hard classes."""
@@ -243,16 +205,7 @@ class MetaTrainer:
         layers = scale_shift_layers(self.learner.encoder).values()
         penalty: Tensor | float = config.phi_decay * distance_from_identity(layers) if layers and is_main() else 0.0
         for part in mine.tensor_split(min(config.accumulate, len(mine)) or 1) if len(mine) else ():
-            mean, logits = meta_forward(
-                self.learner,
-                view,
-                batch.select(part),
-                config.first_order,
-                self.augment,
-                self.generator,
-                guessed[part],
-                config.precision == "bf16",
-            )
+            mean, logits = meta_forward(self.learner, view, batch.select(part), self.how, guessed[part])
             share = mean * (len(part) / n_tasks)
             (share + penalty).backward()
             penalty = 0.0  # it counts once
@@ -336,6 +289,23 @@ class MetaTrainer:
     def _moving(self) -> dict[str, Tensor]:
         """The tensors of the learner by name, but for the frozen ones of Θ."""
         return trainable_state(self.learner) | dict(self.learner.named_buffers())
+
+
+def _augmentation() -> Callable[[Tensor], Tensor]:
+    from mtl_speech.features.augment import SpecAugment  # speechbrain takes seconds to load
+
+    return SpecAugment()
+
+
+def _optimizer(learner: MetaLearner, config: MetaTrainConfig) -> torch.optim.Optimizer:
+    """Adam for Φ, θ and the scalars of a learner, each at its rate."""
+    phi = [p for layer in scale_shift_layers(learner.encoder).values() for p in layer.parameters(recurse=False)]
+    groups = [
+        (phi, config.phi_rate),
+        ([learner.theta, learner.theta_bias], config.theta_rate),
+        ([learner.log_rates, learner.log_scale, learner.log_prior], config.scalar_rate),
+    ]
+    return torch.optim.Adam([{"params": moved, "lr": config.outer_lr * rate} for moved, rate in groups])
 
 
 def plain_rng(rng: np.random.Generator) -> dict[str, Any]:

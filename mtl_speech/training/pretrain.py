@@ -85,8 +85,7 @@ class PretrainBrain(sb.Brain):
         self.config, self.batches, self.valid, self.checkpoints = config, batches, valid, checkpoints
         self.epoch, self.seconds = 1, 0.0  # where it is, and what the epoch took before the run was stopped
         self.started = time.perf_counter()
-        steps = sum(len(batches._plan(e)) for e in range(1, config.epochs + 1))
-        self.n_steps = steps
+        self.n_steps = sum(len(batches._plan(e)) for e in range(1, config.epochs + 1))
         self.spec_augment = SpecAugment()
         self.history: list[dict[str, float]] = []
         self.model = model  # as it is without torch's wrapper for several processes
@@ -176,13 +175,10 @@ class PretrainBrain(sb.Brain):
     @contextmanager
     def _own_draws(self) -> Iterator[None]:
         """Inside, each of several processes draws its own dropout; torch's generator stays the same in all of them."""
-        if n_processes() == 1:
-            yield
-            return
-        with torch.random.fork_rng():
-            torch.manual_seed(
-                int(np.random.SeedSequence((self.config.seed, self.updates, rank())).generate_state(1)[0])
-            )
+        with torch.random.fork_rng(enabled=n_processes() > 1):
+            if n_processes() > 1:
+                own = np.random.SeedSequence((self.config.seed, self.updates, rank()))
+                torch.manual_seed(int(own.generate_state(1)[0]))
             yield
 
     def on_stage_start(self, stage: Any, epoch: int | None = None) -> None:

@@ -150,16 +150,14 @@ class _Value:
     def _covered(self, i: int) -> NDArray[np.float64]:
         """The gain in coverage by phoneme, (n_classes,)."""
         after = self._counts + self._expected[i]
-        result: NDArray[np.float64] = self._class_weights * (after / (after + 1) - self._counts / (self._counts + 1))
-        return result
+        return self._class_weights * (after / (after + 1) - self._counts / (self._counts + 1))
 
     def _likeness(self, i: int) -> NDArray[np.float64]:
         """The likeness of each probe to the most similar phone of candidate `i`, (n_probes,): cosine, at least 0."""
         own = _normed(self._candidates[i].embeddings)
         if not len(own):
             return np.zeros(len(self._known))
-        result: NDArray[np.float64] = np.maximum((self._probes @ own.T).max(1), 0.0)
-        return result
+        return np.maximum((self._probes @ own.T).max(1), 0.0)
 
 
 def _probes(
@@ -179,5 +177,4 @@ def _probes(
 
 def _normed(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rows (n, dim) of length 1."""
-    result: NDArray[np.float64] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    return result
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

@@ -1,28 +1,22 @@
-"""TODO"""
+"""Phonemes without an example (zero-shot): rows of the head guessed from articulation, and the bias at which they compete."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mtl_speech.model.language_pack import Neighbours
-from mtl_speech.model.learner import ROWS_ARE_MEANS, Head, MetaLearner, centroid_head, prototypes
+from mtl_speech.model.learner import Head, centroid_head, prototypes
 from mtl_speech.phonology.articulation import articulatory_regression
-from mtl_speech.training.base_learning import N_FOLDS, StepChoice, folds_of, learn_head
+from mtl_speech.training.base_learning import N_FOLDS, Examples, StepChoice, learn_head
 
 BIASES = np.arange(-8, 17) / 4  # logits added to the rows of phonemes never heard
-
-
 DEFAULT_BIAS = 0.75  # where there is nothing to choose by; about what is chosen on most languages
-
-
 N_SHOWN = 3  # neighbours that are told of a phoneme
-
-
 Weigh = Callable[[Sequence[str], Sequence[float], Sequence[str]], np.ndarray]  # as `articulatory_regression`
 
 
@@ -40,52 +34,43 @@ class KnownMeans:
         return torch.from_numpy(weights).to(self.means) @ self.means, weights
 
 
-def known_means(learner: MetaLearner, means: Tensor, counts: Tensor, rows: Tensor, prior: float = 1.0) -> KnownMeans:
+def class_means(examples: Examples) -> tuple[Tensor, Tensor]:
+    """Means (n_classes, dim) and counts (n_classes,) of the examples of each class."""
+    means, counts = prototypes(examples.z.unsqueeze(0), examples.labels.unsqueeze(0), len(examples.rows))
+    return means[0], counts[0]
+
+
+def known_means(examples: Examples, means: Tensor, counts: Tensor, prior: float = 1.0) -> KnownMeans:
     """The class means of the target's phonemes, with the strategy's θ as the prior, and its rows of phonemes without an example.
 
-    means: (n_classes, dim) and counts: (n_classes,) of the target's examples; rows: (n_classes,) rows of θ. Classes without an
-    example are left out. A strategy whose rows are no means adds nothing.
+    means and counts: as `class_means` gives them of `examples`. Classes that count no example are left out. A strategy whose rows
+    are no means adds nothing.
     """
-    heard = counts > 0
-    names = [learner.phonemes[int(i)] for i in rows[heard]]
-    if learner.theta_init not in ROWS_ARE_MEANS:
-        return KnownMeans(tuple(names), means[heard], counts[heard])
+    learner, rows, heard = examples.learner, examples.rows, counts > 0
+    names = tuple(phoneme for phoneme, some in zip(examples.phonemes, heard.tolist(), strict=True) if some)
+    if not learner.rows_are_means:
+        return KnownMeans(names, means[heard], counts[heard])
     with torch.no_grad():
         found, totals = learner.posterior(means[None], counts[None], rows[None], prior)
         others = learner.met.clone()
         others[rows[heard]] = False
         tau = prior * learner.log_prior[0].exp().expand(int(others.sum()))
-        names += [p for p, other in zip(learner.phonemes, others.tolist(), strict=True) if other]
+        names += tuple(p for p, other in zip(learner.phonemes, others.tolist(), strict=True) if other)
         both = torch.cat((found[0][heard], learner.theta[others])), torch.cat((totals[0][heard], tau))
-    return KnownMeans(tuple(names), *both)
-
-
-def class_means(z: Tensor, labels: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
-    """Means (n_classes, dim) and counts (n_classes,) of examples z (n, dim) with labels (n,)."""
-    means, counts = prototypes(z.unsqueeze(0), labels.unsqueeze(0), n_classes)
-    return means[0], counts[0]
+    return KnownMeans(names, *both)
 
 
 def add_unheard(
-    learner: MetaLearner,
-    z: Tensor,
-    labels: Tensor,
-    groups: Tensor,
-    rows: Tensor,
-    head: Head,
-    choice: StepChoice,
-    unheard: Sequence[str],
-    seed: int = 0,
-    weigh: Weigh = articulatory_regression,
+    examples: Examples, head: Head, choice: StepChoice, unheard: Sequence[str], weigh: Weigh = articulatory_regression
 ) -> tuple[Head, Neighbours]:
     """The head with rows for the phonemes `unheard` after its own, and the known phonemes that count most in each.
 
-    Arguments as in `base_learning.choose_steps`; `head` is what base learning found, `choice` how.
+    `head` is what base learning found from `examples`, `choice` how.
     """
-    known = known_means(learner, *class_means(z, labels, len(rows)), rows, choice.prior)
+    known = known_means(examples, *class_means(examples), choice.prior)
     means, weights = known.predict(unheard, weigh)
-    added = matched(means, head, known.means[: len(rows)])
-    bias = choose_bias(learner, z, labels, groups, rows, choice, seed, weigh)
+    added = matched(means, head, known.means[: len(examples.rows)])
+    bias = choose_bias(examples, choice, weigh)
     whole = Head(torch.cat((head.weight, added.weight), 1), torch.cat((head.bias, added.bias + bias), 1))
     return whole, {p: _largest(known.phonemes, row) for p, row in zip(unheard, weights, strict=True)}
 
@@ -109,38 +94,31 @@ def _largest(names: Sequence[str], weights: np.ndarray) -> dict[str, float]:
     return {names[int(i)]: round(float(weights[i]), 2) for i in order}
 
 
-def choose_bias(
-    learner: MetaLearner,
-    z: Tensor,
-    labels: Tensor,
-    groups: Tensor,
-    rows: Tensor,
-    choice: StepChoice,
-    seed: int = 0,
-    weigh: Weigh = articulatory_regression,
-) -> float:
+def choose_bias(examples: Examples, choice: StepChoice, weigh: Weigh = articulatory_regression) -> float:
     """The bias of rows never heard at which the phonemes that have examples, each treated so in turn, have the best mean F1.
 
-    Cross-validated over recordings, from the training examples alone: arguments as in `base_learning.choose_steps`.
+    Cross-validated over recordings, from the training examples alone.
     """
-    fold = folds_of(groups, seed)
+    fold = examples.folds()
     if fold is None:
         return DEFAULT_BIAS
-    margins = torch.full((len(z), len(rows)), -torch.inf)
+    margins = torch.full((len(examples.z), len(examples.rows)), -torch.inf)
     for k in range(N_FOLDS):
         held = fold == k
-        heard, classes = labels[~held].unique(return_inverse=True)
-        head = learn_head(learner, z[~held], classes, rows[heard], choice, seed)
-        logits = head.logits(z[held].unsqueeze(0))[0]
-        means, counts = class_means(z[~held], classes, len(heard))
-        learned = known_means(learner, means, counts, rows[heard], choice.prior).means[: len(heard)]
+        heard, classes = examples.labels[~held].unique(return_inverse=True)
+        rest = replace(examples.select(~held), labels=classes, rows=examples.rows[heard])
+        tested = examples.z[held].unsqueeze(0)
+        head = learn_head(rest, choice)
+        logits = head.logits(tested)[0]
+        means, counts = class_means(rest)
+        learned = known_means(rest, means, counts, choice.prior).means[: len(heard)]
         for number, label in enumerate(heard.tolist()):
             only = torch.tensor([number])
-            known = known_means(learner, means, counts.index_fill(0, only, 0.0), rows[heard], choice.prior)
-            mean, _ = known.predict([learner.phonemes[int(rows[label])]], weigh)
-            row = matched(mean, head, learned).logits(z[held].unsqueeze(0))[0, :, 0]
+            known = known_means(rest, means, counts.index_fill(0, only, 0.0), choice.prior)
+            mean, _ = known.predict([rest.phonemes[number]], weigh)
+            row = matched(mean, head, learned).logits(tested)[0, :, 0]
             margins[held, label] = row - logits.index_fill(1, only, -torch.inf).amax(1)
-    return best_bias(margins, labels)
+    return best_bias(margins, examples.labels)
 
 
 def best_bias(margins: Tensor, labels: Tensor) -> float:

@@ -20,7 +20,7 @@ from mtl_speech.model.base import load_base, shipped
 from mtl_speech.model.pack import load_pack
 from mtl_speech.model.strategy import load_learner, settings_on_target
 from mtl_speech.phonology.inventories import Phonemes, find_inventory
-from mtl_speech.training.adapt import fold_of_parts
+from mtl_speech.training.folds import fold_of_parts
 
 logger = logging.getLogger("mtl_speech.recipes")
 

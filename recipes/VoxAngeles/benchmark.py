@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from peer_training import GRIDS, Given, fit_peer
+from peer_training import GRIDS, fit_peer
 from peers import Fitted, Tuned
 from sklearn.metrics import f1_score
 from table import Row, as_json, costs, markdown, results, row_of
@@ -40,7 +40,7 @@ from mtl_speech.features.augment import WaveformAugment
 from mtl_speech.features.store import SegmentStore, build_store
 from mtl_speech.model.base import BaseModel, load_base
 from mtl_speech.model.pack import pack_hash
-from mtl_speech.training.meta_test import Tasks, benchmark_tasks, meta_test, train_baseline, train_meta_transfer
+from mtl_speech.training.meta_test import Setup, Tasks, benchmark_tasks, meta_test, train_baseline, train_meta_transfer
 
 logger = logging.getLogger("mtl_speech.recipes")
 
@@ -160,14 +160,14 @@ def divided(folder: Path, valid_names: Sequence[str] | None, seed: int) -> tuple
     return [path for path in folders if path.name not in drawn], [path for path in folders if path.name in drawn]
 
 
-def stores(given: argparse.Namespace, base: BaseModel, train: Sequence[Path], held: Sequence[Path]) -> Given:
+def stores(given: argparse.Namespace, base: BaseModel, train: Sequence[Path], held: Sequence[Path]) -> Setup:
     """What the methods learn from and are chosen on."""
     learned, chosen = corpora(train), corpora(held)
     store, valid = (build_store(found) for found in (learned, chosen))
     views = [build_store(learned, store.phonemes, WaveformAugment(number)) for number in range(1, given.views)]
     tasks = benchmark_tasks(valid, N_VALID_TASKS, N_VALID_DRAWS, given.seed + 1)
     config = MetaTrainConfig(meta_steps=given.meta_steps, seed=given.seed)
-    return Given(base, store, views, valid, tasks, config)
+    return Setup(base, store, valid, tasks, config, views)
 
 
 def corpora(folders: Sequence[Path]) -> list[Corpus]:
@@ -186,19 +186,17 @@ def own_store(folder: Path, base: BaseModel) -> SegmentStore:
     return build_store([replace(corpus, utterances=tuple(known))], base.phonemes)
 
 
-def fit(name: str, given: Given) -> Fitted:
+def fit(name: str, given: Setup) -> Fitted:
     """One method, its settings chosen on the validation tasks."""
     logger.info("%s", name)
     if name in GRIDS:
         return fit_peer(name, given)
-    known = (given.base, given.train, given.valid, given.tasks)
     if name in OURS:
-        config = replace(given.config, **OURS[name])
-        found = train_meta_transfer(name, *known, config, views=given.views)
+        found = train_meta_transfer(name, replace(given, config=replace(given.config, **OURS[name])))
         if name == PHI_TUNED:
             return tune_phi(found, given.valid, given.tasks)
     else:
-        found = train_baseline(name, *known, given.config, whiten=name == "whitened")
+        found = train_baseline(name, given, whiten=name == "whitened")
     return Fitted(found.name, found.learner, found.trainable_parameters, found.seconds, found.valid)
 
 

@@ -13,7 +13,7 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -27,12 +27,11 @@ from mtl_speech.core.options import MetaTrainConfig
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.audio import MEL_BANDS
 from mtl_speech.features.store import SegmentStore
-from mtl_speech.model.base import BaseModel
 from mtl_speech.model.learner import MetaLearner, embed_segments
 from mtl_speech.model.strategy import new_learner, prepare_learner, standardise_embeddings
 from mtl_speech.training.episodes import Episode, EpisodeSampler, stack
-from mtl_speech.training.meta_test import N_WAY, Tasks, summary
-from mtl_speech.training.meta_train import meta_forward
+from mtl_speech.training.meta_test import N_WAY, Setup, summary
+from mtl_speech.training.meta_train import Forward, meta_forward
 
 logger = logging.getLogger("mtl_speech.recipes")
 
@@ -52,19 +51,7 @@ TUNED = ("finetune", "lora", "ia3", "maml")  # these move the encoder itself in 
 VALIDATE_TUNED_EVERY = 100  # rounds: their validation takes a minute
 
 
-@dataclass(frozen=True)
-class Given:
-    """What every method is trained and chosen on. `views`: the segments of `train` in augmented recordings."""
-
-    base: BaseModel
-    train: SegmentStore
-    views: Sequence[SegmentStore]
-    valid: SegmentStore
-    tasks: Tasks
-    config: MetaTrainConfig
-
-
-def fit_peer(name: str, given: Given) -> Fitted:
+def fit_peer(name: str, given: Setup) -> Fitted:
     """Fit a method of GRIDS with each of its settings and keep the one that is best on the validation tasks."""
     started = time.perf_counter()
     best: Fitted | None = None
@@ -77,7 +64,7 @@ def fit_peer(name: str, given: Given) -> Fitted:
     return replace(best, seconds=time.perf_counter() - started)
 
 
-def learner_of(name: str, given: Given) -> MetaLearner:
+def learner_of(name: str, given: Setup) -> MetaLearner:
     """The learner of a method before any training. Its head is the nearest mean, or starts from small random rows or from θ."""
     base, config, phonemes = given.base, given.config, given.train.phonemes
     encoder = encoder_of(name, base)
@@ -97,7 +84,7 @@ def learner_of(name: str, given: Given) -> MetaLearner:
     return learner
 
 
-def _fit(name: str, settings: dict[str, float], given: Given) -> Fitted:
+def _fit(name: str, settings: dict[str, float], given: Setup) -> Fitted:
     learner = learner_of(name, given)
     encoder = [p for p in learner.encoder.parameters() if p.requires_grad]
     scalars = [learner.log_scale, learner.log_rates, learner.log_prior] if name in ENCODER_MOVES else []
@@ -121,7 +108,7 @@ Group = dict[str, object]
 Loss = Callable[[list[Episode], SegmentStore], Tensor]
 
 
-def meta_train_all(fitted: Fitted, groups: Sequence[Group], given: Given) -> dict[str, float]:
+def meta_train_all(fitted: Fitted, groups: Sequence[Group], given: Setup) -> dict[str, float]:
     """Adam with a cosine schedule on random meta-batches of the shapes of meta-transfer; the best round seen is kept.
 
     Returns the validation scores of that round.
@@ -166,7 +153,7 @@ def _loss(learner: MetaLearner, config: MetaTrainConfig, rng: np.random.Generato
         batch = stack(episodes)
         guessed = torch.from_numpy(rng.random(batch.classes.shape) < config.guess_share)
         guessed = guessed if learner.theta_init == "posterior" else None
-        loss = meta_forward(learner, store, batch, generator=generator, guessed=guessed)[0]
+        loss = meta_forward(learner, store, batch, Forward(generator=generator), guessed)[0]
         loss.backward()
         return loss.detach()
 

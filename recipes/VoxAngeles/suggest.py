@@ -32,8 +32,9 @@ from mtl_speech.model.learner import MetaLearner, embed_segments
 from mtl_speech.model.pack import load_pack
 from mtl_speech.model.segmenter import learn_timing
 from mtl_speech.model.strategy import extend, load_learner, row_of
-from mtl_speech.scoring.metrics import episode_class_f1, episode_macro_f1, paired_difference
-from mtl_speech.training.base_learning import StepChoice, fit_temperature, folds_of, held_out_logits, learn_head
+from mtl_speech.scoring.bootstrap import paired_difference
+from mtl_speech.scoring.metrics import episode_class_f1, episode_macro_f1
+from mtl_speech.training.base_learning import Examples, StepChoice, fit_temperature, held_out_logits, learn_head
 from mtl_speech.training.suggest import Candidate, Inventory, Weights, choose
 from mtl_speech.transcription.transcribe import Transcriber
 
@@ -92,16 +93,16 @@ def learn(language: Language, recordings: Sequence[int], choice: StepChoice) -> 
     """What base learning on some recordings gives: the head, and by cross-validation over them its temperature and F1."""
     index = language.of(recordings)
     classes, labels = language.labels[index].unique(return_inverse=True)
-    learner, z, groups = language.learner, language.z[index], language.store.utterance[index]
-    rows = language.rows[classes]
+    z, recordings, rows = language.z[index], language.store.utterance[index], language.rows[classes]
+    examples = Examples(language.learner, z, labels, recordings, rows)
     with torch.no_grad():
-        head = learn_head(learner, z, labels, rows, choice)
-        fold = folds_of(groups, 0)
+        head = learn_head(examples, choice)
+        fold = examples.folds()
         assert fold is not None, "three recordings at least"
-        logits = held_out_logits(learner, z, labels, fold, rows, choice)
+        logits = held_out_logits(examples, fold, choice)
     f1 = episode_class_f1(labels[None], logits.argmax(1)[None], len(classes))[0]
-    phonemes = tuple(language.store.phonemes[int(i)] for i in classes)
-    model = LanguageModel(learner, head, phonemes, fit_temperature(logits, labels))
+    phonemes = examples.phonemes
+    model = LanguageModel(language.learner, head, phonemes, fit_temperature(logits, labels))
     counts = torch.bincount(labels, minlength=len(classes)).double().numpy()
     return Known(model, Inventory(phonemes, counts, f1), classes)
 

@@ -24,7 +24,14 @@ from mtl_speech.features.store import build_store
 from mtl_speech.model.base import load_base
 from mtl_speech.model.pack import save_pack
 from mtl_speech.model.strategy import strategy_pack
-from mtl_speech.training.meta_test import Trained, benchmark_tasks, meta_test, train_baseline, train_meta_transfer
+from mtl_speech.training.meta_test import (
+    Setup,
+    Trained,
+    benchmark_tasks,
+    meta_test,
+    train_baseline,
+    train_meta_transfer,
+)
 
 logger = logging.getLogger("mtl_speech.recipes")
 
@@ -60,12 +67,13 @@ def main(arguments: list[str]) -> None:
         recipe_checkpoints(hparams, output, parts, base.pack, name) for name in ("meta-transfer", "curriculum")
     )
     tasks = benchmark_tasks(valid, hparams["n_tasks"] // 2, hparams["n_seeds"] // 2, seed + 1)
-    given = (base, train, valid, tasks)
+    setup = Setup(base, train, valid, tasks, meta, views)
+    plain = replace(setup, config=replace(meta, hard_ratio=0.0))
     systems: list[Trained] = [
-        train_baseline("baseline", *given, meta, whiten=False),
-        train_baseline("baseline, whitened", *given, meta, whiten=True),
-        train_meta_transfer("+ meta-transfer", *given, replace(meta, hard_ratio=0.0), transfer, views),
-        train_meta_transfer("+ curriculum", *given, meta, curriculum, views),
+        train_baseline("baseline", setup, whiten=False),
+        train_baseline("baseline, whitened", setup, whiten=True),
+        train_meta_transfer("+ meta-transfer", plain, transfer),
+        train_meta_transfer("+ curriculum", setup, curriculum),
     ]
     card = {"name": "voxangeles", "licence": "training data CC BY-NC 4.0: not for commercial use"}
     save_pack(strategy_pack(systems[-1].learner, base, meta, card), output / "strategy")

@@ -27,7 +27,8 @@ from mtl_speech.corpora.corpus import Corpus, Segment, split_by
 from mtl_speech.features.store import build_store
 from mtl_speech.model.language_pack import with_timing
 from mtl_speech.scoring.sequences import score_transcriptions
-from mtl_speech.training.adapt import adapt_fold, fold_of
+from mtl_speech.training.adapt import adapt_fold
+from mtl_speech.training.folds import fold_of
 from mtl_speech.transcription.transcribe import Transcriber
 from mtl_speech.transcription.transcript import Transcription
 
@@ -75,14 +76,14 @@ def transcribe_language(corpus: Corpus, start: Start, n_folds: int, seed: int) -
     for part in split_by(corpus, "utterance", [1 / n_folds] * n_folds, seed):
         fold = fold_of(store, {f"{corpus.name}/{u.id}" for u in part.utterances}, f"{n_folds} folds")
         run = adapt_fold(start.learner(fold), fold, AdaptConfig(seed=seed), start.meta)
-        model = with_timing(run.model, start.base, fold.train, seed=seed)
+        model = with_timing(run.learned.model, start.base, fold.train, seed=seed)
         assert model.timing is not None and start.base.segmenter is not None
         timings = (model.timing, replace(model.timing, segmenter=start.base.segmenter))
         tuned, untuned = (Transcriber(model, start.base, timing) for timing in timings)
         found.references += [u.segments for u in part.utterances]
         found.tuned += [tuned.transcribe(u.audio) for u in part.utterances]
         found.untuned += [untuned.transcribe(u.audio) for u in part.utterances]
-        found.n_right += sum(a == b for a, b in zip(run.true, run.predicted, strict=True))
+        found.n_right += sum(token.true == token.predicted for token in run.tokens)
         found.n += len(fold.test)  # a phoneme that was not learned is wrong
     return found
 

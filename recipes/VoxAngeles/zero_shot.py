@@ -32,9 +32,10 @@ from mtl_speech.model.learner import MetaLearner, embed_segments
 from mtl_speech.model.pack import load_pack
 from mtl_speech.model.strategy import extend, load_learner, row_of
 from mtl_speech.phonology.articulation import articulatory_features, articulatory_regression
-from mtl_speech.scoring.metrics import episode_class_f1, paired_difference
-from mtl_speech.training.adapt import make_folds
-from mtl_speech.training.base_learning import choose_steps, learn_head
+from mtl_speech.scoring.bootstrap import paired_difference
+from mtl_speech.scoring.metrics import episode_class_f1
+from mtl_speech.training.base_learning import Examples, choose_steps, learn_head
+from mtl_speech.training.folds import make_folds
 from mtl_speech.training.zero_shot import Weigh, add_unheard
 
 logger = logging.getLogger("mtl_speech.recipes")
@@ -114,10 +115,11 @@ def recognise(language: Language, held: Sequence[int], guesses: Mapping[str, Wei
         tested = language.fold == number
         train = ~tested & ~torch.isin(language.labels, added)
         present, labels = language.labels[train].unique(return_inverse=True)
-        given = (language.learner, language.z[train], labels, language.recordings[train], language.rows[present])
-        choice = choose_steps(*given, seed)
-        head = learn_head(language.learner, language.z[train], labels, language.rows[present], choice, seed)
-        heads = {name: add_unheard(*given, head, choice, names, seed, weigh)[0] for name, weigh in guesses.items()}
+        rows, recordings = language.rows[present], language.recordings[train]
+        examples = Examples(language.learner, language.z[train], labels, recordings, rows, seed)
+        choice = choose_steps(examples)
+        head = learn_head(examples, choice)
+        heads = {name: add_unheard(examples, head, choice, names, weigh)[0] for name, weigh in guesses.items()}
         for name, each in {WITHOUT: head, **heads}.items():
             best = each.logits(language.z[tested].unsqueeze(0))[0].argmax(1)
             found[name][tested] = torch.cat((present, added))[best]

@@ -31,7 +31,8 @@ from mtl_speech.model.language_pack import LanguageModel, language_pack, load_la
 from mtl_speech.model.learner import embed_segments
 from mtl_speech.model.pack import load_pack, pack_hash, save_pack
 from mtl_speech.model.scale_shift import attach, scale_shift_layers
-from mtl_speech.training.adapt import adapt_fold, make_folds
+from mtl_speech.training.adapt import adapt_fold
+from mtl_speech.training.folds import make_folds
 from tests.command_line import INVENTORY, labelled_folder, run
 from tests.helpers import toy_recording
 from tests.test_readme import ROOT, blocks
@@ -49,7 +50,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     corpus, start = read_corpus(labelled_folder(folder / "data", 6, 2), "pa"), load_start(None, None)
     config = AdaptConfig(lang="pa", meta_steps=0)
     fold = replace(make_folds(corpus, None, config)[0], inventory=(*INVENTORY, "p"))
-    model = adapt_fold(start.learner(fold), fold, config, start.meta).model
+    model = adapt_fold(start.learner(fold), fold, config, start.meta).learned.model
     save_pack(language_pack(model, start.base, start.meta, "pa", {"name": "pa-0"}), folder / "adapted" / "pack")
     for kind in ("waveform", "frames"):
         run("export", folder / "adapted" / "pack", *FORMATS, "--input", kind, "--output-dir", folder / kind)

@@ -14,7 +14,7 @@ from mtl_speech.core.run import Run
 from mtl_speech.model.learner import embed_segments
 from mtl_speech.model.pack import save_pack
 from mtl_speech.model.strategy import new_learner, strategy_pack
-from mtl_speech.training.adapt import Fold
+from mtl_speech.training.folds import Fold
 from tests.command_line import labelled_folder, save_base
 from tests.helpers import make_store, meta_config, tiny_base
 

@@ -155,7 +155,7 @@ CARD_VALUES = (
     b'{"kind": "language", "inventory": ["a", "b"], "temperature": 1.5, "zero_shot": {"a": {"b": 0.5}}, "examples": {"a": 3}}',
     b'{"kind": "language", "notes": ["x", {"y": [1]}], "scores": {"z": null}, "licence": {"q": 1}, "name": "\\n"}',
     b'{"kind": "language", "meta_train": {"theta_init": "articulatory", "inner_steps": 2}, "examples": {"a": 1e300}}',
-    b'{"base": {"name": "", "sha256": "' + b"a" * 64 + b'"}, "meta_train": {"theta_init": "articulatory"}}',
+    b'{"base": {"name": "", "sha256": "' + b"a" * 64 + b'"}, "meta_train": {"theta_init": "posterior"}}',
 )
 
 

@@ -21,9 +21,9 @@ from mtl_speech.model.pack import load_pack, pack_hash, save_pack
 from mtl_speech.model.strategy import load_learner, new_learner, prepare_learner, strategy_pack
 from mtl_speech.report import tables
 from mtl_speech.training import base_learning
-from mtl_speech.training.ablate import Ablation, ablate, baseline_learner
-from mtl_speech.training.adapt import Fold
+from mtl_speech.training.adapt import Ablation, ablate, baseline_learner
 from mtl_speech.training.episodes import EpisodeSampler
+from mtl_speech.training.folds import Fold, few_shot_index
 from mtl_speech.training.meta_train import MetaTrainer
 from tests.helpers import meta_config, tiny_base, toy_store
 from tests.recipes.running import RECIPES, log_lines, markdown_tables, numbers, read_json, run, write_base
@@ -190,13 +190,14 @@ def test_baseline_is_trained_where_one_example_leaves_nothing_to_choose_by() -> 
     store = toy_store(1, 6, 8, noise=0.2)
     fold = Fold(store, store, "all")
     learner, _ = baseline_learner(tiny_base(), fold, meta_config())
-    few = base_learning.few_shot_index(store.label, 1, 0)
+    few = few_shot_index(store.label, 1, 0)
     z = torch.randn(len(few), 12, generator=torch.Generator().manual_seed(0))
     rows, labels = store.label[few].unique(return_inverse=True)
-    choice = base_learning.choose_steps(learner, z, labels, store.utterance[few], rows)
+    examples = base_learning.Examples(learner, z, labels, store.utterance[few], rows)
+    choice = base_learning.choose_steps(examples)
     assert choice.steps == len(learner.rates) == 100
     assert "nothing to choose by" in str(choice)
-    head = base_learning.learn_head(learner, z, labels, rows, choice)
+    head = base_learning.learn_head(examples, choice)
     assert head.logits(z.unsqueeze(0))[0].argmax(1).tolist() == labels.tolist()
 
 

@@ -20,7 +20,7 @@ from mtl_speech.model.pack import load_pack
 from mtl_speech.model.strategy import load_learner
 from mtl_speech.phonology.languages import canonical
 from mtl_speech.training import meta_test
-from mtl_speech.training.meta_test import Trained, train_baseline, train_meta_transfer
+from mtl_speech.training.meta_test import Setup, Trained, train_baseline, train_meta_transfer
 from tests.helpers import PHONEMES
 from tests.recipes.running import (
     RECIPES,
@@ -103,9 +103,9 @@ def train(place: Place, output: Path, **more: object) -> Finished:
     learned_from: list[tuple[str, set[str], set[str]]] = []
 
     def watched(function: Callable[..., Trained]) -> Callable[..., Trained]:
-        def trained(name: str, base: Any, train: SegmentStore, valid: SegmentStore, *args: Any, **kw: Any) -> Trained:
-            found = function(name, base, train, valid, *args, **kw)
-            learned_from.append((name, heard(train), heard(valid)))
+        def trained(name: str, setup: Setup, *args: Any, **kw: Any) -> Trained:
+            found = function(name, setup, *args, **kw)
+            learned_from.append((name, heard(setup.train), heard(setup.valid)))
             if len(learned_from) == len(SYSTEMS):
                 bring_back()
             return found

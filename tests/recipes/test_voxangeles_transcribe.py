@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
-from mtl_speech.training.adapt import Fold, adapt_fold
+from mtl_speech.training.adapt import adapt_fold
+from mtl_speech.training.folds import Fold
 from tests.helpers import PHONEMES
 from tests.recipes.running import RECIPES, markdown_tables, numbers, read_json, recording, run
 

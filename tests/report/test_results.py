@@ -13,8 +13,8 @@ from mtl_speech.corpora.textgrid import write_textgrid
 from mtl_speech.model.pack import load_pack
 from mtl_speech.report.results import pooled_scores
 from mtl_speech.scoring.metrics import NotScored, score
-from mtl_speech.scoring.tokens import read_tokens
-from mtl_speech.training.adapt import NONE_TO_TEST_ON
+from mtl_speech.scoring.tokens import Token, read_tokens
+from mtl_speech.training.folds import NONE_TO_TEST_ON
 from tests.command_line import labelled_folder, report, run, save_base
 from tests.helpers import toy_recording
 
@@ -38,9 +38,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_phoneme_of_one_recording_is_not_scored_for_want_of_one_to_learn_from() -> None:
     """In cross-validation: whichever fold comes first."""
-    rest = {"true": ("p",), "predicted": ("p",), "groups": ("u",)}
+    tokens = (Token("u", 0.0, 0.1, "p", "p"),)
     none = [NotScored("b", 2, reason) for reason in (NONE_TO_TEST_ON, "no example left to learn from", NONE_TO_TEST_ON)]
-    runs = [SimpleNamespace(**rest, scores=score(["p"], ["p"], not_scored=[each], n_bootstrap=2)) for each in none]
+    runs = [SimpleNamespace(tokens=tokens, scores=score(["p"], ["p"], not_scored=[m], n_bootstrap=2)) for m in none]
     assert pooled_scores(runs, 0).not_scored == (none[1],)  # type: ignore[arg-type]
 
 

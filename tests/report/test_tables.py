@@ -15,7 +15,8 @@ from rich.console import Console
 
 from mtl_speech.core.terminal import plain_text, show
 from mtl_speech.report.tables import ablation_table, f1_table, report_data, write_report
-from mtl_speech.scoring.metrics import AblationRow, Difference, NotScored, Scores, score
+from mtl_speech.scoring.bootstrap import Difference
+from mtl_speech.scoring.metrics import AblationRow, NotScored, Scores, score
 
 NAN = float("nan")
 ROWS = [

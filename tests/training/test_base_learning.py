@@ -8,8 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,18 +18,18 @@ from mtl_speech.training.base_learning import (
     N_FOLDS,
     PRIOR_CHOICES,
     RATE_CHOICES,
+    Examples,
     StepChoice,
     choose_steps,
     extended_rates,
-    few_shot_index,
     fit_temperature,
-    folds_of,
     held_out_logits,
     learn_head,
 )
 from tests.helpers import seeded, tiny_encoder
 
 DIM, N_CLASSES = 12, 4
+ROWS = torch.tensor([3, 0, 1, 2])
 
 
 def plain_learner(theta_init: str = "posterior", steps: int = 3, rate: float = 0.3) -> MetaLearner:
@@ -43,18 +41,16 @@ def plain_learner(theta_init: str = "posterior", steps: int = 3, rate: float = 0
     return learner
 
 
-def examples(n_recordings: int, separable: float, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Each class twice in each recording: embeddings, labels, recordings. The two are alike; recordings are not."""
+def examples(n_recordings: int, separable: float, learner: MetaLearner, seed: int = 0) -> Examples:
+    """Each class twice in each recording. The two are alike; recordings are not."""
     draw = seeded(100 + seed)
     centres = torch.randn(N_CLASSES, DIM, generator=draw)
     labels = torch.arange(N_CLASSES).repeat(2 * n_recordings)
     groups = torch.arange(n_recordings).repeat_interleave(2 * N_CLASSES) * 7 + 3  # numbers with gaps
     here = torch.randn(n_recordings, N_CLASSES, DIM, generator=draw)
     z = separable * centres[labels] + here[(groups - 3) // 7, labels]
-    return z + 0.01 * torch.randn(z.shape, generator=draw), labels, groups
-
-
-ROWS = torch.tensor([3, 0, 1, 2])
+    z += 0.01 * torch.randn(z.shape, generator=draw)
+    return Examples(learner, z, labels, groups, ROWS)
 
 
 # Steps
@@ -71,11 +67,11 @@ def test_rates_go_on_with_the_last_one() -> None:
 @pytest.mark.parametrize("theta_init", ["previous", "posterior"])
 def test_learning_a_head_is_gradient_descent_on_the_balanced_loss(theta_init: str) -> None:
     learner = plain_learner(theta_init)
-    z, labels, _ = examples(3, 1.0)
-    keep = torch.arange(len(z)) % 3 != 0  # classes of unequal size
-    z, labels = z[keep], labels[keep]
+    given = examples(3, 1.0, learner)
+    given = given.select(torch.arange(len(given.z)) % 3 != 0)  # classes of unequal size
+    z, labels = given.z, given.labels
     choice = StepChoice(5, 2.0, 0.5)
-    found = learn_head(learner, z, labels, ROWS, choice)
+    found = learn_head(given, choice)
     start = learner.initial_head(z[None], labels[None], ROWS[None], None, 0.5)
     weight, bias = (t[0].detach().requires_grad_() for t in (start.weight, start.bias))
     for rate in [2 * r for r in (*learner.rates.tolist(), learner.rates[-1].item(), learner.rates[-1].item())]:
@@ -92,13 +88,13 @@ def test_learning_a_head_is_gradient_descent_on_the_balanced_loss(theta_init: st
 @pytest.mark.parametrize("n_recordings", [1, 4])  # fewer and more examples than dimensions
 def test_learning_in_legs_and_together_is_learning_at_one_go_and_alone(n_recordings: int) -> None:
     learner = plain_learner()
-    z, labels, _ = examples(n_recordings, 1.0)
+    given = examples(n_recordings, 1.0, learner)
     stops = (0, 2, 5, 20)
     choices = (StepChoice(0, 3.0, 0.3), StepChoice(0, 1.0, 1.0))
-    legs = base_learning._trajectories(learner, z, labels, ROWS, choices, stops, 0)
+    legs = base_learning._trajectories(given, choices, stops)
     for steps, head in zip(stops, legs, strict=True):
         for number, choice in enumerate(choices):
-            whole = learn_head(learner, z, labels, ROWS, replace(choice, steps=steps))
+            whole = learn_head(given, replace(choice, steps=steps))
             torch.testing.assert_close(head.weight[number], whole.weight[0], rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(head.bias[number], whole.bias[0], rtol=1e-4, atol=1e-5)
 
@@ -106,7 +102,8 @@ def test_learning_in_legs_and_together_is_learning_at_one_go_and_alone(n_recordi
 @pytest.mark.parametrize("n_recordings", [1, 4])
 def test_the_steps_are_those_of_the_meta_learner(n_recordings: int) -> None:
     learner = plain_learner()
-    z, labels, _ = examples(n_recordings, 1.0)
+    given = examples(n_recordings, 1.0, learner)
+    z, labels = given.z, given.labels
     start = learner.initial_head(z[None], labels[None], ROWS[None])
     rates = base_learning.extended_rates(learner.rates, 9, 3.0).detach()
     with torch.no_grad():
@@ -118,11 +115,10 @@ def test_the_steps_are_those_of_the_meta_learner(n_recordings: int) -> None:
 
 @pytest.mark.parametrize("at_once", [1, 7, 31])  # of 32 examples
 def test_examples_taken_in_parts_are_learned_as_at_one_go(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
-    learner = plain_learner()
-    z, labels, groups = examples(4, 0.5)
-    whole, choice = learn_head(learner, z, labels, ROWS, StepChoice(20)), choose_steps(learner, z, labels, groups, ROWS)
+    given = examples(4, 0.5, plain_learner())
+    whole, choice = learn_head(given, StepChoice(20)), choose_steps(given)
     monkeypatch.setattr(base_learning, "AT_ONCE", at_once)
-    parts, same = learn_head(learner, z, labels, ROWS, StepChoice(20)), choose_steps(learner, z, labels, groups, ROWS)
+    parts, same = learn_head(given, StepChoice(20)), choose_steps(given)
     torch.testing.assert_close(parts.weight, whole.weight, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(parts.bias, whole.bias, rtol=1e-4, atol=1e-5)
     assert same.steps == choice.steps and same.macro_f1 == pytest.approx(choice.macro_f1)
@@ -134,24 +130,22 @@ def test_examples_taken_in_parts_are_learned_as_at_one_go(monkeypatch: pytest.Mo
 def test_the_score_of_a_choice_is_cross_validated_by_recording() -> None:
     """Within a recording the two examples of a class are alike, across recordings they have nothing in common: whoever divides
     a recording, or scores what was learned from, gets a macro-F1 of 1. By recordings it is chance."""
-    z, labels, groups = examples(30, separable=0.0)
-    choice = choose_steps(plain_learner("random"), z, labels, groups, ROWS)
+    choice = choose_steps(examples(30, 0.0, plain_learner("random")))
     assert 0.05 < choice.macro_f1 < 0.45
-    z, labels, groups = examples(30, separable=3.0)
-    assert choose_steps(plain_learner("random"), z, labels, groups, ROWS).macro_f1 > 0.9
+    assert choose_steps(examples(30, 3.0, plain_learner("random"))).macro_f1 > 0.9
 
 
 def test_no_head_sees_a_recording_that_it_predicts(monkeypatch: pytest.MonkeyPatch) -> None:
-    z, labels, groups = examples(7, 1.0)
-    z[:, 0] = groups  # so that an example tells its recording
+    given = examples(7, 1.0, plain_learner())
+    given.z[:, 0] = given.recordings  # so that an example tells its recording
     learned: list[set[float]] = []
     predicted: list[set[float]] = []
     trajectory, logits = base_learning._trajectories, Head.logits
 
-    def spied(learner: MetaLearner, z: Tensor, *rest: object) -> object:
-        learned.append(set(z[:, 0].tolist()))
+    def spied(examples: Examples, *rest: object) -> object:
+        learned.append(set(examples.z[:, 0].tolist()))
         predicted.append(set())
-        return trajectory(learner, z, *rest)  # type: ignore[arg-type]
+        return trajectory(examples, *rest)  # type: ignore[arg-type]
 
     def spied_logits(self: Head, embeddings: Tensor) -> Tensor:
         predicted[-1] |= set(embeddings[0, :, 0].tolist())
@@ -160,19 +154,20 @@ def test_no_head_sees_a_recording_that_it_predicts(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(base_learning, "_trajectories", spied)
     monkeypatch.setattr(base_learning, "_descend", lambda z, labels, head, rates: head)
     monkeypatch.setattr(Head, "logits", spied_logits)
-    choose_steps(plain_learner(), z, labels, groups, ROWS)
-    everything = set(groups.unique().tolist())
+    choose_steps(given)
+    everything = set(given.recordings.unique().tolist())
     assert learned and all(known | held == everything for known, held in zip(learned, predicted, strict=True))
     assert all(not known & held for known, held in zip(learned, predicted, strict=True))
     assert set().union(*predicted) == everything
     assert len({frozenset(held) for held in predicted}) == N_FOLDS
 
 
-def by_hand(learner: MetaLearner, z: Tensor, labels: Tensor, fold: Tensor, choice: StepChoice) -> float:
-    """Macro-F1 of a choice over these folds, from the definition."""
+def by_hand(given: Examples, choice: StepChoice) -> float:
+    """Macro-F1 of a choice, where each recording is a fold, from the definition."""
+    z, labels, fold = given.z, given.labels, given.recordings
     predicted = torch.full_like(labels, -1)
     for k in fold.unique():
-        head = learn_head(learner, z[fold != k], labels[fold != k], ROWS, choice)
+        head = learn_head(given.select(fold != k), choice)
         predicted[fold == k] = head.logits(z[fold == k][None])[0].argmax(1)
     f1 = []
     for c in range(N_CLASSES):
@@ -187,10 +182,12 @@ def test_the_best_of_all_choices_is_taken_and_of_equals_the_shortest_and_slowest
     monkeypatch.setattr(base_learning, "STEP_CHOICES", (0, 2, 12))
     learner = plain_learner()
     for seed, separable in ((0, 0.7), (1, 0.7), (2, 3.0)):
-        z, labels, groups = examples(N_FOLDS, separable, seed)  # one recording a fold: the folds are known
-        choice = choose_steps(learner, z, labels, groups, ROWS, seed)
+        given = replace(
+            examples(N_FOLDS, separable, learner, seed), seed=seed
+        )  # one recording a fold: the folds are known
+        choice = choose_steps(given)
         scores = {
-            (steps, rate, -prior): by_hand(learner, z, labels, groups, StepChoice(steps, rate, prior))
+            (steps, rate, -prior): by_hand(given, StepChoice(steps, rate, prior))
             for steps in (0, 2, 12)
             for rate in RATE_CHOICES
             for prior in PRIOR_CHOICES
@@ -201,12 +198,12 @@ def test_the_best_of_all_choices_is_taken_and_of_equals_the_shortest_and_slowest
 
 
 def test_of_many_examples_one_fold_is_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    z, labels, groups = examples(12, 1.0)
-    monkeypatch.setattr(base_learning, "ENOUGH", len(z))
-    fold = folds_of(groups, 0)
+    given = examples(12, 1.0, plain_learner())
+    monkeypatch.setattr(base_learning, "ENOUGH", len(given.z))
+    labels, fold = given.labels, given.folds()
     assert fold is not None
-    choice = choose_steps(plain_learner(), z, labels, groups, ROWS)
-    logits = held_out_logits(plain_learner(), z, labels, fold, ROWS, choice, 0, [0])
+    choice = choose_steps(given)
+    logits = held_out_logits(given, fold, choice, [0])
     assert bool((torch.isinf(logits).all(1) == (fold != 0)).all())
     assert choice.temperature == fit_temperature(logits, labels)
     first = fold == 0
@@ -220,65 +217,47 @@ def test_of_many_examples_one_fold_is_held_out(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_head_from_scratch_takes_steps_and_a_good_start_may_do_without() -> None:
-    z, labels, groups = examples(9, 3.0)
-    assert choose_steps(plain_learner("random"), z, labels, groups, ROWS).steps > 0
-    assert choose_steps(plain_learner("prototype"), z, labels, groups, ROWS).steps == 0
+    assert choose_steps(examples(9, 3.0, plain_learner("random"))).steps > 0
+    choice = choose_steps(examples(9, 3.0, plain_learner("prototype")))
+    assert choice.steps == 0
     # The weight of the prior is a choice only where there is a prior.
-    assert choose_steps(plain_learner("prototype"), z, labels, groups, ROWS).prior == 1.0
+    assert choice.prior == 1.0
 
 
 def test_classes_that_a_fold_cannot_learn_are_not_predicted_in_it() -> None:
-    z, labels, groups = examples(6, 3.0)
-    only = labels == 3
-    z[only], groups = z[only].flip(0), torch.where(only, groups.min(), groups)  # class 3 lies in one recording
     learner = plain_learner("previous")
+    given = examples(6, 3.0, learner)
+    only = given.labels == 3
+    given.z[only], given.recordings[only] = (
+        given.z[only].flip(0),
+        given.recordings.min(),
+    )  # class 3 lies in one recording
     with torch.no_grad():
         learner.theta_bias[ROWS[3]] = 1e3  # it would always win
-    choice = choose_steps(learner, z, labels, groups, ROWS)
+    choice = choose_steps(given)
     assert choice.macro_f1 > 0.5
 
 
 def test_without_enough_to_choose_by_the_learned_schedule_stands() -> None:
-    learner = plain_learner(steps=3)
-    z, labels, groups = examples(N_FOLDS - 1, 3.0)
-    choice = choose_steps(learner, z, labels, groups, ROWS)
+    given = examples(N_FOLDS - 1, 3.0, plain_learner(steps=3))
+    choice = choose_steps(given)
     assert (choice.steps, choice.rate, choice.prior) == (3, 1.0, 1.0) and math.isnan(choice.macro_f1)
     one_each = torch.arange(N_CLASSES)  # each class once, in a recording of its own: never learned when held out
-    choice = choose_steps(learner, z[:N_CLASSES], one_each, one_each, ROWS)
+    choice = choose_steps(replace(given, z=given.z[:N_CLASSES], labels=one_each, recordings=one_each))
     assert (choice.steps, choice.rate, choice.prior) == (3, 1.0, 1.0) and math.isnan(choice.macro_f1)
 
 
 def test_the_same_seed_gives_the_same_choice_and_head() -> None:
-    learner = plain_learner("random")
-    z, labels, groups = examples(8, 0.5)
+    given = examples(8, 0.5, plain_learner("random"))
     state = torch.random.get_rng_state()
-    one, same = (choose_steps(learner, z, labels, groups, ROWS, seed=4) for _ in range(2))
+    one, same = (choose_steps(replace(given, seed=4)) for _ in range(2))
     assert one == same
-    heads = [learn_head(learner, z, labels, ROWS, one, seed) for seed in (4, 4, 5)]
+    heads = [learn_head(replace(given, seed=seed), one) for seed in (4, 4, 5)]
     assert torch.equal(heads[0].weight, heads[1].weight) and not torch.equal(heads[0].weight, heads[2].weight)
     assert torch.equal(torch.random.get_rng_state(), state), "the global generator moved"
 
 
-# K shots
-
-
-@given(labels=st.lists(st.integers(0, 4), min_size=1, max_size=40), n_shot=st.integers(1, 5), seed=st.integers(0, 9))
-def test_few_shot_index_takes_k_of_each_class_or_all_there_are(labels: list[int], n_shot: int, seed: int) -> None:
-    values = torch.tensor(labels)
-    index = few_shot_index(values, n_shot, seed)
-    assert torch.equal(index, index.sort().values) and len(index.unique()) == len(index)
-    for c in set(labels):
-        assert int((values[index] == c).sum()) == min(n_shot, labels.count(c))
-    assert torch.equal(index, few_shot_index(values, n_shot, seed))
-    more = few_shot_index(values, n_shot + 1, seed)
-    assert set(index.tolist()) <= set(more.tolist()), "more shots keep the fewer"
-
-
-def test_few_shot_index_is_random_by_the_seed_and_none_means_all() -> None:
-    labels = torch.arange(3).repeat(20)
-    drawn = {tuple(few_shot_index(labels, 2, seed).tolist()) for seed in range(10)}
-    assert len(drawn) > 5
-    assert few_shot_index(labels, None, 0).tolist() == list(range(60))
+# The temperature
 
 
 def test_the_temperature_is_that_of_the_draw() -> None:
@@ -295,11 +274,11 @@ def test_the_temperature_is_that_of_the_draw() -> None:
 
 def test_held_out_logits_know_nothing_of_their_fold() -> None:
     """Changing the labels of one fold changes the logits of the others alone."""
-    learner, (z, labels, groups) = plain_learner(), examples(6, 1.0)
-    fold = folds_of(groups, 0)
+    given = examples(6, 1.0, plain_learner())
+    fold = given.folds()
     assert fold is not None
-    first = held_out_logits(learner, z, labels, fold, ROWS, StepChoice(5))
-    changed = torch.where(fold == 1, (labels + 1) % len(ROWS), labels)
-    second = held_out_logits(learner, z, changed, fold, ROWS, StepChoice(5))
+    first = held_out_logits(given, fold, StepChoice(5))
+    changed = torch.where(fold == 1, (given.labels + 1) % len(ROWS), given.labels)
+    second = held_out_logits(replace(given, labels=changed), fold, StepChoice(5))
     assert torch.equal(first[fold == 1], second[fold == 1])
     assert not torch.equal(first[fold != 1], second[fold != 1])

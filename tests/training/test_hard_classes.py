@@ -47,7 +47,6 @@ def test_the_pool_keeps_the_last_classes_of_each_language() -> None:
     enter(0, 4)
     assert list(pool.pools[0]) == [2, 4]
     assert pool.history == [[(0, 1)], [(0, 2)], [(0, 3)], [(5, 1)], [(0, 2)], [(0, 4)]]
-    assert pool.counts()[(0, 2)] == 2 and pool.counts()[(5, 1)] == 1 and pool.counts()[(0, 11)] == 0
 
 
 def test_a_meta_batch_enters_with_the_language_of_each_task() -> None:

@@ -14,8 +14,9 @@ from mtl_speech.model.learner import MetaLearner
 from mtl_speech.model.strategy import new_learner, prepare_learner
 from mtl_speech.scoring.metrics import score
 from mtl_speech.training import learning_curve as module
-from mtl_speech.training.adapt import Fold, adapt_fold
-from mtl_speech.training.base_learning import StepChoice
+from mtl_speech.training.adapt import adapt_fold
+from mtl_speech.training.base_learning import Examples, StepChoice
+from mtl_speech.training.folds import Fold
 from mtl_speech.training.learning_curve import N_DRAWS, LearningCurve, learning_curve, mean_macro_f1
 from tests.helpers import PHONEMES, make_store, meta_config, tiny_base
 
@@ -69,13 +70,14 @@ def test_what_the_experiment_embedded_and_chose_is_not_done_again(
     fold: Fold, curve: LearningCurve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = adapt_fold(strategy(fold), fold, CONFIG, meta_config())
-    known = replace(run, choice=replace(run.choice, steps=0, rate=1.0))
+    known = replace(run, learned=replace(run.learned, choice=replace(run.learned.choice, steps=0, rate=1.0)))
     monkeypatch.setattr("mtl_speech.training.learning_curve.embed_segments", lambda *_: pytest.fail("embedded again"))
     assert learning_curve(strategy, [fold], CONFIG, adapted=[run]) == curve
     other = learning_curve(strategy, [fold], CONFIG, adapted=[known])
     assert other is not None and other.points[:-1] == curve.points[:-1]
     moved = adapt_fold(strategy(fold), fold, replace(CONFIG, meta_steps=1), meta_config())
-    assert run.embedded is not None and moved.embedded is None
+    with pytest.raises(pytest.fail.Exception, match="embedded again"):
+        learning_curve(strategy, [fold], CONFIG, adapted=[moved])
 
 
 def test_the_test_tokens_choose_nothing(fold: Fold, curve: LearningCurve) -> None:
@@ -93,11 +95,11 @@ def test_many_examples_are_drawn_once_and_choose_nothing(
     """Time is what choosing and drawing cost: from many examples on both end, and the points stay."""
     chosen: list[int] = []
 
-    def choose(part: object, index: torch.Tensor, seed: int) -> StepChoice:
-        chosen.append(len(index))
+    def choose(examples: Examples) -> StepChoice:
+        chosen.append(len(examples.labels))
         return StepChoice(2)
 
-    monkeypatch.setattr(module, "_choose", choose)
+    monkeypatch.setattr(module, "choose_steps", choose)
     monkeypatch.setattr(module, "CHOOSE_UP_TO", curve.points[1].examples)
     monkeypatch.setattr(module, "DRAW_UP_TO", curve.points[0].examples)
     found = learning_curve(strategy, [fold], CONFIG, n_bootstrap=20)

@@ -15,11 +15,12 @@ from mtl_speech.core.errors import PackError
 from mtl_speech.core.options import AdaptConfig
 from mtl_speech.model.language_pack import language_pack, load_language
 from mtl_speech.model.learner import MetaLearner, embed_segments
-from mtl_speech.model.strategy import extend, guess_weights
+from mtl_speech.model.strategy import extend
 from mtl_speech.phonology.articulation import articulatory_features, articulatory_regression
 from mtl_speech.training import base_learning
-from mtl_speech.training.adapt import Fold, adapt_fold, learn_inventory
-from mtl_speech.training.base_learning import StepChoice, choose_steps, learn_head
+from mtl_speech.training.adapt import adapt_fold, learn_inventory
+from mtl_speech.training.base_learning import Examples, StepChoice, choose_steps, examples_of, learn_head
+from mtl_speech.training.folds import Fold
 from mtl_speech.training.zero_shot import (
     BIASES,
     DEFAULT_BIAS,
@@ -69,19 +70,6 @@ def test_the_regression_does_not_depend_on_order_and_trusts_what_has_many_exampl
     assert articulatory_regression(["a"], [1.0], ["p"]) == pytest.approx(np.ones((1, 1)))
 
 
-def test_theta_init_articulatory_guesses_by_regression_from_the_phonemes_met() -> None:
-    learner = tiny_learner(toy_store(), theta_init="articulatory")
-    weights = guess_weights(learner, ("p", "t"))
-    assert not bool(weights[:, ~learner.met].any()) and weights.sum(1).tolist() == pytest.approx([1.0, 1.0])
-    met = [p for p, m in zip(learner.phonemes, learner.met.tolist(), strict=True) if m]
-    expected = articulatory_regression(met, [1.0] * len(met), ["p"])[0]
-    assert weights[0, learner.met].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
-    theta = learner.theta.detach().clone()
-    extend(learner, ("p",))
-    torch.testing.assert_close(learner.theta[-1].detach(), weights[0] @ theta)
-    assert guess_weights(learner, ("b",))[0, learner.phonemes.index("b")] == 0, "a phoneme itself is left out"
-
-
 # Rows of phonemes never heard
 
 
@@ -101,7 +89,7 @@ def bare_learner(phonemes: tuple[str, ...], theta_init: str = "posterior", met: 
     return other
 
 
-@pytest.mark.parametrize("theta_init", ["posterior", "articulatory", "prototype", "previous", "random"])
+@pytest.mark.parametrize("theta_init", ["posterior", "prototype", "previous", "random"])
 def test_a_phoneme_never_heard_is_recognised_by_its_articulation(theta_init: str) -> None:
     learner = bare_learner(CONSONANTS, theta_init)
     z, labels, recordings = articulate(CONSONANTS, 9)
@@ -110,10 +98,10 @@ def test_a_phoneme_never_heard_is_recognised_by_its_articulation(theta_init: str
     for held in (CONSONANTS.index("d"), CONSONANTS.index("z")):
         heard = labels != held
         present, classes = labels[heard].unique(return_inverse=True)
-        given = (learner, z[heard], classes, recordings[heard], present)
-        choice = choose_steps(*given)
-        head = learn_head(learner, z[heard], classes, present, choice)
-        whole, neighbours = add_unheard(*given, head, choice, [CONSONANTS[held]])
+        examples = Examples(learner, z[heard], classes, recordings[heard], present)
+        choice = choose_steps(examples)
+        head = learn_head(examples, choice)
+        whole, neighbours = add_unheard(examples, head, choice, [CONSONANTS[held]])
         logits = whole.logits(z.unsqueeze(0))[0]
         assert torch.equal(logits[:, :-1], head.logits(z.unsqueeze(0))[0]), "the other rows stay as they were"
         found = torch.cat((present, torch.tensor([held])))[logits.argmax(1)]
@@ -130,12 +118,13 @@ def test_rows_of_the_strategy_take_part_and_so_does_its_own_of_the_phoneme() -> 
         learner.log_prior[1] = np.log(0.5)
     rows = torch.tensor([0, 1, 2])
     z, labels = torch.ones(4, 12), torch.tensor([0, 0, 1, 1])
-    known = known_means(learner, *class_means(z, labels, 3), rows, prior=0.5)
+    examples = Examples(learner, z, labels, labels, rows)
+    known = known_means(examples, *class_means(examples), prior=0.5)
     assert known.phonemes == ("p", "t", "k", "s"), "k has no example here: only the strategy knows it"
     assert known.counts.tolist() == pytest.approx([2.25, 3.0, 1.0, 1.0])
     assert known.means[:, 0].tolist() == pytest.approx([2 / 2.25, 1.0, 2.0, 3.0])
     learner.theta_init = "previous"
-    assert known_means(learner, *class_means(z, labels, 3), rows).phonemes == ("p", "t"), "its rows are no means"
+    assert known_means(examples, *class_means(examples)).phonemes == ("p", "t"), "its rows are no means"
 
 
 def test_the_bias_has_the_best_mean_f1_of_phonemes_treated_as_never_heard() -> None:
@@ -149,10 +138,10 @@ def test_the_bias_has_the_best_mean_f1_of_phonemes_treated_as_never_heard() -> N
 def test_the_bias_does_not_see_other_than_training_examples_and_is_reproducible() -> None:
     learner = bare_learner(CONSONANTS)
     z, labels, recordings = articulate(CONSONANTS, 6)
-    rows = torch.arange(len(CONSONANTS))
-    found = [choose_bias(learner, z, labels, recordings, rows, StepChoice(0), seed=3) for _ in range(2)]
+    examples = Examples(learner, z, labels, recordings, torch.arange(len(CONSONANTS)), seed=3)
+    found = [choose_bias(examples, StepChoice(0)) for _ in range(2)]
     assert found[0] == found[1] and found[0] in BIASES
-    assert choose_bias(learner, z, labels, torch.zeros_like(labels), rows, StepChoice(0)) == DEFAULT_BIAS
+    assert choose_bias(replace(examples, recordings=torch.zeros_like(labels)), StepChoice(0)) == DEFAULT_BIAS
 
 
 # In an adaptation and a pack
@@ -175,14 +164,16 @@ def test_an_adaptation_marks_what_it_never_heard(tmp_path: Path) -> None:
     found = adapt_fold(learner, fold, AdaptConfig(meta_steps=0), meta)
     assert [p.phoneme for p in found.scores.phonemes if p.zero_shot] == ["s"]
     assert [(m.phoneme, m.n_examples) for m in found.scores.not_scored if m.zero_shot] == [("z", 0)]
-    assert found.model.classes == ("i", "k", "m", "t", "u", "s", "z") and set(found.model.zero_shot) == {"s", "z"}
-    assert "s" not in found.n_train and {"s"} <= set(found.true)
+    assert found.learned.model.classes == ("i", "k", "m", "t", "u", "s", "z") and set(
+        found.learned.model.zero_shot
+    ) == {"s", "z"}
+    assert "s" not in found.learned.n_train and "s" in {token.true for token in found.tokens}
     without = adapt_fold(learner, replace(fold, inventory=()), AdaptConfig(meta_steps=0), meta)
-    assert torch.equal(found.model.head.weight[:, :5], without.model.head.weight)
-    assert not without.model.zero_shot and "s" not in without.true
-    pack = language_pack(found.model, base, meta, "pa", {"name": "pa"})
-    assert pack.card["zero_shot"] == {k: dict(v) for k, v in found.model.zero_shot.items()}
-    assert load_language(pack, base).zero_shot == found.model.zero_shot
+    assert torch.equal(found.learned.model.head.weight[:, :5], without.learned.model.head.weight)
+    assert not without.learned.model.zero_shot and "s" not in {token.true for token in without.tokens}
+    pack = language_pack(found.learned.model, base, meta, "pa", {"name": "pa"})
+    assert pack.card["zero_shot"] == {k: dict(v) for k, v in found.learned.model.zero_shot.items()}
+    assert load_language(pack, base).zero_shot == found.learned.model.zero_shot
     for wrong in ({"x": {"k": 1.0}}, {"s": 3}, {"s": {"k": "much"}}, []):
         with pytest.raises(PackError, match="'zero_shot' is"):
             load_language(replace(pack, card={**pack.card, "zero_shot": wrong}), base)
@@ -195,10 +186,8 @@ def test_heads_do_not_learn_from_rows_never_heard() -> None:
     fold = toy_fold()
     learner = tiny_learner(toy_store(), theta_init="posterior")
     extend(learner, fold.train.phonemes)
-    raw = embed_segments(learner, fold.train)
-    heads = [
-        learn_inventory(learner, fold.train, raw, 0, None, unheard)[0].head for unheard in ((), ("z",), ("z", "p"))
-    ]
+    examples = examples_of(learner, fold.train, embed_segments(learner, fold.train))
+    heads = [learn_inventory(examples, unheard)[0].head for unheard in ((), ("z",), ("z", "p"))]
     assert torch.equal(heads[1].weight[:, :5], heads[0].weight) and torch.equal(heads[2].bias[:, :6], heads[1].bias)
 
 

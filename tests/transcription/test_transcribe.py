@@ -23,7 +23,9 @@ from mtl_speech.model.language_pack import language_pack, load_language, with_ti
 from mtl_speech.model.learner import embed_segments
 from mtl_speech.model.pack import Pack, load_pack, save_pack
 from mtl_speech.model.strategy import extend
-from mtl_speech.training.adapt import fold_of, learn_inventory
+from mtl_speech.training.adapt import learn_inventory
+from mtl_speech.training.base_learning import examples_of
+from mtl_speech.training.folds import fold_of
 from mtl_speech.transcription import transcribe as module
 from mtl_speech.transcription.transcribe import Transcriber
 from mtl_speech.transcription.transcript import SILENCE, Transcription
@@ -41,7 +43,7 @@ def transcriber(tmp_path_factory: pytest.TempPathFactory) -> Transcriber:
     fold = fold_of(store, {f"toy/{corpus.utterances[0].id}"}, "one held out")
     learner = start.learner(fold)
     extend(learner, fold.train.phonemes)
-    model, _ = learn_inventory(learner, fold.train, embed_segments(learner, fold.train), 0)
+    model, _ = learn_inventory(examples_of(learner, fold.train, embed_segments(learner, fold.train)))
     model = with_timing(model, start.base, fold.train)
     assert model.timing is not None
     return Transcriber(model, start.base, model.timing)

@@ -15,10 +15,20 @@ from mtl_speech.model.learner import MetaLearner
 from mtl_speech.model.scale_shift import distance_from_identity, scale_shift_layers
 from mtl_speech.model.strategy import new_learner, prepare_learner
 from mtl_speech.scoring.metrics import macro_f1_difference, score
-from mtl_speech.training import ablate as module
+from mtl_speech.training import adapt as module
 from mtl_speech.training import base_learning
-from mtl_speech.training.ablate import BASELINE, CURRICULUM, META_TRANSFER, Ablation, ablate, baseline_learner, pooled
-from mtl_speech.training.adapt import Adaptation, Fold, adapt_fold
+from mtl_speech.training.adapt import (
+    BASELINE,
+    CURRICULUM,
+    META_TRANSFER,
+    Ablation,
+    Adaptation,
+    ablate,
+    adapt_fold,
+    baseline_learner,
+    pooled,
+)
+from mtl_speech.training.folds import Fold
 from tests.helpers import frozen_bytes, make_store, meta_config, tiny_base, toy_store
 
 META = meta_config(n_way=(2,), theta_init="posterior", meta_steps=8, validate_every=4, outer_lr=0.02, hard_ratio=0.5)
@@ -34,6 +44,11 @@ def folds() -> list[Fold]:
         parts = (store.select(torch.nonzero(mask).squeeze(1)) for mask in (~test, test))
         found.append(Fold(*parts, how="by hand"))
     return found
+
+
+def column(runs: Sequence[Adaptation], key: str) -> list[str]:
+    """One entry of each token of all folds."""
+    return [getattr(token, key) for token in pooled(runs)]
 
 
 def strategy_on(base: BaseModel) -> MetaLearner:
@@ -67,30 +82,30 @@ def test_three_rows_in_the_order_of_the_steps(result: Ablation) -> None:
 
 
 def test_all_systems_learn_from_the_same_examples_and_are_tested_on_the_same_tokens(result: Ablation) -> None:
-    for key in ("true", "groups"):
-        lists = [pooled(runs, key) for runs in result.systems.values()]
+    for key in ("true", "recording"):
+        lists = [column(runs, key) for runs in result.systems.values()]
         assert lists[0] == lists[1] == lists[2] and len(lists[0]) == 60
-    assert pooled(result.systems[BASELINE], "true") == [
+    assert column(result.systems[BASELINE], "true") == [
         fold.test.phonemes[int(i)] for fold in folds() for i in fold.test.label
     ]
     for fold in range(2):
-        assert len({tuple(runs[fold].n_train.items()) for runs in result.systems.values()}) == 1
-    predictions = [tuple(pooled(runs, "predicted")) for runs in result.systems.values()]
+        assert len({tuple(runs[fold].learned.n_train.items()) for runs in result.systems.values()}) == 1
+    predictions = [tuple(column(runs, "predicted")) for runs in result.systems.values()]
     assert predictions[0] != predictions[1]
 
 
 def test_rows_hold_the_scores_of_all_folds_together_and_paired_differences(result: Ablation) -> None:
     previous: Sequence[Adaptation] | None = None
     for row, runs in zip(result.rows, result.systems.values(), strict=True):
-        true, predicted, groups = (pooled(runs, key) for key in ("true", "predicted", "groups"))
+        true, predicted, groups = (column(runs, key) for key in ("true", "predicted", "recording"))
         scores = score(true, predicted, groups)
         assert (row.macro_f1, row.macro_f1_ci95) == (scores.macro_f1, scores.macro_f1_ci95)
         assert (row.micro_f1, row.micro_f1_ci95) == (scores.micro_f1, scores.micro_f1_ci95)
-        assert row.seconds == pytest.approx(sum(run.seconds for run in runs))
+        assert row.seconds == pytest.approx(sum(run.learned.seconds for run in runs))
         if previous is None:
             assert row.difference_to_previous is None
         else:
-            expected = macro_f1_difference(true, predicted, pooled(previous, "predicted"), groups)
+            expected = macro_f1_difference(true, predicted, column(previous, "predicted"), groups)
             assert row.difference_to_previous == expected
         previous = runs
 
@@ -102,10 +117,10 @@ def test_the_baseline_is_the_frozen_base_and_a_head_from_scratch(base: BaseModel
     diagonal = learner.whitener.diagonal()
     assert torch.equal(learner.whitener, diagonal[0] * torch.eye(12)), "centred only"
     for run in result.systems[BASELINE]:
-        assert run.history.rounds == [] and run.trainable_parameters == 5 * 12 + 5
-        layers = scale_shift_layers(run.model.learner.encoder)
+        assert run.learned.history.rounds == [] and run.learned.trainable_parameters == 5 * 12 + 5
+        layers = scale_shift_layers(run.learned.model.learner.encoder)
         assert distance_from_identity(layers.values()).item() == 0
-        assert run.model.learner.theta_init == "random"
+        assert run.learned.model.learner.theta_init == "random"
     assert result.rows[0].trainable_parameters < result.rows[1].trainable_parameters
 
 
@@ -117,7 +132,10 @@ def test_the_baseline_knows_nothing_of_the_test(base: BaseModel) -> None:
 
 
 def test_only_the_last_row_draws_hard_tasks(result: Ablation) -> None:
-    hard = {name: [row["hard"] for run in runs for row in run.history.rounds] for name, runs in result.systems.items()}
+    hard = {
+        name: [row["hard"] for run in runs for row in run.learned.history.rounds]
+        for name, runs in result.systems.items()
+    }
     assert len(hard[META_TRANSFER]) == len(hard[CURRICULUM]) == 2 * 8
     assert not any(hard[META_TRANSFER]) and any(hard[CURRICULUM])
 
