@@ -81,7 +81,9 @@ def load_base(folder: Path | None = None) -> BaseModel:
     try:
         config = load_config(EncoderConfig, None, pack.value("encoder", dict))
     except ConfigError as error:
-        raise PackError(f"card.json of '{pack.name}': its encoder settings cannot be used: {error}") from error
+        raise PackError(
+            f"card.json of '{pack.name}': its encoder settings cannot be used: {error}; make the pack anew"
+        ) from error
     encoder = _fitted(lambda: Encoder(config).fold_batch_norm(), "encoder.", pack)
     head = _fitted(lambda: nn.Linear(config.embedding_size, len(phonemes)), "head.", pack)
     segmenter = load_segmenter(config, pack)

@@ -133,7 +133,7 @@ def _is_frozen(name: str) -> bool:
 
 
 def _is_phi(name: str) -> bool:
-    return name.rpartition(".")[2] in ("scale", "shift", "scale_left", "scale_right")
+    return name.rpartition(".")[2] in ("scale", "shift")
 
 
 def strategy_pack(learner: MetaLearner, base: BaseModel, config: MetaTrainConfig, card: Mapping[str, object]) -> Pack:
@@ -151,7 +151,9 @@ def load_learner(pack: Pack, base: BaseModel) -> tuple[MetaLearner, MetaTrainCon
     try:
         config = load_config(MetaTrainConfig, None, pack.value("meta_train", dict))
     except ConfigError as error:
-        raise PackError(f"card.json of '{pack.name}': its meta_train settings cannot be used: {error}") from error
+        raise PackError(
+            f"card.json of '{pack.name}': its meta_train settings cannot be used: {error}; make the pack anew"
+        ) from error
     learner = new_learner(base, pack.phonemes(), config)
     own = learner.state_dict()
     tensors = {k: v for k, v in pack.tensors.items() if not k.startswith(OF_THE_LANGUAGE)}

@@ -168,7 +168,7 @@ def prepared(base: BaseModel, **settings: object) -> tuple[MetaLearner, MetaTrai
     return learner, config
 
 
-@pytest.mark.parametrize("granularity", ["channel", "lowrank", "kernel"])
+@pytest.mark.parametrize("granularity", ["channel", "kernel"])
 def test_a_strategy_pack_holds_all_but_theta_capital_and_comes_back_to_the_bit(
     base: BaseModel, tmp_path: Path, granularity: str
 ) -> None:
@@ -213,6 +213,9 @@ def test_a_strategy_on_another_base_or_with_weights_of_the_base_is_refused(base:
         load_learner(replace(pack, card=other), base)
     with pytest.raises(PackError, match="settings cannot be used"):
         load_learner(replace(pack, card={**pack.card, "meta_train": {"meta_batch": 0}}), base)
+    low_rank = {**pack.card, "meta_train": {**pack.card["meta_train"], "granularity": "lowrank"}}  # type: ignore[dict-item]
+    with pytest.raises(PackError, match="must be one of kernel, channel, not 'lowrank'.*make the pack anew"):
+        load_learner(replace(pack, card=low_rank), base)
 
 
 # Languages

@@ -76,7 +76,6 @@ def double_learner(theta_init: str, granularity: str = "channel") -> tuple[MetaL
     [
         ("previous", "channel"),
         ("previous", "kernel"),
-        ("previous", "lowrank"),
         ("prototype", "channel"),
         ("posterior", "channel"),
         ("posterior", "kernel"),
@@ -330,7 +329,7 @@ def test_episodes_of_mixed_shapes_are_scored_in_their_order() -> None:
 # The rounds
 
 
-@pytest.mark.parametrize("granularity", ["channel", "lowrank", "kernel"])
+@pytest.mark.parametrize("granularity", ["channel", "kernel"])
 @pytest.mark.parametrize("folded", [True, False])
 def test_theta_capital_is_the_same_to_the_bit_after_meta_training(granularity: str, folded: bool) -> None:
     encoder = tiny_encoder(folded=folded)
