@@ -1,8 +1,8 @@
 """Encoders of other makers as Θ: wav2vec 2.0, HuBERT, WavLM (XLS-R and MMS are wav2vec 2.0) and Whisper's encoder.
 
 They come from the Hugging Face hub or a folder, from torchaudio's pipelines, or from a checkpoint of SpeechBrain. A `HubEncoder`
-has the face of `Encoder`: windows of a segment in, one embedding out. Its windows are rows of 160 samples (`RAW`), so that a store
-of recordings as they are serves it as one of log-mel frames serves the built-in encoder.
+hears rows of 160 samples (`RAW`), so that a store of recordings as they are serves it as one of log-mel frames serves the built-in
+encoder.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from mtl_speech.core.errors import DataError, UsageError, first_line
 from mtl_speech.corpora.audio import HOP_LENGTH, SAMPLE_RATE
 from mtl_speech.features.store import RAW, RAW_NORMALISED, FrontEnd
-from mtl_speech.model.encoder import N_PARTS, part_weights
+from mtl_speech.model.encoder import N_PARTS, FrameEncoder, part_weights, with_duration
 
 MAX_EMBEDDING = 512  # dimensions; larger embeddings are projected to these at random (Johnson, Lindenstrauss 1984)
 AT_ONCE = 32  # windows that pass through the encoder together; their activations are computed again in the reverse pass
@@ -50,7 +50,11 @@ class HubConfig:
 
 
 class Backbone(nn.Module):
-    """A model of another maker. `forward` gives the hidden states of its last layer, or of all, (n, n_frames, size) each."""
+    """A model of another maker.
+
+    `forward(waveforms, every)`, of waveforms (n, samples) at 16 kHz, gives the hidden states of its last layer, or with `every` of
+    all its layers: (n, n_frames, size) each.
+    """
 
     phi: tuple[str, ...]
     front_end: FrontEnd = RAW
@@ -58,14 +62,12 @@ class Backbone(nn.Module):
     receptive: int
     size: int
 
+    layers_at: str  # the name of its transformer layers in it
+
     @property
     def layers(self) -> nn.ModuleList:
         """Its transformer layers, first to last."""
-        raise NotImplementedError
-
-    def forward(self, waveforms: Tensor, every: bool) -> list[Tensor]:
-        """waveforms: (n, samples) at 16 kHz. `every`: all layers."""
-        raise NotImplementedError
+        return cast(nn.ModuleList, self.get_submodule(self.layers_at))
 
     def _hears(self, kernels: Sequence[int], strides: Sequence[int]) -> None:
         """Set `hop` and `receptive` from the convolutions, first to last."""
@@ -77,6 +79,8 @@ class Backbone(nn.Module):
 class TransformersBackbone(Backbone):
     """wav2vec 2.0, HuBERT or WavLM of the package transformers."""
 
+    layers_at = "model.encoder.layers"
+
     def __init__(self, model: Any, normalised: bool) -> None:
         super().__init__()
         self.model, self.size = model, model.config.hidden_size
@@ -85,13 +89,8 @@ class TransformersBackbone(Backbone):
         self.phi = WAV2VEC2 if model.config.model_type == "wavlm" else (*WAV2VEC2, ATTENTION)
         self._hears(model.config.conv_kernel, model.config.conv_stride)
 
-    @property
-    def layers(self) -> nn.ModuleList:
-        """As of the class above."""
-        return cast(nn.ModuleList, self.model.encoder.layers)
-
     def forward(self, waveforms: Tensor, every: bool) -> list[Tensor]:
-        """As of the class above."""
+        """As `Backbone` says."""
         found = self.model(waveforms, output_hidden_states=every)
         return list(found.hidden_states[1:]) if every else [found.last_hidden_state]
 
@@ -99,7 +98,7 @@ class TransformersBackbone(Backbone):
 class WhisperBackbone(Backbone):
     """Whisper's encoder, on windows as long as they are: it is not padded to 30 s."""
 
-    phi = WHISPER
+    phi, layers_at = WHISPER, "encoder.layers"
 
     def __init__(self, encoder: Any, extractor: Any) -> None:
         super().__init__()
@@ -111,13 +110,8 @@ class WhisperBackbone(Backbone):
         self.hop = self.step * encoder.conv1.stride[0] * encoder.conv2.stride[0]
         self.receptive = 0  # frames are centred on their sample
 
-    @property
-    def layers(self) -> nn.ModuleList:
-        """As of the class above."""
-        return cast(nn.ModuleList, self.encoder.layers)
-
     def forward(self, waveforms: Tensor, every: bool) -> list[Tensor]:
-        """As of the class above."""
+        """As `Backbone` says."""
         x = F.gelu(self.encoder.conv1(self.log_mel(waveforms)))
         x = F.gelu(self.encoder.conv2(x)).transpose(1, 2)
         x = x + self.encoder.embed_positions.weight[: x.shape[1]]
@@ -139,7 +133,7 @@ class WhisperBackbone(Backbone):
 class TorchaudioBackbone(Backbone):
     """A wav2vec 2.0, HuBERT or WavLM of torchaudio's pipelines."""
 
-    phi = WAV2VEC2
+    phi, layers_at = WAV2VEC2, "model.encoder.transformer.layers"
 
     def __init__(self, model: Any, normalised: bool) -> None:
         super().__init__()
@@ -149,19 +143,14 @@ class TorchaudioBackbone(Backbone):
         convolutions = [layer.conv for layer in model.feature_extractor.conv_layers]
         self._hears([c.kernel_size[0] for c in convolutions], [c.stride[0] for c in convolutions])
 
-    @property
-    def layers(self) -> nn.ModuleList:
-        """As of the class above."""
-        return cast(nn.ModuleList, self.model.encoder.transformer.layers)
-
     def forward(self, waveforms: Tensor, every: bool) -> list[Tensor]:
-        """As of the class above."""
+        """As `Backbone` says."""
         found: list[Tensor] = self.model.extract_features(waveforms, num_layers=len(self.layers))[0]
         return found if every else found[-1:]
 
 
-class HubEncoder(nn.Module):
-    """A model of another maker as Θ, with the face of `Encoder`.
+class HubEncoder(FrameEncoder):
+    """A model of another maker as Θ.
 
     A segment is pooled over its onset, middle and offset as by the built-in encoder, of one layer, above which nothing is computed;
     or of all layers, whose weights are then learned: `mix` is a layer of its own whose Φ they are. Nothing but Φ is learned.
@@ -180,23 +169,19 @@ class HubEncoder(nn.Module):
         size = N_PARTS * backbone.size + 1
         self.register_buffer("projection", _projection(size), persistent=False)
         patterns = dict.fromkeys((*(phi or backbone.phi), *(("mix",) if number is None else ())))
-        self.config = HubConfig(
+        self.config: HubConfig = HubConfig(
             min(size, MAX_EMBEDDING),
             backbone.hop,
             backbone.receptive,
             LEARNED if number is None else str(number),
             tuple(patterns),
         )
+        self.front_end, self.phi_patterns = backbone.front_end, self.config.phi
         self.float().requires_grad_(False).eval()  # some are published in half precision
 
-    @property
-    def front_end(self) -> FrontEnd:
-        """What a store must have been made with for this encoder."""
-        return self.backbone.front_end
-
-    def frames(self, windows: Tensor) -> Tensor:
+    def frames(self, features: Tensor) -> Tensor:
         """Rows of samples (n, n_rows, HOP_LENGTH) -> frame features (n, n_frames, size)."""
-        states = self.backbone(windows.flatten(1), self.mix is not None)
+        states = self.backbone(features.flatten(1), self.mix is not None)
         if self.mix is None:
             return cast(Tensor, states[0])
         stacked = torch.stack([F.layer_norm(state, state.shape[-1:]) for state in states], dim=1)
@@ -219,11 +204,10 @@ class HubEncoder(nn.Module):
         within = (spans - left[owner].unsqueeze(1)).clamp(0.0, width)
         padded = F.pad(rows, (0, 0, width, width))
         found = spans.new_zeros(len(spans), self.config.embedding_size)
-        for first in range(0, len(left), AT_ONCE):
-            starts = left[first : first + AT_ONCE] + width
+        for number, starts in enumerate((left + width).split(AT_ONCE)):
             frames = self.frames(padded[starts.unsqueeze(1) + torch.arange(width)]).float()
-            mine = (owner >= first) & (owner < first + AT_ONCE)
-            found[mine] = self._pool(frames[owner[mine] - first], within[mine])
+            mine = owner // AT_ONCE == number
+            found[mine] = self._pool(frames[owner[mine] % AT_ONCE], within[mine])
         return found
 
     def _embed(self, windows: Tensor, spans: Tensor) -> Tensor:
@@ -233,9 +217,7 @@ class HubEncoder(nn.Module):
         """The onset, middle and offset of spans (n, 2), in rows, in frames (n, n_frames, size): (n, embedding_size)."""
         # Where a segment lies among the frames: frame i is centred at sample i · hop + receptive / 2.
         places = (spans * HOP_LENGTH - self.config.receptive / 2) / self.config.hop
-        pooled = torch.bmm(part_weights(places, frames.shape[1]), frames)
-        log_duration = torch.log((spans[:, 1:] - spans[:, :1]).clamp_min(1.0) / 10.0)
-        embedded = torch.cat((pooled.flatten(1), log_duration), dim=1)
+        embedded = with_duration(torch.bmm(part_weights(places, frames.shape[1]), frames), spans)
         return embedded if self.projection is None else embedded @ cast(Tensor, self.projection)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> HubEncoder:

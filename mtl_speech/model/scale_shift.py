@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import fnmatch
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from mtl_speech.core.errors import UsageError
 from mtl_speech.model.encoder import FrameConv, as_image
 
+E = TypeVar("E", bound=nn.Module)
 GRANULARITIES = ("channel", "kernel")
 SMALLEST_SCALE = 0.05  # a layer with a smaller one is not divided by its scale in the reverse pass
 
@@ -114,7 +115,7 @@ def apply_layer(layer: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None
     raise TypeError(f"Φ serves Conv1d, Conv2d and Linear layers, not {type(layer).__name__}")
 
 
-def attach(encoder: nn.Module, granularity: str = "channel", patterns: Sequence[str] = ("*",)) -> nn.Module:
+def attach(encoder: E, granularity: str = "channel", patterns: Sequence[str] = ("*",)) -> E:
     """A copy of `encoder` whose Conv and Linear layers carry Φ. The frozen weights are shared with the original, not copied.
 
     `encoder` itself is left as it was, so the pretrained model is there whenever Φ is not wanted. Every parameter of `encoder`
@@ -153,7 +154,7 @@ def distance_from_identity(layers: Iterable[ScaleShift]) -> Tensor:
     return torch.stack([layer.distance() for layer in layers]).sum()
 
 
-def merge(encoder: nn.Module) -> nn.Module:
+def merge(encoder: E) -> E:
     """A plain copy of an encoder made by `attach`, with Φ merged into its weights: same output, no extra cost."""
     merged = copy.deepcopy(encoder)
     for name, module in scale_shift_layers(merged).items():

@@ -14,7 +14,6 @@ from mtl_speech.core.errors import ConfigError, PackError
 from mtl_speech.core.settings import as_dict, load_config
 from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.base import BaseModel, load_state
-from mtl_speech.model.hub import HubEncoder
 from mtl_speech.model.learner import MetaLearner, embed_segments
 from mtl_speech.model.pack import Pack, base_entry, require_base
 from mtl_speech.model.scale_shift import attach
@@ -26,8 +25,7 @@ N_NEIGHBOURS = 3  # rows of θ that a phoneme never met borrows from
 
 def new_learner(base: BaseModel, phonemes: Sequence[str], config: MetaTrainConfig) -> MetaLearner:
     """A learner at the start of meta-training: Φ is the identity, θ is zero."""
-    patterns = base.encoder.config.phi if isinstance(base.encoder, HubEncoder) else ("*",)
-    encoder = attach(base.encoder, config.granularity, patterns)
+    encoder = attach(base.encoder, config.granularity, base.encoder.phi_patterns)
     return MetaLearner(
         encoder.eval(),
         base.encoder.config.embedding_size,
