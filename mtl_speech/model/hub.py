@@ -8,7 +8,6 @@ encoder.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import yaml
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,16 +23,17 @@ from torch.utils.checkpoint import checkpoint
 
 from mtl_speech.core.errors import DataError, UsageError, first_line
 from mtl_speech.corpora.audio import HOP_LENGTH, SAMPLE_RATE
-from mtl_speech.features.store import RAW, RAW_NORMALISED, FrontEnd
+from mtl_speech.model.backbones import Backbone, TorchaudioBackbone, TransformersBackbone, WhisperBackbone
 from mtl_speech.model.encoder import N_PARTS, FrameEncoder, part_weights, with_duration
 
 MAX_EMBEDDING = 512  # dimensions; larger embeddings are projected to these at random (Johnson, Lindenstrauss 1984)
 AT_ONCE = 32  # windows that pass through the encoder together; their activations are computed again in the reverse pass
 LEARNED, AUTO = "learned", "auto"
-ATTENTION = "*.attention.*_proj"
-WAV2VEC2 = ("*.conv_layers.*.conv", "*.feature_projection.projection", "*.feed_forward.*_dense")
-WHISPER = ("*.conv1", "*.conv2", "*.layers.*.fc?", "*.self_attn.*_proj")
 FAMILIES = ("wav2vec2", "hubert", "wavlm", "whisper")
+# Of a checkpoint of SpeechBrain: its settings, the names in them of the encoder that it has tuned, and its weights.
+HYPERPARAMETERS = "hyperparams.yaml"
+SOURCES = ("wav2vec2_hub", "wav2vec_hub", "hubert_hub", "wavlm_hub", "ssl_hub", "pretrained_model_hub", "source")
+WEIGHTS = ("wav2vec2.ckpt", "wav2vec.ckpt", "hubert.ckpt", "wavlm.ckpt", "ssl.ckpt", "ssl_model.ckpt")
 
 
 @dataclass(frozen=True)
@@ -47,106 +48,6 @@ class HubConfig:
     receptive: int
     layer: str
     phi: tuple[str, ...]
-
-
-class Backbone(nn.Module):
-    """A model of another maker.
-
-    `forward(waveforms, every)`, of waveforms (n, samples) at 16 kHz, gives the hidden states of its last layer, or with `every` of
-    all its layers: (n, n_frames, size) each.
-    """
-
-    phi: tuple[str, ...]
-    front_end: FrontEnd = RAW
-    hop: int
-    receptive: int
-    size: int
-
-    layers_at: str  # the name of its transformer layers in it
-
-    @property
-    def layers(self) -> nn.ModuleList:
-        """Its transformer layers, first to last."""
-        return cast(nn.ModuleList, self.get_submodule(self.layers_at))
-
-    def _hears(self, kernels: Sequence[int], strides: Sequence[int]) -> None:
-        """Set `hop` and `receptive` from the convolutions, first to last."""
-        self.hop, self.receptive = math.prod(strides), 1
-        for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
-            self.receptive = (self.receptive - 1) * stride + kernel
-
-
-class TransformersBackbone(Backbone):
-    """wav2vec 2.0, HuBERT or WavLM of the package transformers."""
-
-    layers_at = "model.encoder.layers"
-
-    def __init__(self, model: Any, normalised: bool) -> None:
-        super().__init__()
-        self.model, self.size = model, model.config.hidden_size
-        self.front_end = RAW_NORMALISED if normalised else RAW
-        # WavLM's attention reads the weights of its layers itself, so these cannot carry Φ.
-        self.phi = WAV2VEC2 if model.config.model_type == "wavlm" else (*WAV2VEC2, ATTENTION)
-        self._hears(model.config.conv_kernel, model.config.conv_stride)
-
-    def forward(self, waveforms: Tensor, every: bool) -> list[Tensor]:
-        """As `Backbone` says."""
-        found = self.model(waveforms, output_hidden_states=every)
-        return list(found.hidden_states[1:]) if every else [found.last_hidden_state]
-
-
-class WhisperBackbone(Backbone):
-    """Whisper's encoder, on windows as long as they are: it is not padded to 30 s."""
-
-    phi, layers_at = WHISPER, "encoder.layers"
-
-    def __init__(self, encoder: Any, extractor: Any) -> None:
-        super().__init__()
-        self.encoder, self.size = encoder, encoder.config.d_model
-        self.n_fft, self.step = extractor.n_fft, extractor.hop_length
-        filters = torch.as_tensor(extractor.mel_filters, dtype=torch.float32)
-        self.register_buffer("filters", filters.T.contiguous(), persistent=False)
-        self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
-        self.hop = self.step * encoder.conv1.stride[0] * encoder.conv2.stride[0]
-        self.receptive = 0  # frames are centred on their sample
-
-    def forward(self, waveforms: Tensor, every: bool) -> list[Tensor]:
-        """As `Backbone` says."""
-        x = F.gelu(self.encoder.conv1(self.log_mel(waveforms)))
-        x = F.gelu(self.encoder.conv2(x)).transpose(1, 2)
-        x = x + self.encoder.embed_positions.weight[: x.shape[1]]
-        found = []
-        for layer in self.layers:
-            x = layer(x, None)
-            x = x[0] if isinstance(x, tuple) else x
-            found.append(x)
-        return found if every else [self.encoder.layer_norm(x)]
-
-    def log_mel(self, waveforms: Tensor) -> Tensor:
-        """(n, samples) -> (n, n_mels, n_frames), as Whisper's own feature extractor scales them."""
-        window, filters = cast(Tensor, self.window), cast(Tensor, self.filters)
-        spectrum = torch.stft(waveforms, self.n_fft, self.step, window=window, return_complex=True)[..., :-1]
-        mel = (filters @ spectrum.abs().square()).clamp_min(1e-10).log10()
-        return (torch.maximum(mel, mel.amax((1, 2), keepdim=True) - 8.0) + 4.0) / 4.0
-
-
-class TorchaudioBackbone(Backbone):
-    """A wav2vec 2.0, HuBERT or WavLM of torchaudio's pipelines."""
-
-    phi, layers_at = WAV2VEC2, "model.encoder.transformer.layers"
-
-    def __init__(self, model: Any, normalised: bool) -> None:
-        super().__init__()
-        self.model = model
-        self.size = model.encoder.transformer.pos_conv_embed.embed_dim
-        self.front_end = RAW_NORMALISED if normalised else RAW
-        convolutions = [layer.conv for layer in model.feature_extractor.conv_layers]
-        self._hears([c.kernel_size[0] for c in convolutions], [c.stride[0] for c in convolutions])
-
-    def forward(self, waveforms: Tensor, every: bool) -> list[Tensor]:
-        """As `Backbone` says."""
-        found: list[Tensor] = self.model.extract_features(waveforms, num_layers=len(self.layers))[0]
-        return found if every else found[-1:]
 
 
 class HubEncoder(FrameEncoder):
@@ -168,14 +69,10 @@ class HubEncoder(FrameEncoder):
             del backbone.layers[number:]
         size = N_PARTS * backbone.size + 1
         self.register_buffer("projection", _projection(size), persistent=False)
-        patterns = dict.fromkeys((*(phi or backbone.phi), *(("mix",) if number is None else ())))
-        self.config: HubConfig = HubConfig(
-            min(size, MAX_EMBEDDING),
-            backbone.hop,
-            backbone.receptive,
-            LEARNED if number is None else str(number),
-            tuple(patterns),
-        )
+        patterns = tuple(dict.fromkeys((*(phi or backbone.phi), *(("mix",) if number is None else ()))))
+        taken = LEARNED if number is None else str(number)
+        embedding_size = min(size, MAX_EMBEDDING)
+        self.config: HubConfig = HubConfig(embedding_size, backbone.hop, backbone.receptive, taken, patterns)
         self.front_end, self.phi_patterns = backbone.front_end, self.config.phi
         self.float().requires_grad_(False).eval()  # some are published in half precision
 
@@ -256,9 +153,7 @@ def load_hub_encoder(name: str, layer: str = AUTO, phi: Sequence[str] = ()) -> H
     bundle = getattr(torchaudio.pipelines, name, None) if name.isidentifier() else None
     if isinstance(bundle, torchaudio.pipelines.Wav2Vec2Bundle):
         backbone: Backbone = _of_torchaudio(name, bundle)
-    elif (Path(name) / "hyperparams.yaml").is_file():
-        from mtl_speech.model.speechbrain_checkpoint import speechbrain_source
-
+    elif (Path(name) / HYPERPARAMETERS).is_file():
         source, state = speechbrain_source(Path(name))
         backbone = _of_transformers(source, name, state)
     else:
@@ -330,3 +225,38 @@ def _silent() -> Iterator[None]:
         told.set_verbosity(verbosity)
         if shown:
             told.enable_progress_bar()
+
+
+class _Plain(yaml.SafeLoader):
+    """Reads a HyperPyYAML file as data: what its tags would call is not called, and references stay text."""
+
+
+_Plain.add_multi_constructor("!", lambda loader, tag, node: None)
+
+
+def speechbrain_source(folder: Path) -> tuple[str, dict[str, Tensor]]:
+    """Where the configuration of the encoder is from (a hub's name or a folder), and its weights by name.
+
+    No code of the checkpoint is run: its YAML is read as data, its weights by torch's unpickler of tensors alone. Raises DataError.
+    """
+    path = folder / HYPERPARAMETERS
+    try:
+        found = yaml.load(path.read_text(encoding="utf-8"), Loader=_Plain)
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: cannot be read ({first_line(error)})") from error
+    settings = found if isinstance(found, dict) else {}
+    source = next((settings[key] for key in SOURCES if isinstance(settings.get(key), str)), None)
+    if source is None:
+        raise DataError(
+            f"{path}: names no wav2vec 2.0, HuBERT or WavLM (one of {', '.join(SOURCES)}); others are not served"
+        )
+    beside = folder / source
+    weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if weights is None:
+        raise DataError(f"{folder}: has no weights of an encoder (one of {', '.join(WEIGHTS)})")
+    try:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+        tensors = {str(key).removeprefix("model."): value for key, value in state.items() if isinstance(value, Tensor)}
+    except Exception as error:  # of many kinds: the file is a stranger's
+        raise DataError(f"{weights}: holds no tensors that can be read ({first_line(error)})") from error
+    return (str(beside) if beside.is_dir() else source), tensors
