@@ -28,8 +28,7 @@ from mtl_speech.core.files import atomic_write
 from mtl_speech.core.json_values import json_text
 from mtl_speech.corpora.audio import MEL_BANDS
 from mtl_speech.features.store import MARGIN, SegmentStore
-from mtl_speech.model.learner import embed_segments
-from mtl_speech.model.strategy import extend
+from mtl_speech.model.learner import embed_segments, extend
 from mtl_speech.training.adapt import Fold, adapt_fold
 from mtl_speech.training.meta_train import MetaTrainer, trainable_state
 

@@ -11,7 +11,6 @@ from mtl_speech.core.errors import PackError
 from mtl_speech.core.files import atomic_write
 from mtl_speech.core.options import ExportOptions
 from mtl_speech.core.run import Run
-from mtl_speech.model.base import load_base
 from mtl_speech.model.export import (
     FILES,
     TOLERANCE,
@@ -23,6 +22,7 @@ from mtl_speech.model.export import (
 )
 from mtl_speech.model.language_pack import load_language
 from mtl_speech.model.pack import load_pack
+from mtl_speech.model.strategy import load_base
 
 
 def export(folder: Path, options: ExportOptions, run: Run) -> list[Path]:

@@ -22,10 +22,9 @@ from mtl_speech.corpora.corpus import Corpus, Utterance, split_by
 from mtl_speech.corpora.reading import language_folders, read_corpus
 from mtl_speech.corpora.remote import local_folder
 from mtl_speech.features.store import build_store
-from mtl_speech.model.base import base_pack
 from mtl_speech.model.pack import PACK, pack_hash, save_pack
 from mtl_speech.model.segmenter import train_segmenter
-from mtl_speech.model.strategy import strategy_pack
+from mtl_speech.model.strategy import base_pack, strategy_pack
 from mtl_speech.phonology.languages import canonical
 from mtl_speech.training.adapt import MIN_SPEAKERS, refuse_shared
 from mtl_speech.training.checkpoint import Checkpoints, hashes_of

@@ -56,7 +56,7 @@ def transcribe(
         raise DataError("; ".join(map(str, problems)) or "no recording is named: give audio files, or folders of them")
     pack = load_pack(pack_folder, "language")
     output = run.begin(options, f"transcribe-{pack.name}")
-    transcriber = Transcriber.load(pack_folder, load_chosen_base(options, pack_folder))
+    transcriber = Transcriber.load(pack, load_chosen_base(options, pack))
     outputs = Outputs(output, options.format, pack.name)
     found: dict[str, Transcription] = {}
     for recording in progress(recordings, "Transcribing"):

@@ -67,7 +67,7 @@ class MetaTrainConfig(Config):
     theta_init: str = setting(
         "posterior",
         "where θ starts in a task",
-        choices=("previous", "random", "prototype", "posterior", "articulatory"),
+        choices=("previous", "random", "prototype", "posterior"),
     )
     granularity: str = setting("channel", "granularity of the scales Φ", choices=("kernel", "channel"))
     shrinkage: float = setting(0.3, "shrinkage of the covariance that whitens embeddings at the start", low=0, high=1)

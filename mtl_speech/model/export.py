@@ -39,11 +39,11 @@ from mtl_speech.corpora.audio import (
     mel_filters,
 )
 from mtl_speech.features.store import ACTIVE_RANGE, FLOOR_RANGE, PRIOR_FRAMES, SCALE, WINDOW_FRAMES
-from mtl_speech.model.base import BaseModel
 from mtl_speech.model.encoder import Encoder
 from mtl_speech.model.language_pack import LanguageModel
 from mtl_speech.model.pack import Pack, pack_hash
 from mtl_speech.model.scale_shift import merge
+from mtl_speech.model.strategy import BaseModel
 
 
 class LogMel(nn.Module):

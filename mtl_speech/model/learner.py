@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,9 +24,10 @@ from torch.nn import functional as F
 from mtl_speech.core.errors import UsageError
 from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.encoder import FrameEncoder, over_windows
+from mtl_speech.phonology.articulation import articulatory_features
 
-THETA_INITS = ("previous", "random", "prototype", "posterior", "articulatory")
-ROWS_ARE_MEANS = ("posterior", "articulatory")  # a row of θ stands for the mean of its phoneme's embeddings
+THETA_INITS = ("previous", "random", "prototype", "posterior")
+ROWS_ARE_MEANS = ("posterior",)  # a row of θ stands for the mean of its phoneme's embeddings
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ class MetaLearner(nn.Module):
         self.centre: Tensor
         self.whitener: Tensor
         self.met: Tensor
-        self.guess = torch.zeros(len(phonemes), len(phonemes))  # the row guessed for each is guess @ θ; see `strategy`
+        self.guess = torch.zeros(len(phonemes), len(phonemes))  # the row guessed for each is guess @ θ
 
     @property
     def rates(self) -> Tensor:
@@ -209,8 +211,7 @@ class MetaLearner(nn.Module):
 
         support: (n_tasks, n_support, dim); labels: (n_tasks, n_support); classes: (n_tasks, n_way), rows of θ.
         "previous": the phonemes' own rows, as earlier tasks and meta-updates left them. "random": small random rows.
-        "prototype": the head of the nearest class mean. "posterior" and "articulatory": the same for the means of `posterior`;
-        the two differ in how the row of a phoneme never met is guessed (`strategy.guess_weights`).
+        "prototype": the head of the nearest class mean. "posterior": the same for the means of `posterior`.
         """
         n_way = classes.shape[1]
         if self.theta_init == "previous":
@@ -258,3 +259,55 @@ class MetaLearner(nn.Module):
 def embed_segments(learner: MetaLearner, store: SegmentStore) -> Tensor:
     """The encoder's embeddings of all segments of `store`, not standardised, without gradient: (n_segments, dim)."""
     return over_windows(learner.eval().encoder, store, title="encoding")
+
+
+N_NEIGHBOURS = 3  # rows of θ that a phoneme never met borrows from
+
+
+def guess_weights(learner: MetaLearner, phonemes: Sequence[str]) -> Tensor:
+    """How the rows of θ of `phonemes` are guessed: as the mean of those of their articulatory neighbours (`nearest`).
+
+    Returns the weights of the rows of θ: (n, n_phonemes).
+    """
+    rows = nearest(learner, phonemes)
+    return torch.zeros(len(phonemes), len(learner.phonemes)).scatter_(1, rows, 1.0 / rows.shape[1])
+
+
+def nearest(learner: MetaLearner, phonemes: Sequence[str]) -> Tensor:
+    """The articulatory neighbours of `phonemes` among those that `learner` has met, a phoneme itself left out.
+
+    Returns rows of θ, nearest first: (n, N_NEIGHBOURS), fewer where it has met fewer.
+    """
+    known = torch.arange(len(learner.phonemes))
+    known = known[learner.met] if bool(learner.met.any()) else known
+    names = [learner.phonemes[i] for i in known.tolist()]
+    distance = np.abs(articulatory_features(list(phonemes))[:, None] - articulatory_features(names)[None]).sum(2)
+    distance[np.asarray(phonemes)[:, None] == np.asarray(names)[None]] = np.inf
+    order = np.argsort(distance, axis=1, kind="stable")[:, :N_NEIGHBOURS]
+    return known[torch.from_numpy(order)]
+
+
+def extend(learner: MetaLearner, phonemes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Give `learner` rows of θ for further phonemes, guessed from those it has met (`guess_weights`).
+
+    Returns the neighbours of each new phoneme, nearest first. Phonemes that are there already stay as they are.
+    """
+    new = [p for p in dict.fromkeys(phonemes) if p not in learner.phonemes]
+    if not new:
+        return {}
+    rows, guess = nearest(learner, new), guess_weights(learner, new)
+    with torch.no_grad():
+        theta = torch.cat((learner.theta, guess @ learner.theta))
+        bias = torch.cat((learner.theta_bias, guess @ learner.theta_bias))
+    learner.theta, learner.theta_bias = torch.nn.Parameter(theta), torch.nn.Parameter(bias)
+    learner.met = torch.cat((learner.met, torch.zeros(len(new), dtype=torch.bool)))
+    names = learner.phonemes
+    learner.phonemes = (*names, *new)
+    learner.guess = guess_weights(learner, learner.phonemes)
+    return {p: tuple(names[int(i)] for i in row) for p, row in zip(new, rows, strict=True)}
+
+
+def row_of(learner: MetaLearner, store: SegmentStore) -> Tensor:
+    """The row of θ of each phoneme of a store's table: (n_phonemes,)."""
+    place = {p: i for i, p in enumerate(learner.phonemes)}
+    return torch.tensor([place[p] for p in store.phonemes])

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from mtl_speech.core.config import AdaptConfig, MetaTrainConfig
-from mtl_speech.model.base import BaseModel
 from mtl_speech.model.learner import MetaLearner
-from mtl_speech.model.strategy import new_learner, prepare_learner
+from mtl_speech.model.strategy import BaseModel, new_learner, prepare_learner
 from mtl_speech.scoring.metrics import AblationRow, Difference, macro_f1_difference, score
 from mtl_speech.training.adapt import Adaptation, Fold, adapt_fold
 

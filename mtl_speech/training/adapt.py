@@ -23,8 +23,7 @@ from mtl_speech.core.files import content_hash
 from mtl_speech.corpora.corpus import Corpus, split_by
 from mtl_speech.features.store import LOG_MEL, FrontEnd, SegmentStore, build_store
 from mtl_speech.model.language_pack import LanguageModel, Neighbours, times, true_labels, utterances
-from mtl_speech.model.learner import MetaLearner, embed_segments
-from mtl_speech.model.strategy import extend, row_of
+from mtl_speech.model.learner import MetaLearner, embed_segments, extend, row_of
 from mtl_speech.scoring.metrics import NotScored, Scores, episode_macro_f1, score
 from mtl_speech.training.base_learning import StepChoice, choose_steps, few_shot_index, fit_temperature, learn_head
 from mtl_speech.training.episodes import EpisodeSampler

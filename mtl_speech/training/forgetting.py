@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from mtl_speech.features.store import SegmentStore
-from mtl_speech.model.base import BaseModel, base_pack, hub_pack
 from mtl_speech.model.encoder import over_windows
 from mtl_speech.model.learner import MetaLearner
 from mtl_speech.model.pack import pack_hash
 from mtl_speech.model.scale_shift import scale_shift_layers
+from mtl_speech.model.strategy import BaseModel, base_pack, hub_pack
 
 MAX_SEGMENTS = 2_000  # that the outputs are compared on
 

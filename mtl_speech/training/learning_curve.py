@@ -18,8 +18,7 @@ from torch import Tensor
 from mtl_speech.core.config import AdaptConfig
 from mtl_speech.core.terminal import progress
 from mtl_speech.model.language_pack import true_labels, utterances
-from mtl_speech.model.learner import MetaLearner, embed_segments
-from mtl_speech.model.strategy import extend, row_of
+from mtl_speech.model.learner import MetaLearner, embed_segments, extend, row_of
 from mtl_speech.scoring.bootstrap import (
     encode,
     f1_of_counts,

@@ -17,9 +17,8 @@ import torch
 
 from mtl_speech.core.config import MetaTrainConfig
 from mtl_speech.features.store import SegmentStore
-from mtl_speech.model.base import BaseModel
-from mtl_speech.model.learner import MetaLearner, embed_segments
-from mtl_speech.model.strategy import extend, new_learner, prepare_learner, row_of
+from mtl_speech.model.learner import MetaLearner, embed_segments, extend, row_of
+from mtl_speech.model.strategy import BaseModel, new_learner, prepare_learner
 from mtl_speech.training.checkpoint import Checkpoints
 from mtl_speech.training.episodes import Episode, EpisodeSampler, full_inventory
 from mtl_speech.training.meta_train import MetaHistory, MetaTrainer, score_episodes

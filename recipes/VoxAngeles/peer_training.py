@@ -27,9 +27,8 @@ from mtl_speech.core.config import MetaTrainConfig
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.audio import MEL_BANDS
 from mtl_speech.features.store import SegmentStore
-from mtl_speech.model.base import BaseModel
 from mtl_speech.model.learner import MetaLearner, embed_segments
-from mtl_speech.model.strategy import new_learner, prepare_learner, standardise_embeddings
+from mtl_speech.model.strategy import BaseModel, new_learner, prepare_learner, standardise_embeddings
 from mtl_speech.training.episodes import Episode, EpisodeSampler, stack
 from mtl_speech.training.meta_test import N_WAY, Tasks, summary
 from mtl_speech.training.meta_train import meta_forward

@@ -24,12 +24,12 @@ from mtl_speech.corpora.corpus import Corpus, Utterance
 from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.features.store import MARGIN, build_store
 from mtl_speech.model import export as exporting
-from mtl_speech.model.base import SHIPPED_ENCODER, BaseModel, load_base, shipped
 from mtl_speech.model.export import FILES, METADATA, TOLERANCE, Folded, FoldedFrames, LogMel
 from mtl_speech.model.language_pack import LanguageModel, language_pack, load_language
 from mtl_speech.model.learner import embed_segments
 from mtl_speech.model.pack import load_pack, pack_hash, save_pack
 from mtl_speech.model.scale_shift import attach, scale_shift_layers
+from mtl_speech.model.strategy import SHIPPED_ENCODER, BaseModel, load_base, shipped
 from mtl_speech.training.adapt import adapt_fold, make_folds
 from tests.command_line import INVENTORY, labelled_folder, run
 from tests.helpers import toy_recording

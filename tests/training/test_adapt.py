@@ -17,9 +17,8 @@ from mtl_speech.core.config import AdaptConfig
 from mtl_speech.core.errors import DataError
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.features.store import SegmentStore
-from mtl_speech.model.base import BaseModel
 from mtl_speech.model.learner import MetaLearner
-from mtl_speech.model.strategy import new_learner, prepare_learner
+from mtl_speech.model.strategy import BaseModel, new_learner, prepare_learner
 from mtl_speech.scoring.metrics import score
 from mtl_speech.training import adapt, base_learning
 from mtl_speech.training.adapt import (
@@ -35,7 +34,7 @@ from mtl_speech.training.adapt import (
 )
 from mtl_speech.training.base_learning import fit_temperature
 from mtl_speech.training.meta_train import MetaTrainer, trainable_state
-from tests.helpers import frozen_bytes, make_store, meta_config, tiny_base, toy_corpus, toy_store
+from tests.helpers import frozen_bytes, make_store, meta_config, predicted, tiny_base, toy_corpus, toy_store
 
 META = meta_config(theta_init="posterior", guess_share=0.2, meta_steps=6, validate_every=3, outer_lr=0.02)
 
@@ -298,7 +297,7 @@ def test_scores_are_those_of_the_recogniser_on_the_test(strategy: MetaLearner) -
     fold = roomy_fold()
     result = adapted(strategy, fold)
     assert list(result.true) == [fold.test.phonemes[int(i)] for i in fold.test.label]
-    assert list(result.predicted) == result.model.predict(fold.test)
+    assert list(result.predicted) == predicted(result.model, fold.test)
     assert list(result.groups) == [fold.test.utterance_ids[int(i)] for i in fold.test.utterance]
     expected = score(result.true, result.predicted, result.groups, result.n_train, result.scores.not_scored)
     assert result.scores == expected

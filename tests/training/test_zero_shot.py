@@ -14,8 +14,7 @@ from torch import Tensor
 from mtl_speech.core.config import AdaptConfig
 from mtl_speech.core.errors import PackError
 from mtl_speech.model.language_pack import language_pack, load_language
-from mtl_speech.model.learner import MetaLearner, embed_segments
-from mtl_speech.model.strategy import extend, guess_weights
+from mtl_speech.model.learner import MetaLearner, embed_segments, extend
 from mtl_speech.phonology.articulation import articulatory_features, articulatory_regression
 from mtl_speech.training import base_learning
 from mtl_speech.training.adapt import Fold, adapt_fold, learn_inventory
@@ -69,19 +68,6 @@ def test_the_regression_does_not_depend_on_order_and_trusts_what_has_many_exampl
     assert articulatory_regression(["a"], [1.0], ["p"]) == pytest.approx(np.ones((1, 1)))
 
 
-def test_theta_init_articulatory_guesses_by_regression_from_the_phonemes_met() -> None:
-    learner = tiny_learner(toy_store(), theta_init="articulatory")
-    weights = guess_weights(learner, ("p", "t"))
-    assert not bool(weights[:, ~learner.met].any()) and weights.sum(1).tolist() == pytest.approx([1.0, 1.0])
-    met = [p for p, m in zip(learner.phonemes, learner.met.tolist(), strict=True) if m]
-    expected = articulatory_regression(met, [1.0] * len(met), ["p"])[0]
-    assert weights[0, learner.met].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
-    theta = learner.theta.detach().clone()
-    extend(learner, ("p",))
-    torch.testing.assert_close(learner.theta[-1].detach(), weights[0] @ theta)
-    assert guess_weights(learner, ("b",))[0, learner.phonemes.index("b")] == 0, "a phoneme itself is left out"
-
-
 # Rows of phonemes never heard
 
 
@@ -101,7 +87,7 @@ def bare_learner(phonemes: tuple[str, ...], theta_init: str = "posterior", met: 
     return other
 
 
-@pytest.mark.parametrize("theta_init", ["posterior", "articulatory", "prototype", "previous", "random"])
+@pytest.mark.parametrize("theta_init", ["posterior", "prototype", "previous", "random"])
 def test_a_phoneme_never_heard_is_recognised_by_its_articulation(theta_init: str) -> None:
     learner = bare_learner(CONSONANTS, theta_init)
     z, labels, recordings = articulate(CONSONANTS, 9)

@@ -18,11 +18,10 @@ from mtl_speech.core.errors import DataError, PackError
 from mtl_speech.corpora.audio import SAMPLE_RATE
 from mtl_speech.corpora.corpus import Segment
 from mtl_speech.features.store import build_store
-from mtl_speech.model.base import base_pack
 from mtl_speech.model.language_pack import language_pack, load_language, with_timing
-from mtl_speech.model.learner import embed_segments
+from mtl_speech.model.learner import embed_segments, extend
 from mtl_speech.model.pack import Pack, load_pack, save_pack
-from mtl_speech.model.strategy import extend
+from mtl_speech.model.strategy import base_pack
 from mtl_speech.training.adapt import fold_of, learn_inventory
 from mtl_speech.transcription import transcribe as module
 from mtl_speech.transcription.transcribe import Transcriber

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from mtl_speech.corpora.audio import MEL_BANDS
 from mtl_speech.features.store import WINDOW_FRAMES
-from mtl_speech.model.base import load_base
 from mtl_speech.model.language_pack import load_language
 from mtl_speech.model.pack import load_pack, pack_hash
-from mtl_speech.model.strategy import load_learner
+from mtl_speech.model.strategy import load_base, load_learner
 
 N = 3  # segments
 
