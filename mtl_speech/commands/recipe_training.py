@@ -24,8 +24,8 @@ from mtl_speech.core.files import atomic_write
 from mtl_speech.core.json_values import json_text, plain
 from mtl_speech.core.settings import Config, as_dict
 from mtl_speech.corpora.corpus import Corpus
+from mtl_speech.features.augment import make_views
 from mtl_speech.features.store import SegmentStore, build_store
-from mtl_speech.features.views import make_views
 from mtl_speech.model.learner import MetaLearner
 from mtl_speech.model.pack import save_pack
 from mtl_speech.model.segmenter import train_segmenter

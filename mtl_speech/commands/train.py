@@ -42,7 +42,7 @@ VALID_DRAWS = 5  # draws of the support set of each validation language's full i
 
 def pretrain(folder: Path, options: PretrainOptions, run: Run) -> Path:
     """Pretrain an encoder on the recordings in `folder`; gives the path of its pack."""
-    from mtl_speech.features.views import make_views
+    from mtl_speech.features.augment import make_views
     from mtl_speech.training.pretrain import (
         pretrain as run_pretraining,  # loads speechbrain, which `meta_train` does without
     )

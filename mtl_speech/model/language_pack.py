@@ -12,10 +12,10 @@ from torch import Tensor
 from mtl_speech.core.config import MetaTrainConfig
 from mtl_speech.core.errors import PackError
 from mtl_speech.corpora.audio import FRAMES_PER_SECOND
-from mtl_speech.features.store import LOG_MEL, SegmentStore, as_log_mel
+from mtl_speech.features.store import LOG_MEL, SegmentStore
 from mtl_speech.model.learner import Head, MetaLearner
 from mtl_speech.model.pack import Pack
-from mtl_speech.model.segmenter import Timing, learn_timing
+from mtl_speech.model.segmenter import Timing, as_log_mel, learn_timing
 from mtl_speech.model.strategy import BaseModel, load_learner, load_segmenter, segmenter_tensors, strategy_pack
 
 

@@ -27,7 +27,17 @@ from mtl_speech.corpora.audio import (
     stream_audio,
     stream_log_mel,
 )
-from mtl_speech.features.store import LOG_MEL, MARGIN, RAW_NORMALISED, FrontEnd, Normaliser, standardised
+from mtl_speech.features.store import (
+    ACTIVE_RANGE,
+    FLOOR_RANGE,
+    LOG_MEL,
+    MARGIN,
+    PRIOR_FRAMES,
+    RAW_NORMALISED,
+    SCALE,
+    FrontEnd,
+    standardised,
+)
 from mtl_speech.model.language_pack import LanguageModel, load_language
 from mtl_speech.model.pack import Pack, load_pack
 from mtl_speech.model.segmenter import Timing
@@ -37,6 +47,7 @@ from mtl_speech.transcription.transcript import SILENCE, Phone, Transcription
 
 CHUNK = 2_000  # frames (20 s) that are held at once
 LAST_PART = CHUNK // 2  # frames at the end of a chunk in which it may be cut
+ENERGY_STEP = 0.05  # nats: the steps in which `Normaliser` tells loud from soft
 PAUSE = 15  # frames of silence in whose middle a chunk is cut
 
 
@@ -154,6 +165,37 @@ class _Chunk:
     pieces: list[Piece]
     posteriors: Tensor
     embeddings: Tensor
+
+
+class Normaliser:
+    """`normalise` for recordings too long to hold: every block is added first, then normalised by what all of them had.
+
+    The frames are summed by their energy in steps of ENERGY_STEP, so that the speech frames can be told once the loudest is known.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[int, tuple[Tensor, int]] = {}
+        self._peak = -np.inf
+
+    def add(self, mel: Tensor) -> None:
+        """Count a block of log-mel, (n_frames, MEL_BANDS)."""
+        energy = mel.mean(1)
+        self._peak = max(self._peak, float(energy.max()))
+        steps = torch.floor(energy / ENERGY_STEP).long()
+        for step in steps.unique().tolist():
+            those = mel[steps == step].double()
+            total, n = self._sums.get(step, (torch.zeros(mel.shape[1], dtype=torch.float64), 0))
+            self._sums[step] = (total + those.sum(0), n + len(those))
+
+    def apply(self, mel: Tensor) -> Tensor:
+        """Normalise a block, (n_frames, MEL_BANDS)."""
+        active = [
+            found for step, found in self._sums.items() if (step + 0.5) * ENERGY_STEP >= self._peak - ACTIVE_RANGE
+        ]
+        n = sum(count for _, count in active)
+        mean = torch.stack([total for total, _ in active]).sum(0) / n
+        mean = ((n * mean + PRIOR_FRAMES * mean.mean()) / (n + PRIOR_FRAMES)).to(mel)
+        return (mel.clamp_min(self._peak - FLOOR_RANGE) - mean) / SCALE
 
 
 class _Heard:

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from mtl_speech.core.cache import FeatureCache
 from mtl_speech.core.config import EncoderConfig, PretrainConfig
+from mtl_speech.features.augment import make_views
 from mtl_speech.features.crops import CropBatches
 from mtl_speech.features.store import SegmentStore
-from mtl_speech.features.views import make_views
 from mtl_speech.model.encoder import FrameBatchNorm
 from mtl_speech.phonology.articulation import articulatory_features
 from mtl_speech.training.pretrain import PretrainBrain, PretrainModel, predict_segments, pretrain, segment_scores
