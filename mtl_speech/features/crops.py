@@ -40,13 +40,9 @@ class Crops:
         for part in torch.arange(len(self.features)).tensor_split(n):
             first, last = (int(part[0]), int(part[-1])) if len(part) else (0, -1)
             inside = (self.rows >= first) & (self.rows <= last)
-            crops = {
-                "features": self.features[part],
-                "frame_labels": self.frame_labels[part],
-                "index": self.index[part],
-            }
+            features, frame_labels, index = self.features[part], self.frame_labels[part], self.index[part]
             spans, rows, labels = self.spans[inside], self.rows[inside] - first, self.labels[inside]
-            parts.append(replace(self, **crops, spans=spans, rows=rows, labels=labels))
+            parts.append(Crops(features, frame_labels, spans, rows, labels, index, self.n_crops, self.n_segments))
         return parts
 
     def to(self, device: torch.device | str) -> Crops:
