@@ -21,7 +21,7 @@ from sklearn.metrics import f1_score
 
 from mtl_speech.corpora.audio import FRAMES_PER_SECOND, SAMPLE_RATE, log_mel
 from mtl_speech.features.store import build_store, normalise
-from mtl_speech.model.base import BaseModel, load_base
+from mtl_speech.model.strategy import BaseModel, load_base
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "speechocean762"
 TARGET = 500.0  # × real time

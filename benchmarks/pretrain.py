@@ -47,9 +47,9 @@ def child(folder: Path, n_recordings: int, options: argparse.Namespace) -> dict[
 
     from mtl_speech.core.options import EncoderConfig, PretrainConfig
     from mtl_speech.corpora.reading import read_corpus
+    from mtl_speech.features.augment import make_views
     from mtl_speech.features.crops import CropBatches
     from mtl_speech.features.store import build_store
-    from mtl_speech.features.views import make_views
     from mtl_speech.training.pretrain import pretrain
 
     torch.set_num_threads(options.threads)

@@ -30,9 +30,9 @@ from mtl_speech.core.cache import FOLDER
 from mtl_speech.core.distributed import is_main, processes, total
 from mtl_speech.core.options import EncoderConfig, MetaTrainConfig, PretrainConfig
 from mtl_speech.corpora.reading import read_corpus
+from mtl_speech.features.augment import make_views
 from mtl_speech.features.crops import CropBatches
 from mtl_speech.features.store import PER_SEGMENT, build_store
-from mtl_speech.features.views import make_views
 from mtl_speech.model.encoder import FrameBatchNorm
 from mtl_speech.model.learner import MetaLearner
 from mtl_speech.model.scale_shift import attach

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from mtl_speech.corpora.corpus import Segment as Segment
     from mtl_speech.corpora.corpus import Utterance as Utterance
     from mtl_speech.corpora.reading import read_corpus as read_corpus
-    from mtl_speech.model.base import load_base as load_base
     from mtl_speech.model.pack import Pack as Pack
     from mtl_speech.model.pack import load_pack as load_pack
     from mtl_speech.model.pack import pack_hash as pack_hash
     from mtl_speech.model.pack import save_pack as save_pack
+    from mtl_speech.model.strategy import load_base as load_base
     from mtl_speech.transcription.transcribe import Transcriber as Transcriber
     from mtl_speech.transcription.transcript import Phone as Phone
     from mtl_speech.transcription.transcript import Transcription as Transcription
@@ -44,7 +44,7 @@ __version__ = "0.1.0"
 
 # Public name -> the module that defines it. The block above tells type checkers the same; a test compares them.
 _MODULES = {
-    "load_base": "model.base",
+    "load_base": "model.strategy",
     "AdaptConfig": "core.options",
     "EncoderConfig": "core.options",
     "MetaTrainConfig": "core.options",

@@ -16,11 +16,11 @@ from mtl_speech.core.options import EncoderConfig, MetaTrainConfig
 from mtl_speech.corpora.audio import MEL_BANDS, SAMPLE_RATE
 from mtl_speech.corpora.corpus import Corpus, Segment, Utterance
 from mtl_speech.features.store import MARGIN, SegmentStore
-from mtl_speech.model.base import BaseModel, base_pack
 from mtl_speech.model.encoder import Encoder, FrameBatchNorm
+from mtl_speech.model.language_pack import LanguageModel
 from mtl_speech.model.learner import MetaLearner, embed_segments
 from mtl_speech.model.scale_shift import attach, scale_shift_layers
-from mtl_speech.model.strategy import standardise_embeddings, start_theta
+from mtl_speech.model.strategy import BaseModel, base_pack, standardise_embeddings, start_theta
 from mtl_speech.training.episodes import Episode, EpisodeSampler
 
 PHONEMES = ("a", "b", "d", "e", "i", "k", "m", "n", "o", "s", "t", "u")
@@ -172,6 +172,11 @@ def shake(learner: MetaLearner, seed: int = 0, size: float = 0.1) -> None:
         for parameter in learner.parameters():
             if parameter.requires_grad:
                 parameter += size * torch.randn(parameter.shape, generator=draw).to(parameter)
+
+
+def predicted(model: LanguageModel, store: SegmentStore) -> list[str]:
+    """The phoneme that a recogniser gives each segment of a store."""
+    return [model.classes[int(i)] for i in model.logits(embed_segments(model.learner, store)).argmax(1)]
 
 
 def frozen_bytes(module: nn.Module) -> dict[str, bytes]:

@@ -27,9 +27,9 @@ from mtl_speech.core.settings import settings
 from mtl_speech.corpora.elan import read_eaf
 from mtl_speech.corpora.espeak import espeak_available
 from mtl_speech.corpora.textgrid import read_textgrid
-from mtl_speech.model.base import base_pack
 from mtl_speech.model.pack import load_pack, save_pack
 from mtl_speech.model.segmenter import Segmenter
+from mtl_speech.model.strategy import base_pack
 from tests.command_line import labelled_folder, run
 from tests.forks import Forks
 from tests.helpers import tiny_base

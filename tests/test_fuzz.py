@@ -30,9 +30,8 @@ from mtl_speech.corpora import elan, textgrid
 from mtl_speech.corpora.audio import load_audio
 from mtl_speech.corpora.corrections import read_examples
 from mtl_speech.corpora.labels import Interval, Labels, find_segments
-from mtl_speech.model.base import load_base
 from mtl_speech.model.pack import Pack, save_pack
-from mtl_speech.model.strategy import load_learner, new_learner, strategy_pack
+from mtl_speech.model.strategy import load_base, load_learner, new_learner, strategy_pack
 from mtl_speech.phonology.inventories import read_words
 from mtl_speech.phonology.phonemes import UnmappableLabel, to_ipa
 from tests.fuzz.targets import TARGETS, attempt

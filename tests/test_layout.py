@@ -111,7 +111,7 @@ LOADS_CODE = re.compile(
 )
 # Calls that read data alone as they stand there: tensors, and YAML by a loader that makes plain values.
 SAFE = {
-    "model.speechbrain_checkpoint": {
+    "model.hub": {
         "torch.load": 'torch.load(weights, map_location="cpu", weights_only=True)',
         "yaml.load": "Loader=_Plain)",
     }

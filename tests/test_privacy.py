@@ -10,9 +10,9 @@ import pytest
 
 from mtl_speech.commands import inspect
 from mtl_speech.corpora.textgrid import write_textgrid
-from mtl_speech.model.base import base_pack
 from mtl_speech.model.pack import save_pack
 from mtl_speech.model.segmenter import Segmenter
+from mtl_speech.model.strategy import base_pack
 from tests.command_line import run
 from tests.helpers import PHONEMES, tiny_base, toy_recording
 

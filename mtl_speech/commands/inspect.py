@@ -18,10 +18,9 @@ from mtl_speech.core.run import Run, use_caches
 from mtl_speech.corpora import reading
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.corpora.remote import local_folder
-from mtl_speech.model.base import SHIPPED_ENCODER, BaseModel, load_base, shipped
 from mtl_speech.model.language_pack import load_language, zero_shot_of
 from mtl_speech.model.pack import CARD, WEIGHTS, Pack, load_pack, pack_hash, require_base
-from mtl_speech.model.strategy import load_learner
+from mtl_speech.model.strategy import SHIPPED_ENCODER, BaseModel, load_base, load_learner, shipped
 from mtl_speech.phonology.articulation import articulation_order
 from mtl_speech.phonology.languages import canonical, display_name
 from mtl_speech.training.zero_shot import mapping_lines

@@ -22,13 +22,12 @@ from mtl_speech.core.files import atomic_write, json_text, plain
 from mtl_speech.core.options import AdaptConfig, MetaTrainConfig
 from mtl_speech.core.settings import Config, as_dict
 from mtl_speech.corpora.corpus import Corpus
+from mtl_speech.features.augment import make_views
 from mtl_speech.features.store import SegmentStore, build_store
-from mtl_speech.features.views import make_views
-from mtl_speech.model.base import BaseModel, base_pack
 from mtl_speech.model.learner import MetaLearner
 from mtl_speech.model.pack import save_pack
 from mtl_speech.model.segmenter import train_segmenter
-from mtl_speech.model.strategy import new_learner, prepare_learner, strategy_pack
+from mtl_speech.model.strategy import BaseModel, base_pack, new_learner, prepare_learner, strategy_pack
 from mtl_speech.report.results import write_results
 from mtl_speech.report.tables import write_report
 from mtl_speech.scoring.bootstrap import mean_interval

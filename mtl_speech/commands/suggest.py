@@ -73,7 +73,7 @@ def suggest(folder: Path, options: SuggestOptions, run: Run) -> list[Suggestion]
         choice = word_choice(pack, options.words, run)
     else:
         assert options.pool is not None
-        choice = pool_choice(folder, pack, local_folder(options.pool, run).folder, options, run)
+        choice = pool_choice(pack, local_folder(options.pool, run).folder, options, run)
     found = choose(choice.candidates, choice.inventory, options.number, seed=options.seed)
     if len(found) < options.number:
         run.say(f"there are only {len(found)} to choose from: all of them are ranked")
@@ -120,7 +120,7 @@ def word_choice(pack: Pack, path: Path, run: Run) -> Choice:
     return Choice(candidates, inventory, {word.text: " ".join(word.phones) for word in words}, zero_shot_of(pack))
 
 
-def pool_choice(folder: Path, pack: Pack, pool: Path, options: BaseOptions, run: Run) -> Choice:
+def pool_choice(pack: Pack, pool: Path, options: BaseOptions, run: Run) -> Choice:
     """The recordings below `pool` that are not labelled yet, as the model hears them."""
     recordings, problems = find_recordings([pool])
     labelled = labelled_already(recordings, run)
@@ -129,7 +129,7 @@ def pool_choice(folder: Path, pack: Pack, pool: Path, options: BaseOptions, run:
             f"{len(labelled)} of {len(recordings)} recordings are labelled already and left out; log.txt names them"
         )
         logger.info("labelled already: %s", ", ".join(sorted(labelled)))
-    transcriber = Transcriber.load(folder, load_chosen_base(options, folder))
+    transcriber = Transcriber.load(pack, load_chosen_base(options, pack))
     model = transcriber.model
     head, others = with_stand_ins(model)
     candidates: list[Candidate] = []

@@ -32,12 +32,20 @@ from mtl_speech.corpora.corrections import (
 from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.corpora.remote import local_folder
 from mtl_speech.features.store import LOG_MEL, PER_SEGMENT, FrontEnd
-from mtl_speech.model.base import BaseModel, load_base, load_hub_base, shipped
 from mtl_speech.model.hub import AUTO
 from mtl_speech.model.language_pack import true_labels
 from mtl_speech.model.learner import MetaLearner
-from mtl_speech.model.pack import load_pack, pack_hash
-from mtl_speech.model.strategy import load_learner, new_learner, prepare_learner, settings_on_target
+from mtl_speech.model.pack import Pack, load_pack, pack_hash
+from mtl_speech.model.strategy import (
+    BaseModel,
+    load_base,
+    load_hub_base,
+    load_learner,
+    new_learner,
+    prepare_learner,
+    settings_on_target,
+    shipped,
+)
 from mtl_speech.phonology.inventories import Phonemes, find_inventory
 from mtl_speech.phonology.languages import display_name
 from mtl_speech.training.folds import Fold, few_shots, make_folds
@@ -74,18 +82,18 @@ class Target:
     changes: Mapping[str, Changes] = field(default_factory=dict)  # how they differ, by from what
 
 
-def load_chosen_base(options: BaseOptions, pack_folder: Path | None = None) -> BaseModel:
+def load_chosen_base(options: BaseOptions, made_with: Pack | Path | None = None) -> BaseModel:
     """The base that the options name: an encoder pack, or with --encoder one of another maker.
 
-    Where the pack in `pack_folder` was made with it, it is taken as it was for that, but for what the options say. Raises
-    PackError, UsageError or DataError.
+    Where the pack `made_with`, or the one in that folder, was made with it, it is taken as it was for that, but for what the
+    options say. Raises PackError, UsageError or DataError.
     """
     if options.encoder is None:
         return load_base(options.base)
-    pack = load_pack(pack_folder) if pack_folder is not None else None
-    made_with = pack.value("base", dict).get("hub", {}) if pack is not None and "base" in pack.card else {}
-    layer = options.encoder_layer or made_with.get("layer", AUTO)
-    return load_hub_base(options.encoder, layer, options.phi_layers or made_with.get("phi", ()))
+    pack = load_pack(made_with) if isinstance(made_with, Path) else made_with
+    how = pack.value("base", dict).get("hub", {}) if pack is not None and "base" in pack.card else {}
+    layer = options.encoder_layer or how.get("layer", AUTO)
+    return load_hub_base(options.encoder, layer, options.phi_layers or how.get("phi", ()))
 
 
 def load_start(base: BaseModel | Path | None, strategy_folder: Path | None) -> Start:

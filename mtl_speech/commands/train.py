@@ -28,10 +28,9 @@ from mtl_speech.corpora.corpus import Corpus, Utterance, split_by
 from mtl_speech.corpora.reading import language_folders, read_corpus
 from mtl_speech.corpora.remote import local_folder
 from mtl_speech.features.store import build_store
-from mtl_speech.model.base import base_pack
 from mtl_speech.model.pack import PACK, pack_hash, save_pack
 from mtl_speech.model.segmenter import train_segmenter
-from mtl_speech.model.strategy import strategy_pack
+from mtl_speech.model.strategy import base_pack, strategy_pack
 from mtl_speech.phonology.languages import canonical
 from mtl_speech.training.checkpoint import Checkpoints, hashes_of
 from mtl_speech.training.folds import MIN_SPEAKERS, refuse_shared
@@ -49,7 +48,7 @@ VALID_DRAWS = 5  # draws of the support set of each validation language's full i
 
 def pretrain(folder: Path, options: PretrainOptions, run: Run) -> Path:
     """Pretrain an encoder on the recordings in `folder`; gives the path of its pack."""
-    from mtl_speech.features.views import make_views
+    from mtl_speech.features.augment import make_views
     from mtl_speech.training.pretrain import (
         pretrain as run_pretraining,  # loads speechbrain, which `meta_train` does without
     )

@@ -28,9 +28,7 @@ from mtl_speech.phonology.phonemes import guess_phone_set
 from mtl_speech.scoring.bootstrap import interval_text
 from mtl_speech.scoring.sequences import SequenceScores, score_transcriptions
 from mtl_speech.transcription.transcribe import Transcriber
-from mtl_speech.transcription.transcript import Transcription
-from mtl_speech.transcription.transcript_elan import eaf_bytes
-from mtl_speech.transcription.transcript_files import ctm_lines, textgrid_text, transcription_json
+from mtl_speech.transcription.transcript import Transcription, ctm_lines, eaf_bytes, textgrid_text, transcription_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -56,7 +54,7 @@ def transcribe(
         raise DataError("; ".join(map(str, problems)) or "no recording is named: give audio files, or folders of them")
     pack = load_pack(pack_folder, "language")
     output = run.begin(options, f"transcribe-{pack.name}")
-    transcriber = Transcriber.load(pack_folder, load_chosen_base(options, pack_folder))
+    transcriber = Transcriber.load(pack, load_chosen_base(options, pack))
     outputs = Outputs(output, options.format, pack.name)
     found: dict[str, Transcription] = {}
     for recording in progress(recordings, "Transcribing"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -40,16 +40,15 @@ class Crops:
         for part in torch.arange(len(self.features)).tensor_split(n):
             first, last = (int(part[0]), int(part[-1])) if len(part) else (0, -1)
             inside = (self.rows >= first) & (self.rows <= last)
-            spans, rows, labels = self.spans[inside], self.rows[inside] - first, self.labels[inside]
             features, frame_labels, index = self.features[part], self.frame_labels[part], self.index[part]
+            spans, rows, labels = self.spans[inside], self.rows[inside] - first, self.labels[inside]
             parts.append(Crops(features, frame_labels, spans, rows, labels, index, self.n_crops, self.n_segments))
         return parts
 
     def to(self, device: torch.device | str) -> Crops:
         """The same on another device."""
-        features, frame_labels = self.features.to(device), self.frame_labels.to(device)
-        spans, rows, labels = self.spans.to(device), self.rows.to(device), self.labels.to(device)
-        return Crops(features, frame_labels, spans, rows, labels, self.index, self.n_crops, self.n_segments)
+        names = ("features", "frame_labels", "spans", "rows", "labels")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 class CropBatches(Dataset[Crops]):

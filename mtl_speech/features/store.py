@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -21,16 +21,19 @@ from mtl_speech.corpora import audio
 from mtl_speech.corpora.audio import FRAMES_PER_SECOND, HOP_LENGTH, MEL_BANDS, check_audio, load_audio, log_mel
 from mtl_speech.corpora.corpus import Corpus, Utterance
 
-FEATURE_VERSION = 1  # of what `recording_features` computes: raised with every change that no constant below tells of
+FEATURE_VERSION = 1  # of what `FrameSource` computes: raised with every change that no constant below tells of
 
 WINDOW_FRAMES = 48  # 480 ms around the middle of a segment
 MARGIN = WINDOW_FRAMES  # frames between two recordings, so that no window reaches into its neighbour
 ACTIVE_RANGE = 30.0 / 10.0 * np.log(10.0)  # nats below the loudest frame (30 dB) that count as speech
 FLOOR_RANGE = 50.0 / 10.0 * np.log(10.0)  # nats below the loudest frame (50 dB) at which the spectrum is cut off
 PRIOR_FRAMES = 100.0  # weight of the flat prior in the mean of a recording: one second of speech
-ENERGY_STEP = 0.05  # nats: the steps in which `Normaliser` tells loud from soft
 SCALE = 2.5  # nats per unit of the normalised features
 
+# Of the module `audio`, that features depend on.
+AUDIO_CONSTANTS = (
+    "SAMPLE_RATE WINDOW_LENGTH HOP_LENGTH FFT_SIZE MEL_BANDS MEL_LOW MEL_HIGH POWER_FLOOR SILENT_PEAK".split()
+)
 PER_SEGMENT = ("start", "end", "label", "utterance", "language", "speaker")  # tensors of a store with a row a segment
 
 Transform = Callable[[np.ndarray, int], tuple[np.ndarray, float]]
@@ -47,8 +50,7 @@ def normalise(mel: Tensor) -> Tensor:
     peak = energy.max()
     mel = mel.clamp_min(float(peak) - FLOOR_RANGE)
     active = mel[energy >= peak - ACTIVE_RANGE]
-    level = active.mean()
-    n = len(active)
+    level, n = active.mean(), len(active)
     mean = (n * active.mean(0) + PRIOR_FRAMES * level) / (n + PRIOR_FRAMES)
     return (mel - mean) / SCALE
 
@@ -90,37 +92,6 @@ def raw_rows(waveform: np.ndarray, normalised: bool = False) -> Tensor:
 LOG_MEL = FrontEnd("", MEL_BANDS, lambda waveform: normalise(log_mel(waveform)).half())
 RAW = FrontEnd("raw", HOP_LENGTH, raw_rows, True, 2 * MARGIN)
 RAW_NORMALISED = FrontEnd("raw, normalised", HOP_LENGTH, lambda waveform: raw_rows(waveform, True), True, 2 * MARGIN)
-
-
-class Normaliser:
-    """`normalise` for recordings too long to hold: every block is added first, then normalised by what all of them had.
-
-    The frames are summed by their energy in steps of ENERGY_STEP, so that the speech frames can be told once the loudest is known.
-    """
-
-    def __init__(self) -> None:
-        self._sums: dict[int, tuple[Tensor, int]] = {}
-        self._peak = -np.inf
-
-    def add(self, mel: Tensor) -> None:
-        """Count a block of log-mel, (n_frames, MEL_BANDS)."""
-        energy = mel.mean(1)
-        self._peak = max(self._peak, float(energy.max()))
-        steps = torch.floor(energy / ENERGY_STEP).long()
-        for step in steps.unique().tolist():
-            those = mel[steps == step].double()
-            total, n = self._sums.get(step, (torch.zeros(mel.shape[1], dtype=torch.float64), 0))
-            self._sums[step] = (total + those.sum(0), n + len(those))
-
-    def apply(self, mel: Tensor) -> Tensor:
-        """Normalise a block, (n_frames, MEL_BANDS)."""
-        active = [
-            found for step, found in self._sums.items() if (step + 0.5) * ENERGY_STEP >= self._peak - ACTIVE_RANGE
-        ]
-        n = sum(count for _, count in active)
-        mean = torch.stack([total for total, _ in active]).sum(0) / n
-        mean = ((n * mean + PRIOR_FRAMES * mean.mean()) / (n + PRIOR_FRAMES)).to(mel)
-        return (mel.clamp_min(self._peak - FLOOR_RANGE) - mean) / SCALE
 
 
 @dataclass(frozen=True)
@@ -194,34 +165,20 @@ def build_store(
 
     Raises DataError when no segment is left.
     """
-    kept = cache if cache is not None else FeatureCache()
-    owned = owned_utterances(corpora)
-    tracked = progress([u for _, u in owned], "features")
+    source = FrameSource(cache if cache is not None else FeatureCache(), transform, front_end)
     found: list[Found] = []
     problems: list[Problem] = []
-    with kept.scratch() as stream:
-        for (owner, _), utterance in zip(owned, tracked, strict=True):
+    with source.cache.scratch() as stream:
+        for owner, utterance in progress(owned_utterances(corpora), "features"):
             try:
-                content = audio_content(utterance.audio)
-                mel, speed = recording_features(
-                    utterance.audio, content, transform, len(found), kept, front_end=front_end
-                )
+                mel, speed = source.frames_of(utterance.audio, audio_content(utterance.audio), len(found))
             except DataError as error:
                 problems.append(problem_of(utterance, error))
                 continue
             stream.write(front_end.with_margins(mel).numpy().data)
             found.append(Found(owner, utterance, len(mel), speed))
-        store = assemble(corpora, found, phonemes, problems, lambda: _mapped(stream, front_end.width), kept)
+        store = assemble(corpora, found, phonemes, problems, lambda: _mapped(stream, front_end.width), source.cache)
         return replace(store, window=front_end.window)
-
-
-def as_log_mel(store: SegmentStore) -> SegmentStore:
-    """The store as the front end LOG_MEL hears it, made of the samples that `store` holds."""
-    frames = torch.zeros(store.n_rows, MEL_BANDS, dtype=torch.float16)
-    for first, length in zip(store.first.tolist(), store.length.tolist(), strict=True):
-        heard = LOG_MEL.make(store.frames[first : first + length].float().flatten().numpy())[:length]
-        frames[first - MARGIN : first + length + MARGIN] = LOG_MEL.with_margins(heard)
-    return replace(store, frames=frames, window=LOG_MEL.window)
 
 
 def owned_utterances(corpora: Sequence[Corpus]) -> list[tuple[str, Utterance]]:
@@ -242,10 +199,12 @@ def _mapped(stream: IO[bytes], width: int) -> Tensor:
     return torch.from_numpy(np.memmap(stream, np.float16, mode="c").reshape(-1, width))
 
 
-def _columns(parts: Iterable[np.ndarray], n_columns: int, n: int, dtype: type, cache: FeatureCache) -> Tensor:
-    """Columns (n_columns, n), of which `parts` (n_columns, any) are one stretch after another, of 8 bytes an item: mapped from a
+def _columns(
+    parts: Iterable[np.ndarray], n_columns: int, found: Sequence[Found], dtype: type, cache: FeatureCache
+) -> Tensor:
+    """Columns (n_columns, n_segments), of which `parts` are those of one recording after another, of 8 bytes an item: mapped from a
     file. Raises OSError."""
-    at = 0
+    at, n = 0, sum(len(f.utterance.segments) for f in found)
     with cache.scratch() as stream:
         for part in parts:
             for number, column in enumerate(part):
@@ -255,74 +214,59 @@ def _columns(parts: Iterable[np.ndarray], n_columns: int, n: int, dtype: type, c
 
 
 def audio_content(path: Path) -> str:
-    """The hash of an audio file; empty where it cannot be read, which `recording_features` then says."""
+    """The hash of an audio file; empty where it cannot be read, which `FrameSource.frames_of` then says."""
     try:
         return content_hash(path)
     except OSError:
         return ""
 
 
-def recording_features(
-    path: Path,
-    content: str,
-    transform: Transform | None,
-    number: int,
-    cache: FeatureCache,
-    check: bool = True,
-    front_end: FrontEnd = LOG_MEL,
-) -> tuple[Tensor, float]:
-    """What the front end makes of recording `number`, (n_frames, width) float16, and its speed; from the cache or made.
+@dataclass(frozen=True)
+class FrameSource:
+    """How recordings become frames: what an encoder hears of them, with an augmentation or without, from the cache or made.
 
-    `content` is what `audio_content` gave. A transform takes part in the cache by its `key`, a text that tells all that it
-    depends on; what comes from one without a key is not kept. `check` as in `FeatureCache.read`.
-
-    Raises DataError: no readable audio, silent, or changed since `content` was taken.
+    A transform takes part in the cache by its `key`, a text that tells all that it depends on; what comes from one without a key is
+    not kept.
     """
-    identity = getattr(transform, "key", None)
-    keep = transform is None or identity is not None
-    draw = (identity, number) if transform is not None else None
-    settings = {**feature_settings(), **({"front_end": front_end.key} if front_end.key else {})}
-    key = key_of({**settings, "content": content, "transform": draw})
-    found = cache.read(key, front_end.width, check) if keep else None
-    if found is None:
-        found = _compute(path, transform, number, front_end)
-        if audio_content(path) != content:
-            raise DataError(f"{path}: has changed while it was used: start again")
-        if keep:
-            cache.write(key, *found)
-    return found
 
+    cache: FeatureCache = field(default_factory=FeatureCache)
+    transform: Transform | None = None
+    front_end: FrontEnd = LOG_MEL
 
-def _compute(path: Path, transform: Transform | None, number: int, front_end: FrontEnd) -> tuple[Tensor, float]:
-    waveform = load_audio(path)
-    fault = check_audio(waveform)
-    if fault is not None:
-        raise DataError(fault)
-    speed = 1.0
-    if transform is not None:
-        waveform, speed = transform(waveform, number)
-    return front_end.make(waveform), speed
+    def frames_of(self, path: Path, content: str, number: int, check: bool = True) -> tuple[Tensor, float]:
+        """What the front end makes of recording `number`, (n_frames, width) float16, and its speed.
+
+        `content` is what `audio_content` gave; `check` as in `FeatureCache.read`. Raises DataError: no readable audio, silent, or
+        changed since `content` was taken.
+        """
+        identity = getattr(self.transform, "key", None)
+        keep = self.transform is None or identity is not None
+        draw = (identity, number) if self.transform is not None else None
+        settings = feature_settings() | ({"front_end": self.front_end.key} if self.front_end.key else {})
+        key = key_of({**settings, "content": content, "transform": draw})
+        found = self.cache.read(key, self.front_end.width, check) if keep else None
+        if found is None:
+            found = self._compute(path, number)
+            if audio_content(path) != content:
+                raise DataError(f"{path}: has changed while it was used: start again")
+            if keep:
+                self.cache.write(key, *found)
+        return found
+
+    def _compute(self, path: Path, number: int) -> tuple[Tensor, float]:
+        waveform = load_audio(path)
+        fault = check_audio(waveform)
+        if fault is not None:
+            raise DataError(fault)
+        waveform, speed = self.transform(waveform, number) if self.transform is not None else (waveform, 1.0)
+        return self.front_end.make(waveform), speed
 
 
 def feature_settings() -> dict[str, object]:
     """All that features depend on beside the recording: constants, and versions of this code and of the libraries below."""
-    names = (
-        "SAMPLE_RATE",
-        "WINDOW_LENGTH",
-        "HOP_LENGTH",
-        "FFT_SIZE",
-        "MEL_BANDS",
-        "MEL_LOW",
-        "MEL_HIGH",
-        "POWER_FLOOR",
-    )
-    constants = {name: getattr(audio, name) for name in (*names, "SILENT_PEAK")}
-    normalisation = {
-        "ACTIVE_RANGE": float(ACTIVE_RANGE),
-        "FLOOR_RANGE": float(FLOOR_RANGE),
-        "PRIOR_FRAMES": PRIOR_FRAMES,
-        "SCALE": SCALE,
-    }
+    constants = {name: getattr(audio, name) for name in AUDIO_CONSTANTS}
+    ranges = {"ACTIVE_RANGE": float(ACTIVE_RANGE), "FLOOR_RANGE": float(FLOOR_RANGE)}
+    normalisation = {**ranges, "PRIOR_FRAMES": PRIOR_FRAMES, "SCALE": SCALE}
     return {"version": FEATURE_VERSION, **constants, **normalisation, "libraries": _libraries()}
 
 
@@ -340,6 +284,11 @@ class Found:
     n_frames: int
     speed: float
 
+    @property
+    def speaker(self) -> str:
+        """The speaker, whose name is told apart from those of other corpora."""
+        return f"{self.corpus}/{self.utterance.speaker}"
+
 
 def assemble(
     corpora: Sequence[Corpus],
@@ -354,41 +303,37 @@ def assemble(
     Its tables of segments are mapped from files without a name in the folder of the cache. Raises DataError when there is no
     segment, or one of a phoneme outside `phonemes`, OSError.
     """
-    n = sum(len(f.utterance.segments) for f in found)
-    if not n:
+    spoken = [f for f in found if f.utterance.segments]
+    if not spoken:
         raise DataError("no usable segment: " + ("; ".join(map(str, problems[:3])) or "the recordings hold no phoneme"))
     table = tuple(phonemes) if phonemes is not None else tuple(sorted({p for c in corpora for p in c.phoneme_counts()}))
-    languages = tuple(sorted({f.utterance.language for f in found if f.utterance.segments}))
-    speakers = tuple(sorted({f"{f.corpus}/{f.utterance.speaker}" for f in found if f.utterance.segments}))
-    label_of, language_of, speaker_of = ({name: i for i, name in enumerate(t)} for t in (table, languages, speakers))
-    unknown: set[str] = set()
-
-    def parts() -> Iterator[np.ndarray]:
-        """Label, utterance, language and speaker of the segments of each recording."""
-        for number, f in enumerate(found):
-            spoken = [s.phoneme for s in f.utterance.segments]
-            unknown.update(p for p in spoken if p not in label_of)
-            language = language_of.get(f.utterance.language, -1)
-            speaker = speaker_of.get(f"{f.corpus}/{f.utterance.speaker}", -1)
-            rows = [(label_of.get(p, -1), number, language, speaker) for p in spoken]
-            yield np.array(rows, dtype=np.int64).reshape(-1, 4).T
-
-    label, utterance, language, speaker = _columns(parts(), 4, n, np.int64, cache)
-    if unknown:
+    languages, speakers = sorted({f.utterance.language for f in spoken}), sorted({f.speaker for f in spoken})
+    columns = _columns(_named(found, table, languages, speakers), 4, found, np.int64, cache)
+    if bool((columns[0] < 0).any()):
+        unknown = {s.phoneme for f in spoken for s in f.utterance.segments} - set(table)
         raise DataError(f"phonemes outside the given table: {', '.join(sorted(unknown))}")
     return SegmentStore(
         frames=frames(),
         **place(found, cache),
-        label=label,
-        utterance=utterance,
-        language=language,
-        speaker=speaker,
+        **dict(zip(("label", "utterance", "language", "speaker"), columns, strict=True)),
         phonemes=table,
-        languages=languages,
-        speakers=speakers,
+        languages=tuple(languages),
+        speakers=tuple(speakers),
         utterance_ids=tuple(f"{f.corpus}/{f.utterance.id}" for f in found),
         problems=tuple(problems),
     )
+
+
+def _named(found: Sequence[Found], *names: Sequence[str]) -> Iterator[np.ndarray]:
+    """Label, recording, language and speaker of the segments of each recording, as places in their names: (4, n_segments).
+
+    `names` are those of phonemes, languages and speakers; what is not among them is -1.
+    """
+    label_of, language_of, speaker_of = ({name: i for i, name in enumerate(each)} for each in names)
+    for number, f in enumerate(found):
+        labels = [label_of.get(s.phoneme, -1) for s in f.utterance.segments]
+        others = number, language_of.get(f.utterance.language, -1), speaker_of.get(f.speaker, -1)
+        yield np.array([labels, *([each] * len(labels) for each in others)], dtype=np.int64)
 
 
 def place(found: Sequence[Found], cache: FeatureCache) -> dict[str, Any]:
@@ -402,5 +347,5 @@ def place(found: Sequence[Found], cache: FeatureCache) -> dict[str, Any]:
             times = np.array([(s.start, s.end) for s in f.utterance.segments], dtype=np.float64).reshape(-1, 2)
             yield row + times.T * (FRAMES_PER_SECOND / f.speed)
 
-    start, end = _columns(parts(), 2, sum(len(f.utterance.segments) for f in found), np.float64, cache)
+    start, end = _columns(parts(), 2, found, np.float64, cache)
     return {"first": first, "length": length, "start": start, "end": end}

@@ -12,12 +12,11 @@ from torch import Tensor
 from mtl_speech.core.errors import PackError
 from mtl_speech.core.options import MetaTrainConfig
 from mtl_speech.corpora.audio import FRAMES_PER_SECOND
-from mtl_speech.features.store import LOG_MEL, SegmentStore, as_log_mel
-from mtl_speech.model.base import BaseModel, load_segmenter, segmenter_tensors
-from mtl_speech.model.learner import Head, MetaLearner, embed_segments
+from mtl_speech.features.store import LOG_MEL, SegmentStore
+from mtl_speech.model.learner import Head, MetaLearner
 from mtl_speech.model.pack import Pack
-from mtl_speech.model.segmenter import Timing, learn_timing
-from mtl_speech.model.strategy import load_learner, strategy_pack
+from mtl_speech.model.segmenter import Timing, as_log_mel, learn_timing
+from mtl_speech.model.strategy import BaseModel, load_learner, load_segmenter, segmenter_tensors, strategy_pack
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,6 @@ class LanguageModel:
     def probabilities(self, embeddings: Tensor) -> Tensor:
         """Calibrated probabilities of the classes, from embeddings (n, dim) as for `logits`: (n, n_classes)."""
         return torch.softmax(self.logits(embeddings) / self.temperature, dim=1)
-
-    def predict(self, store: SegmentStore) -> list[str]:
-        """The phoneme of each segment of `store`."""
-        best = self.logits(embed_segments(self.learner, store)).argmax(1)
-        return [self.classes[int(i)] for i in best]
 
 
 def with_timing(
@@ -84,8 +78,8 @@ def load_language(pack: Pack, base: BaseModel) -> LanguageModel:
     """The recogniser of a language pack on its base. Raises PackError when it does not fit."""
     learner, _ = load_learner(pack, base)
     classes = pack.phonemes("inventory")
-    weight = _tensor(pack, "head.weight", (len(classes), learner.theta.shape[1]))
-    head = Head(weight.unsqueeze(0), _tensor(pack, "head.bias", (len(classes),)).unsqueeze(0))
+    weight = pack.tensor("head.weight", (len(classes), learner.theta.shape[1]))
+    head = Head(weight.unsqueeze(0), pack.tensor("head.bias", (len(classes),)).unsqueeze(0))
     temperature = pack.value("temperature", float)
     if not 0.0 < temperature < math.inf:
         raise PackError(f"card.json of '{pack.name}': 'temperature' must be above 0; make the pack anew")
@@ -101,10 +95,9 @@ def _load_timing(pack: Pack, base: BaseModel, n_classes: int) -> Timing | None:
     segmenter = load_segmenter(base.built_in.config, pack)
     if segmenter is None:
         return None
-    shapes = {"duration.mean": (n_classes,), "duration.spread": (1,)}
-    mean, spread = (_tensor(pack, name, shape) for name, shape in shapes.items())
+    mean, spread = pack.tensor("duration.mean", (n_classes,)), pack.tensor("duration.spread", (1,))
     if not (bool(torch.isfinite(mean).all()) and 0.0 < float(spread) < math.inf):
-        raise PackError(f"weights.safetensors of '{pack.name}': 'duration' is not finite; make the pack anew")
+        pack.misfit("'duration' is not finite")
     return Timing(segmenter, mean, float(spread))
 
 
@@ -112,15 +105,6 @@ def _segmenter_of(base: BaseModel) -> object:
     """The hash of the model that an encoder of another maker has its segmenter from; None for the built-in one."""
     how = base.pack.card.get("hub")
     return how["segmenter"] if isinstance(how, dict) else None
-
-
-def _tensor(pack: Pack, name: str, shape: tuple[int, ...]) -> Tensor:
-    """A tensor of a pack. Raises PackError where it is missing or has another shape."""
-    if name not in pack.tensors or tuple(pack.tensors[name].shape) != shape:
-        raise PackError(
-            f"weights.safetensors of '{pack.name}': '{name}' must have the shape {shape}; make the pack anew"
-        )
-    return pack.tensors[name]
 
 
 def zero_shot_of(pack: Pack) -> Neighbours:

@@ -12,17 +12,19 @@ than first order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtl_speech.core.errors import UsageError
-from mtl_speech.core.terminal import progress
 from mtl_speech.features.store import SegmentStore
+from mtl_speech.model.encoder import FrameEncoder, over_windows
+from mtl_speech.phonology.articulation import articulatory_features
 
 THETA_INITS = ("previous", "random", "prototype", "posterior")
 
@@ -156,7 +158,7 @@ class MetaLearner(nn.Module):
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: FrameEncoder,
         embedding_size: int,
         phonemes: Sequence[str],
         theta_init: str = "previous",
@@ -180,7 +182,7 @@ class MetaLearner(nn.Module):
         self.centre: Tensor
         self.whitener: Tensor
         self.met: Tensor
-        self.guess = torch.zeros(len(phonemes), len(phonemes))  # the row guessed for each is guess @ θ; see `strategy`
+        self.guess = torch.zeros(len(phonemes), len(phonemes))  # the row guessed for each is guess @ θ
 
     @property
     def rows_are_means(self) -> bool:
@@ -258,10 +260,58 @@ class MetaLearner(nn.Module):
         return adapt_head(support, labels, head, self.rates, first_order)
 
 
-def embed_segments(learner: MetaLearner, store: SegmentStore, batch_size: int = 256) -> Tensor:
+def embed_segments(learner: MetaLearner, store: SegmentStore) -> Tensor:
     """The encoder's embeddings of all segments of `store`, not standardised, without gradient: (n_segments, dim)."""
-    learner.eval()
-    batches: Iterable[Tensor] = torch.arange(len(store)).split(batch_size)
-    with torch.inference_mode():
-        parts = [learner.encoder(*store.windows(i)) for i in progress(batches, "encoding")]
-        return torch.cat(parts).clone()
+    return over_windows(learner.eval().encoder, store, title="encoding")
+
+
+N_NEIGHBOURS = 3  # rows of θ that a phoneme never met borrows from
+
+
+def guess_weights(learner: MetaLearner, phonemes: Sequence[str]) -> Tensor:
+    """How the rows of θ of `phonemes` are guessed: as the mean of those of their articulatory neighbours (`nearest`).
+
+    Returns the weights of the rows of θ: (n, n_phonemes).
+    """
+    rows = nearest(learner, phonemes)
+    return torch.zeros(len(phonemes), len(learner.phonemes)).scatter_(1, rows, 1.0 / rows.shape[1])
+
+
+def nearest(learner: MetaLearner, phonemes: Sequence[str]) -> Tensor:
+    """The articulatory neighbours of `phonemes` among those that `learner` has met, a phoneme itself left out.
+
+    Returns rows of θ, nearest first: (n, N_NEIGHBOURS), fewer where it has met fewer.
+    """
+    known = torch.arange(len(learner.phonemes))
+    known = known[learner.met] if bool(learner.met.any()) else known
+    names = [learner.phonemes[i] for i in known.tolist()]
+    distance = np.abs(articulatory_features(list(phonemes))[:, None] - articulatory_features(names)[None]).sum(2)
+    distance[np.asarray(phonemes)[:, None] == np.asarray(names)[None]] = np.inf
+    order = np.argsort(distance, axis=1, kind="stable")[:, :N_NEIGHBOURS]
+    return known[torch.from_numpy(order)]
+
+
+def extend(learner: MetaLearner, phonemes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Give `learner` rows of θ for further phonemes, guessed from those it has met (`guess_weights`).
+
+    Returns the neighbours of each new phoneme, nearest first. Phonemes that are there already stay as they are.
+    """
+    new = [p for p in dict.fromkeys(phonemes) if p not in learner.phonemes]
+    if not new:
+        return {}
+    rows, guess = nearest(learner, new), guess_weights(learner, new)
+    with torch.no_grad():
+        theta = torch.cat((learner.theta, guess @ learner.theta))
+        bias = torch.cat((learner.theta_bias, guess @ learner.theta_bias))
+    learner.theta, learner.theta_bias = torch.nn.Parameter(theta), torch.nn.Parameter(bias)
+    learner.met = torch.cat((learner.met, torch.zeros(len(new), dtype=torch.bool)))
+    names = learner.phonemes
+    learner.phonemes = (*names, *new)
+    learner.guess = guess_weights(learner, learner.phonemes)
+    return {p: tuple(names[int(i)] for i in row) for p, row in zip(new, rows, strict=True)}
+
+
+def row_of(learner: MetaLearner, store: SegmentStore) -> Tensor:
+    """The row of θ of each phoneme of a store's table: (n_phonemes,)."""
+    place = {p: i for i, p in enumerate(learner.phonemes)}
+    return torch.tensor([place[p] for p in store.phonemes])

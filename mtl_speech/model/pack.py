@@ -15,16 +15,18 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import Literal, NoReturn, TypeVar, get_args
 
 import torch
+from torch import Tensor, nn
 
 from mtl_speech import __version__
-from mtl_speech.core.errors import PackError
+from mtl_speech.core.errors import ConfigError, PackError
 from mtl_speech.core.files import sync_folder, temporary_sibling, write_synced
+from mtl_speech.core.settings import Config, load_config
 from mtl_speech.core.tensor_files import (
     DTYPE_NAMES,
     check_folder,
@@ -39,6 +41,8 @@ from mtl_speech.core.tensor_files import (
 Kind = Literal["encoder", "strategy", "language"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 T = TypeVar("T")
+M = TypeVar("M", bound=nn.Module)
+C = TypeVar("C", bound=Config)
 
 FORMAT_VERSION = 1
 CARD = "card.json"
@@ -55,7 +59,7 @@ class Pack:
     """Weights by name, and a card (plain JSON values) that says what they are. Compare by `pack_hash`, not `==`."""
 
     kind: Kind
-    tensors: Mapping[str, torch.Tensor]
+    tensors: Mapping[str, Tensor]
     card: Mapping[str, object]
 
     @property
@@ -88,9 +92,59 @@ class Pack:
             raise PackError(f"{self._place}: '{key}' is not a list of 1 to {MAX_PHONEMES:,} different phonemes")
         return found
 
+    def settings(self, key: str, kind: type[C]) -> C:
+        """The settings of the kind `kind` under the card's entry `key`. Raises PackError."""
+        try:
+            return load_config(kind, None, self.value(key, dict))
+        except ConfigError as error:
+            told = f"its {key} settings cannot be used: {error}; make the pack anew"
+            raise PackError(f"{CARD} of '{self.name}': {told}") from error
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """The tensor `name`, which must have this shape. Raises PackError."""
+        if name not in self.tensors or tuple(self.tensors[name].shape) != shape:
+            self.misfit(f"'{name}' must have the shape {shape}")
+        return self.tensors[name]
+
+    def below(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names begin with `prefix`, by the rest of their names."""
+        return {name.removeprefix(prefix): t for name, t in self.tensors.items() if name.startswith(prefix)}
+
+    def fill(self, module: M, tensors: Mapping[str, Tensor]) -> M:
+        """Set all tensors of `module`, which is given back. Raises PackError that names what does not fit."""
+        self._check(module, tensors)
+        module.load_state_dict(dict(tensors))
+        return module
+
+    def module(self, make: Callable[[], M], prefix: str) -> M:
+        """The module that `make` makes, with the tensors below `prefix`, frozen and in evaluation mode.
+
+        It is made on PyTorch's device without memory first: no tensor is allocated on the word of a card. Raises PackError.
+        """
+        tensors = self.below(prefix)
+        with torch.device("meta"):
+            self._check(make(), tensors)
+        return self.fill(make(), tensors).requires_grad_(False).eval()
+
+    def _check(self, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        own = module.state_dict()
+        for name in sorted(set(own) | set(tensors)):
+            if name not in own or name not in tensors or own[name].shape != tensors[name].shape:
+                state = "is missing" if name not in tensors else "does not fit the settings of the card"
+                self.misfit(f"tensor '{name}' {state}")
+
+    def misfit(self, what: str) -> NoReturn:
+        """Raise the PackError that says what is wrong with the weights."""
+        raise PackError(f"{WEIGHTS} of '{self.name}': {what}; make the pack anew")
+
     @property
     def _place(self) -> str:
         return f"{CARD} of the {self.kind} pack '{self.name}'"
+
+
+def tensors_of(module: nn.Module, prefix: str) -> dict[str, Tensor]:
+    """The tensors of a module as a pack holds them, each name after `prefix`."""
+    return {prefix + name: value.detach() for name, value in module.state_dict().items()}
 
 
 def pack_hash(pack: Pack) -> str:

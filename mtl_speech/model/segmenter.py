@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.audio import MEL_BANDS
-from mtl_speech.features.store import MARGIN, SegmentStore
+from mtl_speech.features.store import LOG_MEL, MARGIN, SegmentStore
 from mtl_speech.model.encoder import Encoder, FrameConv
 
 HIDDEN = 128  # channels
@@ -242,3 +242,12 @@ def _set_statistics(segmenter: Segmenter, encoder: Encoder, store: SegmentStore,
     frames = _frames(encoder, store.take(rows)).flatten(0, 1)
     segmenter.centre.copy_(frames.mean(0))
     segmenter.spread.copy_(frames.std(0).clamp_min(1e-3))
+
+
+def as_log_mel(store: SegmentStore) -> SegmentStore:
+    """The store as the front end LOG_MEL hears it, made of the samples that `store` holds."""
+    frames = torch.zeros(store.n_rows, MEL_BANDS, dtype=torch.float16)
+    for first, length in zip(store.first.tolist(), store.length.tolist(), strict=True):
+        heard = LOG_MEL.make(store.frames[first : first + length].float().flatten().numpy())[:length]
+        frames[first - MARGIN : first + length + MARGIN] = LOG_MEL.with_margins(heard)
+    return replace(store, frames=frames, window=LOG_MEL.window)

@@ -1,33 +1,122 @@
-"""A strategy: what meta-training found (Φ, θ, inner rates), made, saved and loaded. It is the start of every adaptation."""
+"""What adaptation starts from: the base (Θ, with the head of its pretraining), and the strategy that meta-training found on it.
+
+A base is a pack of the kind "encoder", a strategy (Φ, θ, inner rates) one of the kind "strategy".
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mtl_speech.core.errors import ConfigError, PackError
-from mtl_speech.core.options import MetaTrainConfig
-from mtl_speech.core.settings import as_dict, load_config
-from mtl_speech.features.store import SegmentStore
-from mtl_speech.model.base import BaseModel, load_state
-from mtl_speech.model.hub import HubEncoder
-from mtl_speech.model.learner import MetaLearner, embed_segments
-from mtl_speech.model.pack import Pack, base_entry, require_base
+from mtl_speech.core.options import EncoderConfig, MetaTrainConfig
+from mtl_speech.core.settings import as_dict
+from mtl_speech.features.store import FrontEnd, SegmentStore
+from mtl_speech.model.encoder import Encoder, FrameEncoder, over_windows
+from mtl_speech.model.hub import AUTO, load_hub_encoder
+from mtl_speech.model.learner import MetaLearner, embed_segments, guess_weights
+from mtl_speech.model.pack import Pack, base_entry, load_pack, pack_hash, require_base, tensors_of
 from mtl_speech.model.scale_shift import attach
-from mtl_speech.phonology.articulation import articulatory_features
+from mtl_speech.model.segmenter import Segmenter
 
+SHIPPED_ENCODER = "english"
 OF_THE_LANGUAGE = ("head.", "segmenter.", "duration.")  # tensors that only a language pack has
-N_NEIGHBOURS = 3  # rows of θ that a phoneme never met borrows from
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """Θ in evaluation mode with folded batch-norm, the segment head that it was pretrained with, and a segmenter on its frames.
+
+    Without a segmenter, language packs cannot transcribe. A `HubEncoder` as Θ has no head, and takes the segmenter of the English
+    model that ships, together with the encoder that this hears: `segmenter_encoder`.
+    """
+
+    encoder: FrameEncoder
+    head: nn.Linear | None
+    phonemes: tuple[str, ...]
+    pack: Pack
+    segmenter: Segmenter | None = None
+    segmenter_encoder: Encoder | None = None
+
+    @property
+    def front_end(self) -> FrontEnd:
+        """What a store must be made with to be heard by Θ."""
+        return self.encoder.front_end
+
+    @property
+    def built_in(self) -> Encoder:
+        """The built-in encoder that the segmenter hears: Θ, unless that is of another maker."""
+        return cast(Encoder, self.encoder) if self.segmenter_encoder is None else self.segmenter_encoder
+
+    def predict(self, store: SegmentStore) -> Tensor:
+        """The phoneme index that the pretrained model gives each segment from its window: (n_segments,)."""
+        head = self.head
+        assert head is not None
+        return over_windows(lambda windows, spans: head(self.encoder(windows, spans)).argmax(1), store)
+
+
+def base_pack(
+    encoder: Encoder,
+    head: nn.Linear,
+    phonemes: tuple[str, ...],
+    card: Mapping[str, object],
+    segmenter: Segmenter | None = None,
+) -> Pack:
+    """The pack of a pretrained encoder. `card` tells its name, its data and their licences, and its scores."""
+    tensors = tensors_of(encoder.fold_batch_norm(), "encoder.") | tensors_of(head, "head.")
+    tensors |= segmenter_tensors(segmenter) if segmenter is not None else {}
+    return Pack("encoder", tensors, {**card, "encoder": as_dict(encoder.config), "phonemes": list(phonemes)})
+
+
+def load_base(folder: Path | None = None) -> BaseModel:
+    """The base in `folder`; by default the English model that the package ships. Raises PackError."""
+    pack = load_pack(folder if folder is not None else shipped(SHIPPED_ENCODER), "encoder")
+    phonemes, config = pack.phonemes(), pack.settings("encoder", EncoderConfig)
+    encoder = pack.module(lambda: Encoder(config).fold_batch_norm(), "encoder.")
+    head = pack.module(lambda: nn.Linear(config.embedding_size, len(phonemes)), "head.")
+    return BaseModel(encoder, head, phonemes, pack, load_segmenter(config, pack))
+
+
+def load_hub_base(name: str, layer: str = AUTO, phi: Sequence[str] = ()) -> BaseModel:
+    """An encoder of another maker as a base; see `load_hub_encoder`. Its pack is never saved: it stands for its hash."""
+    encoder, english = load_hub_encoder(name, layer, phi), load_base()
+    how = {"layer": encoder.config.layer, "phi": list(encoder.config.phi), "segmenter": pack_hash(english.pack)}
+    known_as = Path(name).resolve().name if Path(name).exists() else name  # where a folder lies is nobody's business
+    pack = hub_pack(encoder, {"name": known_as, "hub": how})
+    return BaseModel(encoder, None, (), pack, english.segmenter, english.built_in)
+
+
+def hub_pack(encoder: nn.Module, card: Mapping[str, object]) -> Pack:
+    """The pack that a `HubEncoder` would be: all its weights."""
+    return Pack("encoder", tensors_of(encoder, "encoder."), card)
+
+
+def segmenter_tensors(segmenter: Segmenter) -> dict[str, Tensor]:
+    """The weights of a segmenter by name, as float16, which is precise enough for it."""
+    return {name: value.half() for name, value in tensors_of(segmenter, "segmenter.").items()}
+
+
+def load_segmenter(config: EncoderConfig, pack: Pack) -> Segmenter | None:
+    """The segmenter in a pack on an encoder of these settings; None where the pack has none. Raises PackError."""
+    if not pack.below("segmenter."):
+        return None
+    return pack.module(lambda: Segmenter(config.channels, config.stride), "segmenter.")
+
+
+def shipped(name: str) -> Path:
+    """The folder of a pack that the package ships."""
+    return Path(str(files("mtl_speech") / "weights" / name))
 
 
 def new_learner(base: BaseModel, phonemes: Sequence[str], config: MetaTrainConfig) -> MetaLearner:
     """A learner at the start of meta-training: Φ is the identity, θ is zero."""
-    patterns = base.encoder.config.phi if isinstance(base.encoder, HubEncoder) else ("*",)
-    encoder = attach(base.encoder, config.granularity, patterns)
+    encoder = attach(base.encoder, config.granularity, base.encoder.phi_patterns)
     return MetaLearner(
         encoder.eval(),
         base.encoder.config.embedding_size,
@@ -49,49 +138,6 @@ def prepare_learner(learner: MetaLearner, store: SegmentStore, config: MetaTrain
     learner.guess = guess_weights(learner, learner.phonemes)
 
 
-def guess_weights(learner: MetaLearner, phonemes: Sequence[str]) -> Tensor:
-    """How the rows of θ of `phonemes` are guessed from those that `learner` has met, a phoneme itself left out.
-
-    The mean of the articulatory neighbours (`nearest`). Returns the weights of the rows of θ: (n, n_phonemes).
-    """
-    rows = nearest(learner, phonemes)
-    return torch.zeros(len(phonemes), len(learner.phonemes)).scatter_(1, rows, 1.0 / rows.shape[1])
-
-
-def nearest(learner: MetaLearner, phonemes: Sequence[str]) -> Tensor:
-    """The articulatory neighbours of `phonemes` among those that `learner` has met, a phoneme itself left out.
-
-    Where it has met none, all that it has rows for count. Returns rows of θ, nearest first: (n, N_NEIGHBOURS), fewer where it
-    has met fewer.
-    """
-    known = learner.met.nonzero().flatten().tolist() or list(range(len(learner.phonemes)))
-    names = [learner.phonemes[i] for i in known]
-    distance = np.abs(articulatory_features(list(phonemes))[:, None] - articulatory_features(names)[None]).sum(2)
-    distance[np.asarray(phonemes)[:, None] == np.asarray(names)[None]] = np.inf
-    order = np.argsort(distance, axis=1, kind="stable")[:, :N_NEIGHBOURS]
-    return torch.tensor(known)[torch.from_numpy(order)]
-
-
-def extend(learner: MetaLearner, phonemes: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Give `learner` rows of θ for further phonemes, guessed from those it has met (`guess_weights`).
-
-    Returns the neighbours of each new phoneme, nearest first. Phonemes that are there already stay as they are.
-    """
-    new = [p for p in dict.fromkeys(phonemes) if p not in learner.phonemes]
-    if not new:
-        return {}
-    rows, guess = nearest(learner, new), guess_weights(learner, new)
-    with torch.no_grad():
-        theta = torch.cat((learner.theta, guess @ learner.theta))
-        bias = torch.cat((learner.theta_bias, guess @ learner.theta_bias))
-    learner.theta, learner.theta_bias = torch.nn.Parameter(theta), torch.nn.Parameter(bias)
-    learner.met = torch.cat((learner.met, torch.zeros(len(new), dtype=torch.bool)))
-    names = learner.phonemes
-    learner.phonemes = (*names, *new)
-    learner.guess = guess_weights(learner, learner.phonemes)
-    return {p: tuple(names[int(i)] for i in row) for p, row in zip(new, rows, strict=True)}
-
-
 def settings_on_target(strategy: MetaTrainConfig, own: MetaTrainConfig) -> MetaTrainConfig:
     """`own` settings of meta-training on a target, with what belongs to the strategy's weights taken from `strategy`."""
     return replace(
@@ -99,27 +145,15 @@ def settings_on_target(strategy: MetaTrainConfig, own: MetaTrainConfig) -> MetaT
     )
 
 
-def row_of(learner: MetaLearner, store: SegmentStore) -> Tensor:
-    """The row of θ of each phoneme of a store's table: (n_phonemes,)."""
-    place = {p: i for i, p in enumerate(learner.phonemes)}
-    return torch.tensor([place[p] for p in store.phonemes])
-
-
 def strategy_tensors(learner: MetaLearner) -> dict[str, Tensor]:
     """Everything of a learner but Θ, by name, in the types that a pack holds: no bool, nothing empty."""
-    found = {}
-    for name, value in learner.state_dict().items():
-        if value.numel() and not _is_frozen(name):
-            found[name] = (value.to(torch.uint8) if value.dtype == torch.bool else value).detach().clone()
-    return found
+    held = {name: v for name, v in learner.state_dict().items() if v.numel() and not _is_frozen(name)}
+    return {name: v.to(torch.uint8 if v.dtype == torch.bool else v.dtype, copy=True) for name, v in held.items()}
 
 
 def _is_frozen(name: str) -> bool:
-    return name.startswith("encoder.") and not _is_phi(name)
-
-
-def _is_phi(name: str) -> bool:
-    return name.rpartition(".")[2] in ("scale", "shift", "scale_left", "scale_right")
+    """Whether a tensor of a learner is one of Θ, which a strategy does not hold: neither Φ nor outside the encoder."""
+    return name.startswith("encoder.") and not name.endswith((".scale", ".shift"))
 
 
 def strategy_pack(learner: MetaLearner, base: BaseModel, config: MetaTrainConfig, card: Mapping[str, object]) -> Pack:
@@ -134,22 +168,14 @@ def load_learner(pack: Pack, base: BaseModel) -> tuple[MetaLearner, MetaTrainCon
     Raises PackError when the pack was made on another base, or does not fit.
     """
     require_base(pack, base.pack)
-    try:
-        config = load_config(MetaTrainConfig, None, pack.value("meta_train", dict))
-    except ConfigError as error:
-        raise PackError(
-            f"card.json of '{pack.name}': its meta_train settings cannot be used: {error}; make the pack anew"
-        ) from error
+    config = pack.settings("meta_train", MetaTrainConfig)
     learner = new_learner(base, pack.phonemes(), config)
-    own = learner.state_dict()
     tensors = {k: v for k, v in pack.tensors.items() if not k.startswith(OF_THE_LANGUAGE)}
     strangers = [name for name in tensors if _is_frozen(name)]
     if strangers:
-        raise PackError(
-            f"weights.safetensors of '{pack.name}': '{strangers[0]}' belongs to the base; make the pack anew"
-        )
-    not_saved = {name: value for name, value in own.items() if _is_frozen(name) or not value.numel()}
-    load_state(learner, {**not_saved, **tensors}, pack)
+        pack.misfit(f"'{strangers[0]}' belongs to the base")
+    not_saved = {name: value for name, value in learner.state_dict().items() if _is_frozen(name) or not value.numel()}
+    pack.fill(learner, {**not_saved, **tensors})
     learner.guess = guess_weights(learner, learner.phonemes)
     return learner.eval(), config
 

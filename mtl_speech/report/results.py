@@ -11,9 +11,9 @@ from mtl_speech.core.files import atomic_write, plain
 from mtl_speech.core.options import AdaptConfig, MetaTrainConfig
 from mtl_speech.core.settings import as_dict
 from mtl_speech.features.store import SegmentStore
-from mtl_speech.model.base import BaseModel
 from mtl_speech.model.language_pack import language_pack
 from mtl_speech.model.pack import PACK, save_pack
+from mtl_speech.model.strategy import BaseModel
 from mtl_speech.phonology.languages import display_name
 from mtl_speech.report.clips import cut_clips
 from mtl_speech.report.findings import Details, Size

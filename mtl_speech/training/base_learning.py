@@ -14,8 +14,7 @@ from torch.nn import functional as F
 
 from mtl_speech.core.terminal import progress
 from mtl_speech.features.store import SegmentStore
-from mtl_speech.model.learner import Head, MetaLearner, balanced_weights
-from mtl_speech.model.strategy import row_of
+from mtl_speech.model.learner import Head, MetaLearner, balanced_weights, row_of
 from mtl_speech.scoring.metrics import episode_macro_f1
 
 STEP_CHOICES = (0, 5, 20, 50, 150)

@@ -18,8 +18,7 @@ from torch import Tensor
 from mtl_speech.core.options import AdaptConfig
 from mtl_speech.core.terminal import progress
 from mtl_speech.model.language_pack import true_labels, utterances
-from mtl_speech.model.learner import MetaLearner, embed_segments
-from mtl_speech.model.strategy import extend
+from mtl_speech.model.learner import MetaLearner, embed_segments, extend
 from mtl_speech.scoring.bootstrap import (
     encode,
     f1_of_counts,

@@ -19,9 +19,8 @@ from torch import Tensor
 
 from mtl_speech.core.options import MetaTrainConfig
 from mtl_speech.features.store import SegmentStore
-from mtl_speech.model.base import BaseModel
-from mtl_speech.model.learner import MetaLearner, embed_segments
-from mtl_speech.model.strategy import extend, new_learner, prepare_learner, row_of
+from mtl_speech.model.learner import MetaLearner, embed_segments, extend, row_of
+from mtl_speech.model.strategy import BaseModel, new_learner, prepare_learner
 from mtl_speech.scoring.metrics import episode_macro_f1
 from mtl_speech.training.checkpoint import Checkpoints
 from mtl_speech.training.episodes import Episode, EpisodeBatch, EpisodeSampler, full_inventory, stack

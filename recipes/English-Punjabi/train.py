@@ -14,9 +14,8 @@ from mtl_speech.commands.demo import CAVEAT, STAMP, punjabi_fold
 from mtl_speech.commands.recipe import begin_recipe
 from mtl_speech.commands.recipe_training import ablate_over_shots, shots_table
 from mtl_speech.core.files import atomic_write
-from mtl_speech.model.base import load_base, shipped
 from mtl_speech.model.pack import load_pack
-from mtl_speech.model.strategy import load_learner, settings_on_target
+from mtl_speech.model.strategy import load_base, load_learner, settings_on_target, shipped
 
 logger = logging.getLogger("mtl_speech.recipes")
 

@@ -13,7 +13,7 @@ from prepare import prepare
 from mtl_speech.commands.recipe import begin_recipe
 from mtl_speech.commands.recipe_training import train_strategy, write_task_table
 from mtl_speech.features.store import build_store
-from mtl_speech.model.base import load_base
+from mtl_speech.model.strategy import load_base
 
 
 def main(arguments: list[str]) -> None:

@@ -38,8 +38,8 @@ from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.corpora.reading import language_folders, read_corpus
 from mtl_speech.features.augment import WaveformAugment
 from mtl_speech.features.store import SegmentStore, build_store
-from mtl_speech.model.base import BaseModel, load_base
 from mtl_speech.model.pack import pack_hash
+from mtl_speech.model.strategy import BaseModel, load_base
 from mtl_speech.training.meta_test import Setup, Tasks, benchmark_tasks, meta_test, train_baseline, train_meta_transfer
 
 logger = logging.getLogger("mtl_speech.recipes")

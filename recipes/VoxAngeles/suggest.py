@@ -26,15 +26,20 @@ from mtl_speech.core.files import atomic_write, json_text, plain
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.features.store import SegmentStore, build_store
-from mtl_speech.model.base import BaseModel, load_base, shipped
 from mtl_speech.model.language_pack import LanguageModel
-from mtl_speech.model.learner import MetaLearner, embed_segments
+from mtl_speech.model.learner import MetaLearner, embed_segments, extend, row_of
 from mtl_speech.model.pack import load_pack
 from mtl_speech.model.segmenter import learn_timing
-from mtl_speech.model.strategy import extend, load_learner, row_of
+from mtl_speech.model.strategy import BaseModel, load_base, load_learner, shipped
 from mtl_speech.scoring.bootstrap import paired_difference
 from mtl_speech.scoring.metrics import episode_class_f1, episode_macro_f1
-from mtl_speech.training.base_learning import Examples, StepChoice, fit_temperature, held_out_logits, learn_head
+from mtl_speech.training.base_learning import (
+    Examples,
+    StepChoice,
+    fit_temperature,
+    held_out_logits,
+    learn_head,
+)
 from mtl_speech.training.suggest import Candidate, Inventory, Weights, choose
 from mtl_speech.transcription.transcribe import Transcriber
 

@@ -21,9 +21,8 @@ from mtl_speech.core.run import CHECKPOINTS
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.features.augment import WaveformAugment
 from mtl_speech.features.store import build_store
-from mtl_speech.model.base import load_base
 from mtl_speech.model.pack import save_pack
-from mtl_speech.model.strategy import strategy_pack
+from mtl_speech.model.strategy import load_base, strategy_pack
 from mtl_speech.training.meta_test import (
     Setup,
     Trained,

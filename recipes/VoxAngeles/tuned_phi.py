@@ -17,8 +17,7 @@ from peers import TUNE_STEPS, Fitted, Tuned
 from torch import Tensor, nn
 
 from mtl_speech.features.store import SegmentStore
-from mtl_speech.model.learner import Head
-from mtl_speech.model.strategy import extend, row_of
+from mtl_speech.model.learner import Head, extend, row_of
 from mtl_speech.training.episodes import Episode
 from mtl_speech.training.meta_test import Tasks, Trained, summary
 

@@ -27,10 +27,9 @@ from mtl_speech.core.options import AdaptConfig
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.features.store import build_store
-from mtl_speech.model.base import load_base, shipped
-from mtl_speech.model.learner import MetaLearner, embed_segments
+from mtl_speech.model.learner import MetaLearner, embed_segments, extend, row_of
 from mtl_speech.model.pack import load_pack
-from mtl_speech.model.strategy import extend, load_learner, row_of
+from mtl_speech.model.strategy import load_base, load_learner, shipped
 from mtl_speech.phonology.articulation import articulatory_features, articulatory_regression
 from mtl_speech.scoring.bootstrap import paired_difference
 from mtl_speech.scoring.metrics import episode_class_f1

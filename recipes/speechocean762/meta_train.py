@@ -12,7 +12,7 @@ from prepare import prepare
 
 from mtl_speech.commands.recipe import begin_recipe
 from mtl_speech.commands.recipe_training import train_strategy
-from mtl_speech.model.base import load_base
+from mtl_speech.model.strategy import load_base
 
 
 def main(arguments: list[str]) -> None:

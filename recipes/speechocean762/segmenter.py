@@ -17,10 +17,10 @@ from prepare import prepare
 from mtl_speech.commands.recipe import begin_recipe
 from mtl_speech.core.files import atomic_write
 from mtl_speech.features.store import MARGIN, SegmentStore, build_store
-from mtl_speech.model.base import base_pack, load_base
 from mtl_speech.model.encoder import Encoder
 from mtl_speech.model.pack import save_pack
 from mtl_speech.model.segmenter import Segmenter, frame_targets, train_segmenter
+from mtl_speech.model.strategy import base_pack, load_base
 from mtl_speech.scoring.sequences import matches
 
 logger = logging.getLogger("mtl_speech")

@@ -16,12 +16,11 @@ import torch
 from mtl_speech.commands.suggest import inventory_of, probabilities, with_stand_ins
 from mtl_speech.corpora.audio import SAMPLE_RATE
 from mtl_speech.corpora.textgrid import write_textgrid
-from mtl_speech.model.base import base_pack
 from mtl_speech.model.language_pack import LanguageModel, language_pack
 from mtl_speech.model.learner import Head
 from mtl_speech.model.pack import Pack, load_pack, save_pack
 from mtl_speech.model.segmenter import Segmenter, Timing
-from mtl_speech.model.strategy import new_learner
+from mtl_speech.model.strategy import base_pack, new_learner
 from tests.command_line import INVENTORY, run
 from tests.helpers import PHONEMES, meta_config, tiny_base, tiny_learner, toy_recording, toy_store
 

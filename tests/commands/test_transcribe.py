@@ -17,12 +17,11 @@ from mtl_speech.corpora import label_lines
 from mtl_speech.corpora.folder import find_recordings
 from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.corpora.textgrid import read_whole
-from mtl_speech.model.base import base_pack
 from mtl_speech.model.language_pack import LanguageModel, language_pack
 from mtl_speech.model.learner import Head
 from mtl_speech.model.pack import save_pack
 from mtl_speech.model.segmenter import Segmenter, Timing
-from mtl_speech.model.strategy import new_learner
+from mtl_speech.model.strategy import base_pack, new_learner
 from mtl_speech.transcription.transcript import Phone, Transcription
 from tests.command_line import INVENTORY, labelled_folder, run
 from tests.helpers import meta_config, tiny_base

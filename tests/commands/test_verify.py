@@ -15,9 +15,8 @@ import pytest
 import torch
 
 from mtl_speech.commands.target import SHIPPED_STRATEGY
-from mtl_speech.model.base import SHIPPED_ENCODER, shipped
 from mtl_speech.model.pack import CARD, WEIGHTS, load_pack, pack_hash, save_pack
-from mtl_speech.model.strategy import new_learner, strategy_pack
+from mtl_speech.model.strategy import SHIPPED_ENCODER, new_learner, shipped, strategy_pack
 from tests.command_line import run
 from tests.helpers import meta_config, tiny_base
 

@@ -21,7 +21,7 @@ from mtl_speech.corpora.audio import MEL_BANDS, SAMPLE_RATE
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.features import store as store_module
 from mtl_speech.features.augment import WaveformAugment
-from mtl_speech.features.store import Transform, audio_content, build_store, recording_features
+from mtl_speech.features.store import FrameSource, Transform, audio_content, build_store
 from tests.helpers import seeded, toy_corpus
 
 KEY = "ab" + 62 * "0"
@@ -44,7 +44,7 @@ def features_of(
     corpus: Corpus, cache: FeatureCache, transform: Transform | None = None, number: int = 0
 ) -> torch.Tensor:
     path = corpus.utterances[0].audio
-    return recording_features(path, audio_content(path), transform, number, cache)[0]
+    return FrameSource(cache, transform).frames_of(path, audio_content(path), number)[0]
 
 
 # Entries
@@ -158,7 +158,7 @@ def test_a_recording_that_changes_while_it_is_used_is_refused(tmp_path: Path, ca
     content = audio_content(path)
     soundfile.write(path, np.random.default_rng(9).standard_normal(SAMPLE_RATE) * 0.1, SAMPLE_RATE)
     with pytest.raises(DataError, match=f"{path.name}.*changed"):
-        recording_features(path, content, None, 0, cache)
+        FrameSource(cache).frames_of(path, content, 0)
     assert not entries(cache)
 
 

@@ -20,7 +20,6 @@ from mtl_speech.features.store import (
     PRIOR_FRAMES,
     SCALE,
     WINDOW_FRAMES,
-    Normaliser,
     SegmentStore,
     build_store,
     normalise,
@@ -246,14 +245,3 @@ def test_a_given_table_fixes_the_labels_and_refuses_others(tmp_path: Path) -> No
     assert [store.phonemes[i] for i in store.label] == [s.phoneme for s in corpus.utterances[0].segments]
     with pytest.raises(DataError, match="outside the given table: m"):
         build_store([corpus], phonemes=("b",))
-
-
-def test_blocks_are_normalised_as_the_whole_is() -> None:
-    draw = torch.Generator().manual_seed(3)
-    mel = 4.0 * torch.randn(900, 1, generator=draw) + torch.randn(900, MEL_BANDS, generator=draw)
-    normaliser = Normaliser()
-    for block in mel.split(130):
-        normaliser.add(block)
-    found = torch.cat([normaliser.apply(block) for block in mel.split(70)])
-    torch.testing.assert_close(found, normalise(mel), rtol=0, atol=0.01)
-    assert not torch.allclose(found, (mel - mel.mean(0)) / 2.5, atol=0.1)

@@ -9,11 +9,10 @@ import torch
 
 from mtl_speech.core.cache import FeatureCache
 from mtl_speech.core.errors import DataError
-from mtl_speech.features import views
-from mtl_speech.features.augment import WaveformAugment
+from mtl_speech.features import augment as views
+from mtl_speech.features.augment import WaveformAugment, make_views
 from mtl_speech.features.crops import CropBatches
 from mtl_speech.features.store import SegmentStore, build_store
-from mtl_speech.features.views import make_views
 from tests.helpers import PHONEMES, seeded, toy_corpus
 
 

@@ -34,18 +34,15 @@ from mtl_speech.corpora.audio import audio_duration, check_audio, load_audio
 from mtl_speech.corpora.labels import Labels, find_segments, find_words
 from mtl_speech.corpora.places import members, unsafe
 from mtl_speech.corpora.textgrid import long_form, read_whole
-from mtl_speech.model.base import load_base
 from mtl_speech.model.language_pack import LanguageModel, language_pack, load_language
 from mtl_speech.model.learner import Head
 from mtl_speech.model.pack import CARD, WEIGHTS, Pack, load_pack, save_pack
-from mtl_speech.model.strategy import load_learner, new_learner
+from mtl_speech.model.strategy import load_base, load_learner, new_learner
 from mtl_speech.phonology import inventories
 from mtl_speech.phonology.inventories import find_inventory
 from mtl_speech.phonology.phonemes import guess_phone_set, to_ipa
 from mtl_speech.scoring.tokens import read_tokens
-from mtl_speech.transcription.transcript import Phone, Transcription
-from mtl_speech.transcription.transcript_elan import eaf_bytes
-from mtl_speech.transcription.transcript_files import textgrid_text
+from mtl_speech.transcription.transcript import Phone, Transcription, eaf_bytes, textgrid_text
 from tests.fuzz import seeds
 from tests.helpers import tiny_base
 

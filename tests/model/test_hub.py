@@ -23,22 +23,14 @@ from mtl_speech.core.cache import FeatureCache
 from mtl_speech.core.errors import DataError, PackError, UsageError
 from mtl_speech.corpora.audio import HOP_LENGTH
 from mtl_speech.corpora.reading import read_corpus
-from mtl_speech.features.store import (
-    LOG_MEL,
-    MARGIN,
-    RAW,
-    RAW_NORMALISED,
-    FrontEnd,
-    as_log_mel,
-    build_store,
-    raw_rows,
-)
+from mtl_speech.features.store import LOG_MEL, MARGIN, RAW, RAW_NORMALISED, FrontEnd, build_store, raw_rows
 from mtl_speech.model import hub
-from mtl_speech.model.base import load_base, load_hub_base
-from mtl_speech.model.hub import HubEncoder, TorchaudioBackbone, TransformersBackbone, WhisperBackbone, load_hub_encoder
+from mtl_speech.model.backbones import TorchaudioBackbone, TransformersBackbone, WhisperBackbone
+from mtl_speech.model.hub import HubEncoder, load_hub_encoder
 from mtl_speech.model.pack import load_pack, pack_hash, save_pack
 from mtl_speech.model.scale_shift import phi_state, scale_shift_layers
-from mtl_speech.model.strategy import new_learner, prepare_learner, strategy_pack
+from mtl_speech.model.segmenter import as_log_mel
+from mtl_speech.model.strategy import load_base, load_hub_base, new_learner, prepare_learner, strategy_pack
 from mtl_speech.training.forgetting import compare_base
 from mtl_speech.training.meta_train import MetaTrainer
 from mtl_speech.transcription import transcribe
@@ -536,7 +528,7 @@ def test_a_name_of_the_hub_is_found_where_fetched_models_lie(save: Any, tmp_path
     shutil.copytree(save("hubert"), model / "snapshots" / ("0" * 40))
     (model / "refs").mkdir()
     (model / "refs" / "main").write_text("0" * 40, encoding="utf-8")
-    code = "from mtl_speech.model.base import load_hub_base; print(load_hub_base('someone/tiny').pack.card)"
+    code = "from mtl_speech.model.strategy import load_hub_base; print(load_hub_base('someone/tiny').pack.card)"
     environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=120

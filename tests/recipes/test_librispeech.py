@@ -12,8 +12,8 @@ import pytest
 from mtl_speech.core.errors import DataError
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.corpora.manifest import Counts, Prepared, speakers_of
-from mtl_speech.model.base import load_base
 from mtl_speech.model.pack import load_pack
+from mtl_speech.model.strategy import load_base
 from tests.corpora_like import librispeech
 from tests.recipes.running import RECIPES, loaded, log_lines, markdown_tables, place_of, read_json, run
 

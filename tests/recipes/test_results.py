@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from mtl_speech.commands.target import SHIPPED_STRATEGY
-from mtl_speech.model.base import SHIPPED_ENCODER, shipped
 from mtl_speech.model.pack import load_pack
+from mtl_speech.model.strategy import SHIPPED_ENCODER, shipped
 from tests.recipes.running import RECIPES, ROOT, loaded, markdown_tables, numbers, read_json
 
 SPEECHOCEAN = RECIPES / "speechocean762"

@@ -15,9 +15,8 @@ from mtl_speech.core.errors import DataError
 from mtl_speech.corpora.corpus import Corpus, Utterance
 from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.features.store import SegmentStore, build_store
-from mtl_speech.model.base import load_base
 from mtl_speech.model.pack import Pack, load_pack, pack_hash
-from mtl_speech.model.strategy import load_learner
+from mtl_speech.model.strategy import load_base, load_learner
 from mtl_speech.scoring.metrics import score
 from mtl_speech.training.episodes import EpisodeSampler
 from mtl_speech.training.meta_train import MetaTrainer

@@ -15,10 +15,9 @@ import yaml
 
 from mtl_speech.core.files import plain
 from mtl_speech.model import segmenter as segmenters
-from mtl_speech.model.base import base_pack, load_base
 from mtl_speech.model.pack import save_pack
 from mtl_speech.model.segmenter import Segmenter
-from mtl_speech.model.strategy import new_learner, prepare_learner, strategy_pack
+from mtl_speech.model.strategy import base_pack, load_base, new_learner, prepare_learner, strategy_pack
 from mtl_speech.training.base_learning import StepChoice
 from mtl_speech.training.suggest import Weights
 from tests.helpers import PHONEMES, meta_config, tiny_base, toy_store

@@ -15,9 +15,8 @@ import yaml
 
 from mtl_speech.core.errors import DataError
 from mtl_speech.features.store import SegmentStore
-from mtl_speech.model.base import load_base
 from mtl_speech.model.pack import load_pack
-from mtl_speech.model.strategy import load_learner
+from mtl_speech.model.strategy import load_base, load_learner
 from mtl_speech.phonology.languages import canonical
 from mtl_speech.training import meta_test
 from mtl_speech.training.meta_test import Setup, Trained, train_baseline, train_meta_transfer

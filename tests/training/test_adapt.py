@@ -13,9 +13,8 @@ import torch
 from mtl_speech.core.errors import DataError
 from mtl_speech.core.options import AdaptConfig
 from mtl_speech.features.store import SegmentStore
-from mtl_speech.model.base import BaseModel
 from mtl_speech.model.learner import MetaLearner
-from mtl_speech.model.strategy import new_learner, prepare_learner
+from mtl_speech.model.strategy import BaseModel, new_learner, prepare_learner
 from mtl_speech.scoring.metrics import score
 from mtl_speech.training import base_learning
 from mtl_speech.training.adapt import (
@@ -31,6 +30,7 @@ from mtl_speech.training.base_learning import fit_temperature
 from mtl_speech.training.folds import Fold, divide_for_tasks
 from mtl_speech.training.meta_train import MetaTrainer, trainable_state
 from tests.helpers import frozen_bytes, make_store, meta_config, tiny_base, toy_store
+from tests.helpers import predicted as all_predicted
 
 META = meta_config(theta_init="posterior", guess_share=0.2, meta_steps=6, validate_every=3, outer_lr=0.02)
 
@@ -194,7 +194,7 @@ def test_scores_are_those_of_the_recogniser_on_the_test(strategy: MetaLearner) -
     true, predicted = ([getattr(token, key) for token in result.tokens] for key in ("true", "predicted"))
     groups = [fold.test.utterance_ids[int(i)] for i in fold.test.utterance]
     assert true == [fold.test.phonemes[int(i)] for i in fold.test.label]
-    assert predicted == result.learned.model.predict(fold.test)
+    assert predicted == all_predicted(result.learned.model, fold.test)
     assert [f"toy/{token.recording}" for token in result.tokens] == groups
     expected = score(true, predicted, groups, result.learned.n_train, result.scores.not_scored)
     assert result.scores == expected

@@ -36,7 +36,7 @@ from tests.helpers import (
 # The rounds
 
 
-@pytest.mark.parametrize("granularity", ["channel", "lowrank", "kernel"])
+@pytest.mark.parametrize("granularity", ["channel", "kernel"])
 @pytest.mark.parametrize("folded", [True, False])
 def test_theta_capital_is_the_same_to_the_bit_after_meta_training(granularity: str, folded: bool) -> None:
     encoder = tiny_encoder(folded=folded)

@@ -14,8 +14,7 @@ from torch import Tensor
 from mtl_speech.core.errors import PackError
 from mtl_speech.core.options import AdaptConfig
 from mtl_speech.model.language_pack import language_pack, load_language
-from mtl_speech.model.learner import MetaLearner, embed_segments
-from mtl_speech.model.strategy import extend
+from mtl_speech.model.learner import MetaLearner, embed_segments, extend
 from mtl_speech.phonology.articulation import articulatory_features, articulatory_regression
 from mtl_speech.training import base_learning
 from mtl_speech.training.adapt import adapt_fold, learn_inventory
