@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from mtl_speech.core.files import atomic_write
 from mtl_speech.core.json_values import json_text
 from mtl_speech.corpora.corpus import Segment
-from mtl_speech.scoring.metrics import macro_f1_difference, mean_interval, paired_difference, score
+from mtl_speech.scoring.bootstrap import mean_interval, paired_difference
+from mtl_speech.scoring.metrics import macro_f1_difference, score
 from mtl_speech.scoring.sequences import score_transcriptions
 from mtl_speech.transcription.transcript import Phone, Transcription
 

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from mtl_speech.phonology.phonemes import normalise_ipa
-from mtl_speech.report.clips import Clip, Clips, cut
-from mtl_speech.report.findings import Details, Size
-from mtl_speech.report.tables import write_report
-from mtl_speech.scoring.metrics import AblationRow, Difference, NotScored, Scores, score
-from mtl_speech.scoring.tokens import Token
-from mtl_speech.training.forgetting import Forgetting
+from mtl_speech.report.findings import Details, Forgetting, Size
+from mtl_speech.report.page import Clip, Clips, cut
+from mtl_speech.report.results import Experiment, write_report
+from mtl_speech.scoring.bootstrap import Difference
+from mtl_speech.scoring.metrics import AblationRow, NotScored, Scores, Token, score
 from mtl_speech.training.learning_curve import CurvePoint, LearningCurve
 from tests.helpers import tone
 
@@ -90,5 +89,5 @@ def write_example(folder: Path, n_classes: int = 24, **changes: Any) -> Path:
         "stamp": "synthetic speech",
         "details": example_details(tokens),
     }
-    write_report(folder, scores_of(tokens, p=0), example_ablation(), **(options | changes))
+    write_report(folder, Experiment(scores_of(tokens, p=0), ablation=example_ablation(), **(options | changes)))
     return folder / "report.html"

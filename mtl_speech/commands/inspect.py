@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -12,7 +10,7 @@ from typing import Any
 
 from mtl_speech.commands.target import load_chosen_base
 from mtl_speech.core.errors import DataError, MtlSpeechError, PackError, printable
-from mtl_speech.core.files import atomic_write
+from mtl_speech.core.files import atomic_write, csv_text
 from mtl_speech.core.options import InfoOptions, ValidateOptions, VerifyOptions
 from mtl_speech.core.problems import Problem
 from mtl_speech.core.run import Run, use_caches
@@ -69,14 +67,18 @@ def summary(corpus: Corpus, lang: str) -> list[str]:
 
 
 def _csv(problems: Sequence[Problem], folder: Path) -> str:
-    """Problems as CSV, files named below `folder`; it begins with a byte-order mark, without which spreadsheets garble IPA."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(("file", "tier", "interval", "used", "reason"))
-    for p in problems:
-        name = p.file.relative_to(folder) if p.file.is_relative_to(folder) else p.file
-        writer.writerow((name, p.tier or "", p.interval or "", "yes" if p.used else "no", p.reason))
-    return "\ufeff" + printable(stream.getvalue())
+    """Problems as CSV, files named below `folder`."""
+    rows = [
+        (
+            p.file.relative_to(folder) if p.file.is_relative_to(folder) else p.file,
+            p.tier or "",
+            p.interval or "",
+            "yes" if p.used else "no",
+            p.reason,
+        )
+        for p in problems
+    ]
+    return csv_text(("file", "tier", "interval", "used", "reason"), ([printable(str(c)) for c in row] for row in rows))
 
 
 def info(folder: Path, options: InfoOptions, run: Run) -> Pack:
@@ -102,8 +104,9 @@ def verify(folders: Sequence[Path], options: VerifyOptions, run: Run) -> None:
     shipped_or_given = None if options.encoder else load_base(options.base)
     for folder in folders:
         try:
-            base = shipped_or_given or load_chosen_base(options, folder)
-            for passed in _checks(folder, base, "the one given" if given else "the one that ships"):
+            pack = load_pack(folder)
+            base = shipped_or_given or load_chosen_base(options, pack)
+            for passed in _checks(pack, folder, base, "the one given" if given else "the one that ships"):
                 run.result(f"{folder}: {passed}")
         except MtlSpeechError as error:
             run.result(f"{folder}: FAILED: {error}")
@@ -112,9 +115,8 @@ def verify(folders: Sequence[Path], options: VerifyOptions, run: Run) -> None:
         raise PackError(f"{failed} of {len(folders)} packs cannot be trusted or used; the reason is named above")
 
 
-def _checks(folder: Path, base: BaseModel, which: str) -> Iterator[str]:
-    """What holds of the pack in `folder`, check by check. Raises MtlSpeechError for what does not."""
-    pack = load_pack(folder)
+def _checks(pack: Pack, folder: Path, base: BaseModel, which: str) -> Iterator[str]:
+    """What holds of the pack in `folder`, which was loaded, check by check. Raises MtlSpeechError for what does not."""
     yield f"data only: {CARD} and {WEIGHTS}, no link, nothing that can hold code"
     yield f"the card keeps to the schema; {len(pack.tensors)} tensors as it lists them, all finite"
     yield f"the weights have the SHA-256 {pack_hash(pack)} that the card says"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import itertools
 import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -16,16 +15,16 @@ import torch
 from torch import Tensor
 
 from mtl_speech.commands.target import load_chosen_base
+from mtl_speech.commands.transcribe import labels_of
 from mtl_speech.core.errors import DataError
-from mtl_speech.core.files import atomic_write, unchanged
+from mtl_speech.core.files import atomic_write, csv_text, unchanged
 from mtl_speech.core.options import BaseOptions, SuggestOptions
 from mtl_speech.core.problems import Problem
 from mtl_speech.core.run import Run
-from mtl_speech.core.terminal import progress
-from mtl_speech.corpora.folder import labels_beside
+from mtl_speech.core.terminal import new_table, progress
 from mtl_speech.corpora.recordings import Recording, find_recordings
 from mtl_speech.corpora.remote import local_folder
-from mtl_speech.model.language_pack import LanguageModel
+from mtl_speech.model.language_pack import LanguageModel, zero_shot_of
 from mtl_speech.model.learner import ROWS_ARE_MEANS, Head, centroid_head
 from mtl_speech.model.pack import Pack, load_pack
 from mtl_speech.phonology.phonemes import is_silence
@@ -75,7 +74,7 @@ def suggest(folder: Path, options: SuggestOptions, run: Run) -> list[Suggestion]
         choice = word_choice(pack, options.words, run)
     else:
         assert options.pool is not None
-        choice = pool_choice(folder, pack, local_folder(options.pool, run).folder, options, run)
+        choice = pool_choice(pack, local_folder(options.pool, run).folder, options, run)
     found = choose(choice.candidates, choice.inventory, options.number, seed=options.seed)
     if len(found) < options.number:
         run.say(f"there are only {len(found)} to choose from: all of them are ranked")
@@ -101,11 +100,6 @@ def _numbers(entry: Mapping[str, object]) -> dict[str, float]:
     return {name: float(value) for name, value in entry.items() if isinstance(value, (int, float))}
 
 
-def zero_shot_of(pack: Pack) -> Collection[str]:
-    """The phonemes of a language pack that it has no example of."""
-    return pack.value("zero_shot", dict) if "zero_shot" in pack.card else {}
-
-
 def word_choice(pack: Pack, path: Path, run: Run) -> Choice:
     """The words of a list, by their pronunciations; phonemes that the pack does not know count as without an example."""
     known = pack.phonemes("inventory")
@@ -122,7 +116,7 @@ def word_choice(pack: Pack, path: Path, run: Run) -> Choice:
     return Choice(candidates, inventory, {word.text: " ".join(word.phones) for word in words}, zero_shot_of(pack))
 
 
-def pool_choice(folder: Path, pack: Pack, pool: Path, options: BaseOptions, run: Run) -> Choice:
+def pool_choice(pack: Pack, pool: Path, options: BaseOptions, run: Run) -> Choice:
     """The recordings below `pool` that are not labelled yet, as the model hears them."""
     recordings, problems = find_recordings([pool])
     labelled = labelled_already(recordings, run)
@@ -131,7 +125,7 @@ def pool_choice(folder: Path, pack: Pack, pool: Path, options: BaseOptions, run:
             f"{len(labelled)} of {len(recordings)} recordings are labelled already and left out; log.txt names them"
         )
         logger.info("labelled already: %s", ", ".join(sorted(labelled)))
-    transcriber = Transcriber.load(folder, load_chosen_base(options, folder))
+    transcriber = Transcriber.load(pack, load_chosen_base(options, pack))
     model = transcriber.model
     head, others = with_stand_ins(model)
     candidates: list[Candidate] = []
@@ -160,8 +154,7 @@ def pool_choice(folder: Path, pack: Pack, pool: Path, options: BaseOptions, run:
 
 def labelled_already(recordings: Sequence[Recording], run: Run) -> set[str]:
     """The names of the recordings beside which lie labels with a phone. A transcription is none: nobody has checked it."""
-    files = [(recording.name, path) for recording in recordings for path in recording.labels.values()]
-    contents = labels_beside({r.name: r.audio for r in recordings}, files)
+    contents = labels_of(recordings)
     for problem in contents.problems:
         logger.warning("%s", problem)
     return {name for name, found in contents.labels.items() if not all(is_silence(p.label) for p in found.phones)}
@@ -190,12 +183,10 @@ def probabilities(head: Head, z: Tensor, temperature: float) -> np.ndarray:
 
 def suggestion_table(found: Sequence[Suggestion], choice: Choice) -> Table:
     """The suggestions for the terminal."""
-    from rich.table import Table
     from rich.text import Text
 
     words = bool(choice.pronunciations)
-    title = Text(f"{'Words to record' if words else 'Recordings to label'} next\n", style="bold")
-    table = Table(title=title, title_justify="left", caption_justify="left", box=None, pad_edge=False)
+    table = new_table(f"{'Words to record' if words else 'Recordings to label'} next")
     table.add_column("rank", justify="right")
     table.add_column("word" if words else "recording")
     table.add_column("phones", justify="right", no_wrap=True)
@@ -226,14 +217,13 @@ def _so_far(item: Brought, zero_shot: Collection[str]) -> str:
 
 
 def suggestions_csv(found: Sequence[Suggestion], choice: Choice) -> str:
-    """The suggestions with all their reasons as CSV; it begins with a byte-order mark, without which spreadsheets garble IPA."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    for rank, each in enumerate(found, 1):
+    """The suggestions with all their reasons as CSV."""
+
+    def row(rank: int, each: Suggestion) -> list[object]:
         candidate = each.candidate
         seconds = "" if math.isnan(candidate.seconds) else f"{candidate.seconds:.3f}"
         gains = [f"{value:.4f}" for value in (each.gain, each.coverage, each.gain - each.coverage)]
         name, phones, why = candidate.id, len(candidate.posteriors), brings_text(each.brings, choice.zero_shot)
-        writer.writerow([rank, name, choice.pronunciations.get(name, ""), phones, seconds, *gains, why])
-    return "\ufeff" + stream.getvalue()
+        return [rank, name, choice.pronunciations.get(name, ""), phones, seconds, *gains, why]
+
+    return csv_text(CSV_COLUMNS, itertools.starmap(row, enumerate(found, 1)))

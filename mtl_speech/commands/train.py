@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from mtl_speech.commands.earlier import earlier_kept
 from mtl_speech.commands.target import load_chosen_base
 from mtl_speech.core.config import EncoderConfig, MetaTrainConfig, PretrainConfig
 from mtl_speech.core.distributed import leave_to_main, processes
@@ -27,16 +26,17 @@ from mtl_speech.model.pack import PACK, pack_hash, save_pack
 from mtl_speech.model.segmenter import train_segmenter
 from mtl_speech.model.strategy import strategy_pack
 from mtl_speech.phonology.languages import canonical
+from mtl_speech.report.results import earlier_kept
 from mtl_speech.training.adapt import MIN_SPEAKERS, refuse_shared
 from mtl_speech.training.checkpoint import Checkpoints, hashes_of
 from mtl_speech.training.meta_test import benchmark_tasks, train_meta_transfer
 
 MIN_LANGUAGES = 5  # from here on whole languages are held out
 # What a run that goes on may have otherwise than the one that was stopped: where things lie (recordings and base are compared by
-# what is in them), how they are computed, and what only the card tells.
+# what is in them), how they are computed, and what only the card tells. Options of commands, then settings of recipes.
 NO_MATTER = frozenset(
     "output_dir threads cache_dir cache_gib data_gib device workers valid base name attribution licence fresh checkpoint_minutes "
-    "checkpoint_steps".split()
+    "checkpoint_steps data_folder output_folder n_threads".split()
 )
 VALID_DRAWS = 5  # draws of the support set of each validation language's full inventory
 

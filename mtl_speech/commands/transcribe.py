@@ -17,10 +17,10 @@ from mtl_speech.core.options import TranscribeOptions
 from mtl_speech.core.problems import Problem
 from mtl_speech.core.run import Run, use_caches
 from mtl_speech.core.settings import as_dict
-from mtl_speech.core.terminal import progress
+from mtl_speech.core.terminal import new_table, progress
 from mtl_speech.corpora.corpus import Segment
 from mtl_speech.corpora.elan import read_eaf
-from mtl_speech.corpora.folder import labels_beside
+from mtl_speech.corpora.folder import Contents, labels_beside
 from mtl_speech.corpora.kept_textgrid import read_whole
 from mtl_speech.corpora.labels import MACHINE_LABELS, Labels, find_segments
 from mtl_speech.corpora.recordings import Recording, find_recordings
@@ -58,19 +58,9 @@ def transcribe(
         raise DataError("; ".join(map(str, problems)) or "no recording is named: give audio files, or folders of them")
     pack = load_pack(pack_folder, "language")
     output = run.begin(options, f"transcribe-{pack.name}")
-    transcriber = Transcriber.load(pack_folder, load_chosen_base(options, pack_folder))
+    transcriber = Transcriber.load(pack, load_chosen_base(options, pack))
     outputs = Outputs(output, options.format, pack.name)
-    found: dict[str, Transcription] = {}
-    for recording in progress(recordings, "Transcribing"):
-        try:
-            with unchanged([recording.audio]):
-                transcription = transcriber.transcribe(recording.audio)
-        except DataError as error:
-            problems.append(Problem(recording.audio, str(error).removeprefix(f"{recording.audio}: ")))
-            continue
-        found[recording.name] = transcription
-        problems += outputs.write(recording, transcription)
-    problems += outputs.finish()
+    found = _transcribed(recordings, transcriber, outputs, problems)
     n_phones = sum(len(each.spoken) for each in found.values())
     seconds = sum(each.duration for each in found.values())
     run.say(f"{len(found)} recordings, {seconds / 60:.1f} minutes, {n_phones:,} phones, by '{pack.name}'")
@@ -78,12 +68,29 @@ def transcribe(
         run.result(f"left out: {problem}")
     scores = None
     if options.score:
-        scores = _score([r for r in recordings if r.name in found], found, pack, options, run, outputs)
+        scores = _score([r for r in recordings if r.name in found], found, pack, options, run, output)
     kinds = Counter(path.suffix for path in outputs.paths)
     run.result(f"written to {output}: {', '.join(f'{n} {kind}' for kind, n in sorted(kinds.items()))}; log.txt")
     if problems:
         raise DataError(f"{len(problems)} things could not be done; they are named above")
     return scores
+
+
+def _transcribed(
+    recordings: Sequence[Recording], transcriber: Transcriber, outputs: Outputs, problems: list[Problem]
+) -> dict[str, Transcription]:
+    """The transcriptions of recordings by name, which are written at once; what could not be done joins the problems."""
+    found: dict[str, Transcription] = {}
+    for recording in progress(recordings, "Transcribing"):
+        try:
+            with unchanged([recording.audio]):
+                found[recording.name] = transcriber.transcribe(recording.audio)
+        except DataError as error:
+            problems.append(Problem(recording.audio, str(error).removeprefix(f"{recording.audio}: ")))
+        else:
+            problems += outputs.write(recording, found[recording.name])
+    problems += outputs.finish()
+    return found
 
 
 @dataclass
@@ -179,10 +186,10 @@ def _score(
     pack: Pack,
     options: TranscribeOptions,
     run: Run,
-    outputs: Outputs,
+    output: Path,
 ) -> SequenceScores:
     """Compare with the labels beside the recordings; print a table and write scores.json. Raises DataError where there are none."""
-    references, skipped = reference_phones(recordings, found, options.phone_set, run)
+    references, skipped = reference_phones(recordings, found, options.phone_set)
     for problem in skipped:
         run.say(f"not scored: {problem}")
     if not references:
@@ -206,20 +213,19 @@ def _score(
         "outside_inventory": dict(sorted(outside.items())),
         "not_scored": [str(problem) for problem in skipped],
     }
-    path = atomic_write(outputs.folder / "scores.json", json_text(plain(data)))
+    path = atomic_write(output / "scores.json", json_text(plain(data)))
     run.result(f"the scores are in {path}")
     return scores
 
 
 def reference_phones(
-    recordings: Sequence[Recording], found: Mapping[str, Transcription], phone_set: str, run: Run
+    recordings: Sequence[Recording], found: Mapping[str, Transcription], phone_set: str
 ) -> tuple[dict[str, tuple[Segment, ...]], list[Problem]]:
     """The labelled phones of recordings by name, and why the others have none.
 
     A recording of which a label cannot be used is left out as a whole: what is said there could not be compared.
     """
-    files = [(recording.name, path) for recording in recordings for path in recording.labels.values()]
-    contents = labels_beside({r.name: r.audio for r in recordings}, files)
+    contents = labels_of(recordings)
     problems = [problem for problem in contents.problems if not problem.used]
     if phone_set == "auto":
         phone_set = guess_phone_set(phone.label for labels in contents.labels.values() for phone in labels.phones)
@@ -237,6 +243,12 @@ def reference_phones(
     return result, problems
 
 
+def labels_of(recordings: Sequence[Recording]) -> Contents:
+    """What the label files beside recordings hold, by the names of the recordings."""
+    files = [(recording.name, path) for recording in recordings for path in recording.labels.values()]
+    return labels_beside({r.name: r.audio for r in recordings}, files)
+
+
 def _usable(labels: Labels, duration: float, phone_set: str) -> tuple[tuple[Segment, ...], list[Problem]]:
     """All segments of a recording; none, with the problems, if a label cannot be used or there is no phoneme."""
     segments, problems = find_segments(labels, duration, phone_set)
@@ -248,11 +260,9 @@ def _usable(labels: Labels, duration: float, phone_set: str) -> tuple[tuple[Segm
 
 def scores_table(scores: SequenceScores) -> Table:
     """The scores of transcriptions, with intervals, for the terminal."""
-    from rich.table import Table
     from rich.text import Text
 
-    title = Text("Transcription\n", style="bold")
-    table = Table(title=title, title_justify="left", caption_justify="left", box=None, pad_edge=False)
+    table = new_table("Transcription")
     table.add_column("measure", no_wrap=True)
     table.add_column("value", justify="right")
     table.add_column("95 % interval", no_wrap=True)

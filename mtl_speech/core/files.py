@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
+import io
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -124,6 +126,15 @@ def atomic_write(path: Path, data: bytes | str, sync: bool = True) -> Path:
     if sync:
         sync_folder(path.parent)
     return path
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Rows as CSV below the names of their columns; it begins with a byte-order mark, without which spreadsheets garble IPA."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return "\ufeff" + stream.getvalue()
 
 
 def append_line(path: Path, line: str) -> None:

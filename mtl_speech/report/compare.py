@@ -14,9 +14,8 @@ from mtl_speech.core.json_values import json_text, plain
 from mtl_speech.core.options import CompareOptions
 from mtl_speech.core.run import Run
 from mtl_speech.core.terminal import new_table
-from mtl_speech.scoring.bootstrap import interval_text
-from mtl_speech.scoring.metrics import RELIABLE_FROM, Difference, Scores, macro_f1_difference, score
-from mtl_speech.scoring.tokens import Token, read_tokens
+from mtl_speech.scoring.bootstrap import Difference, interval_text
+from mtl_speech.scoring.metrics import RELIABLE_FROM, Scores, Token, macro_f1_difference, read_tokens, score
 
 if TYPE_CHECKING:
     from rich.table import Table

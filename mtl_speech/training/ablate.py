@@ -9,7 +9,8 @@ from mtl_speech.core.config import AdaptConfig, MetaTrainConfig
 from mtl_speech.model.base import BaseModel
 from mtl_speech.model.learner import MetaLearner
 from mtl_speech.model.strategy import new_learner, prepare_learner
-from mtl_speech.scoring.metrics import AblationRow, Difference, macro_f1_difference, score
+from mtl_speech.scoring.bootstrap import Difference
+from mtl_speech.scoring.metrics import AblationRow, macro_f1_difference, score
 from mtl_speech.training.adapt import Adaptation, Fold, adapt_fold
 
 BASELINE, META_TRANSFER, CURRICULUM = "baseline", "+ meta-transfer", "+ curriculum"

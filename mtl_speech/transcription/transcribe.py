@@ -28,7 +28,7 @@ from mtl_speech.model.base import BaseModel, load_base
 from mtl_speech.model.encoder import Encoder, part_weights
 from mtl_speech.model.hub import HubEncoder
 from mtl_speech.model.language_pack import LanguageModel, load_language
-from mtl_speech.model.pack import load_pack
+from mtl_speech.model.pack import Pack, load_pack
 from mtl_speech.model.segmenter import Timing
 from mtl_speech.transcription.lattice import PathWeights, Piece, Spans, best_path, find_spans
 from mtl_speech.transcription.transcript import SILENCE, Phone, Transcription
@@ -64,12 +64,12 @@ class Transcriber:
     weights: PathWeights = field(default_factory=PathWeights)
 
     @classmethod
-    def load(cls, pack_folder: Path, base: BaseModel | Path | None = None) -> Transcriber:
-        """The transcriber of a language pack on its base (by default the one that ships).
+    def load(cls, pack: Pack | Path, base: BaseModel | Path | None = None) -> Transcriber:
+        """The transcriber of a language pack, or of the one in a folder, on its base (by default the one that ships).
 
         Raises PackError when the pack is damaged, made on another base, or has no timing.
         """
-        pack = load_pack(pack_folder, "language")
+        pack = pack if isinstance(pack, Pack) else load_pack(pack, "language")
         base = base if isinstance(base, BaseModel) else load_base(base)
         model = load_language(pack, base)
         if model.timing is None:

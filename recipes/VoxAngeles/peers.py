@@ -28,9 +28,9 @@ from mtl_speech.model.base import BaseModel
 from mtl_speech.model.encoder import FrameConv, as_image
 from mtl_speech.model.learner import Head, adapt_head
 from mtl_speech.model.strategy import extend, row_of
+from mtl_speech.report.findings import without_phi
 from mtl_speech.scoring.metrics import episode_macro_f1
 from mtl_speech.training.episodes import Episode
-from mtl_speech.training.forgetting import without_phi
 from mtl_speech.training.meta_test import N_WAY, Tasks, Trained
 
 LORA_RANK = 4

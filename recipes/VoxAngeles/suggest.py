@@ -21,19 +21,18 @@ from torch import Tensor
 
 from mtl_speech.commands.recipe import begin_recipe
 from mtl_speech.commands.suggest import probabilities, with_stand_ins
-from mtl_speech.commands.target import SHIPPED_STRATEGY
 from mtl_speech.core.files import atomic_write
 from mtl_speech.core.json_values import json_text, plain
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.features.store import SegmentStore, build_store
-from mtl_speech.model.base import BaseModel, load_base, shipped
+from mtl_speech.model.base import BaseModel
 from mtl_speech.model.language_pack import LanguageModel
 from mtl_speech.model.learner import MetaLearner, embed_segments
-from mtl_speech.model.pack import load_pack
 from mtl_speech.model.segmenter import learn_timing
 from mtl_speech.model.strategy import extend, load_learner, row_of
-from mtl_speech.scoring.metrics import episode_class_f1, episode_macro_f1, paired_difference
+from mtl_speech.scoring.bootstrap import paired_difference
+from mtl_speech.scoring.metrics import episode_class_f1, episode_macro_f1
 from mtl_speech.training.base_learning import StepChoice, fit_temperature, folds_of, held_out_logits, learn_head
 from mtl_speech.training.suggest import Candidate, Inventory, Weights, choose
 from mtl_speech.transcription.transcribe import Transcriber
@@ -338,9 +337,10 @@ def markdown(data: Mapping[str, Any]) -> str:
 def main(arguments: list[str]) -> None:
     """Simulate on the validation languages."""
     started = time.perf_counter()
-    hparams, output = begin_recipe(arguments)
-    base = load_base(Path(hparams["base"]) if hparams["base"] else None)
-    pack = load_pack(Path(hparams["strategy"]) if hparams["strategy"] else shipped(SHIPPED_STRATEGY), "strategy")
+    recipe = begin_recipe(arguments)
+    hparams, output = recipe.hparams, recipe.output
+    base = recipe.base()
+    pack = recipe.strategy()
     strategy, _ = load_learner(pack, base)
     names = {"report": hparams["report_on"], "choose": hparams["choose_on"]}
     corpora = prepare(Path(hparams["data_folder"]), [*names["report"], *names["choose"]], "valid")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mtl_speech.core.json_values import json_text, plain
-from mtl_speech.scoring.metrics import mean_interval, paired_difference
+from mtl_speech.scoring.bootstrap import mean_interval, paired_difference
 from mtl_speech.training.meta_test import Scored
 
 TITLES = {

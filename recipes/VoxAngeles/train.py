@@ -15,13 +15,12 @@ import yaml
 from prepare import prepare
 from table import as_json, markdown, results, row_of
 
-from mtl_speech.commands.recipe import begin_recipe, recipe_checkpoints
+from mtl_speech.commands.recipe import begin_recipe
 from mtl_speech.core.files import atomic_write
 from mtl_speech.core.run import CHECKPOINTS
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.features.augment import WaveformAugment
 from mtl_speech.features.store import build_store
-from mtl_speech.model.base import load_base
 from mtl_speech.model.pack import save_pack
 from mtl_speech.model.strategy import strategy_pack
 from mtl_speech.training.meta_test import Trained, benchmark_tasks, meta_test, train_baseline, train_meta_transfer
@@ -41,10 +40,11 @@ def read_languages(path: Path) -> dict[str, list[str]]:
 def main(arguments: list[str]) -> None:
     """Train the rows of the ablation, then read the test languages and score."""
     started = time.perf_counter()
-    hparams, output = begin_recipe(arguments)
+    recipe = begin_recipe(arguments)
+    hparams, output = recipe.hparams, recipe.output
     folder = Path(hparams["data_folder"])
     languages = read_languages(Path(hparams["languages_file"]))
-    base = load_base(Path(hparams["base"]) if hparams["base"] else None)
+    base = recipe.base()
     meta, seed = hparams["meta"], hparams["seed"]
 
     def corpora_of(part: str) -> list[Corpus]:
@@ -56,9 +56,7 @@ def main(arguments: list[str]) -> None:
         build_store(parts["training"], train.phonemes, WaveformAugment(number))
         for number in range(1, hparams["n_views"])
     ]
-    transfer, curriculum = (
-        recipe_checkpoints(hparams, output, parts, base.pack, name) for name in ("meta-transfer", "curriculum")
-    )
+    transfer, curriculum = (recipe.checkpoints(parts, base.pack, name) for name in ("meta-transfer", "curriculum"))
     tasks = benchmark_tasks(valid, hparams["n_tasks"] // 2, hparams["n_seeds"] // 2, seed + 1)
     given = (base, train, valid, tasks)
     systems: list[Trained] = [

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from mtl_speech.commands.demo import is_synthetic
 from mtl_speech.commands.inspect import describe_pack
 from mtl_speech.commands.suggest import inventory_of
+from mtl_speech.commands.target import is_synthetic
 from mtl_speech.commands.transcribe import LEDGER_NAME, Outputs
 from mtl_speech.core.config import MetaTrainConfig
 from mtl_speech.core.errors import DataError, MtlSpeechError
@@ -37,7 +37,7 @@ from mtl_speech.model.strategy import load_learner, new_learner
 from mtl_speech.phonology import word_list
 from mtl_speech.phonology.inventories import find_inventory
 from mtl_speech.phonology.phonemes import PHONE_SETS, guess_phone_set, to_ipa
-from mtl_speech.scoring.tokens import read_tokens
+from mtl_speech.scoring.metrics import read_tokens
 from mtl_speech.transcription.transcript import Phone, Transcription
 from mtl_speech.transcription.transcript_elan import eaf_bytes
 from mtl_speech.transcription.transcript_files import textgrid_text

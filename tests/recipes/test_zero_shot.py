@@ -14,7 +14,7 @@ import yaml
 from mtl_speech.model.base import load_base
 from mtl_speech.model.pack import save_pack
 from mtl_speech.model.strategy import new_learner, prepare_learner, strategy_pack
-from mtl_speech.scoring.metrics import paired_difference
+from mtl_speech.scoring.bootstrap import paired_difference
 from mtl_speech.training import base_learning
 from tests.helpers import PHONEMES, meta_config, toy_store
 from tests.recipes.running import RECIPES, loaded, markdown_tables, numbers, read_json, recording, run, write_base

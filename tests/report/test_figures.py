@@ -19,7 +19,8 @@ from mtl_speech.report.figures import (
     most_confused,
     png,
 )
-from mtl_speech.scoring.metrics import AblationRow, Difference, NotScored, Scores, score
+from mtl_speech.scoring.bootstrap import Difference
+from mtl_speech.scoring.metrics import AblationRow, NotScored, Scores, score
 
 CONSONANTS = (
     "p pʰ b m f t̪ t̪ʰ t̪ː d̪ t n s z ɾ l t͡ʃ t͡ʃʰ d͡ʒ d͡ʒː ʃ ʈ ʈʰ ɖ ɳ ɽ j k kʰ kː ɡ ŋ x ɦ ʔ q χ ɓ ɗ ʛ ǃ tʼ kʷ n̥ ʙ".split()

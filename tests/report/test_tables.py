@@ -14,8 +14,10 @@ from PIL import Image
 from rich.console import Console
 
 from mtl_speech.core.terminal import plain_text, show
-from mtl_speech.report.tables import ablation_table, f1_table, report_data, write_report
-from mtl_speech.scoring.metrics import AblationRow, Difference, NotScored, Scores, score
+from mtl_speech.report.results import Experiment, report_data, write_report
+from mtl_speech.report.tables import ablation_table, f1_table
+from mtl_speech.scoring.bootstrap import Difference
+from mtl_speech.scoring.metrics import AblationRow, NotScored, Scores, score
 
 NAN = float("nan")
 ROWS = [
@@ -36,7 +38,7 @@ def scores() -> Scores:
 
 def write(folder: Path, scores: Scores, **changes: Any) -> list[Path]:
     options: dict[str, Any] = {"settings": {"n_way": 5, "inner_lr": 1e-7}, "command": "mtl-speech demo"}
-    return write_report(folder, scores, **(options | changes))
+    return write_report(folder, Experiment(scores, **(options | changes)))
 
 
 def strict(text: str) -> Any:
@@ -83,7 +85,7 @@ def test_the_f1_table_explains_itself(scores: Scores) -> None:
 def test_tables_are_in_articulatory_order(scores: Scores) -> None:
     order = [line.split()[0] for line in plain_text(f1_table(scores)).splitlines()[3:9]]
     assert order == ["p", "t̪ʰ", "s", "d͡ʒ", "ɳ", "ɑ̃"]
-    assert [p["phoneme"] for p in report_data(scores, settings={}, command="")["scores"]["phonemes"]] == order
+    assert [p["phoneme"] for p in report_data(Experiment(scores, {}, ""))["scores"]["phonemes"]] == order
 
 
 def test_the_ablation_table() -> None:
@@ -116,7 +118,9 @@ def test_the_json_holds_every_number(tmp_path: Path, scores: Scores) -> None:
     paths = write(tmp_path / "a" / "b", scores, ablation=ROWS, stamp="synthetic", **options)
     assert [p.name for p in paths] == ["report.json", "report.csv", "report.html", "confusion.png", "ablation.png"]
     data = strict(paths[0].read_text(encoding="utf-8"))
-    assert data == report_data(scores, ROWS, command="mtl-speech demo", stamp="synthetic", **options)  # type: ignore[arg-type]
+    assert data == report_data(
+        Experiment(scores, command="mtl-speech demo", ablation=ROWS, stamp="synthetic", **options)
+    )  # type: ignore[arg-type]
     found = data["scores"]
     for name in ("n", "accuracy", "macro_f1", "micro_f1"):
         assert found[name] == getattr(scores, name)
