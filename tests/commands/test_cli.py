@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import inspect
 import logging
 import os
@@ -273,11 +274,23 @@ def test_a_read_only_folder_and_a_full_disk(shared: Path, monkeypatch: pytest.Mo
     with monkeypatch.context() as patch:
         patch.setattr("mtl_speech.core.run.log_to", raiser(read_only))
         assert run(*arguments, code=1).stderr == "mtl-speech: results: Read-only file system\n"
-    monkeypatch.setattr("mtl_speech.report.tables.atomic_write", raiser(full))
+    monkeypatch.setattr("mtl_speech.report.results.atomic_write", raiser(full))
     result = run(*arguments, code=1)
     assert result.stderr.endswith("mtl-speech: results/report.json: No space left on device\n")
     assert not Path("results/adapt-sw/0/report.json").exists()
     assert "No space left on device" in Path("results/adapt-sw/0/log.txt").read_text()
+
+
+@pytest.mark.parametrize("command", main.commands.values(), ids=lambda command: command.name)
+def test_a_command_runs_a_function_that_takes_its_arguments(command: click.Command) -> None:
+    """What a command runs is named as text, which no type checker reads."""
+    assert command.callback is not None
+    nonlocals = inspect.getclosurevars(command.callback).nonlocals
+    module, _, name = nonlocals["runs"].rpartition(".")
+    function = getattr(importlib.import_module(f"mtl_speech.{module}"), name)
+    needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+    assert [p.annotation for p in needed[-2:]] == [nonlocals["cls"].__name__, "Run"]
+    assert len(needed) == len(nonlocals["folders"]) + 2
 
 
 def test_unexpected_errors_ask_to_be_reported(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
