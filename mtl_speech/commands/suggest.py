@@ -21,7 +21,7 @@ from mtl_speech.core.files import atomic_write, csv_text, unchanged
 from mtl_speech.core.options import BaseOptions, SuggestOptions
 from mtl_speech.core.problems import Problem
 from mtl_speech.core.run import Run
-from mtl_speech.core.terminal import new_table, progress
+from mtl_speech.core.terminal import Kind, filled_table, progress
 from mtl_speech.corpora.recordings import Recording, find_recordings
 from mtl_speech.corpora.remote import local_folder
 from mtl_speech.model.language_pack import LanguageModel, zero_shot_of
@@ -183,25 +183,18 @@ def probabilities(head: Head, z: Tensor, temperature: float) -> np.ndarray:
 
 def suggestion_table(found: Sequence[Suggestion], choice: Choice) -> Table:
     """The suggestions for the terminal."""
-    from rich.text import Text
-
     words = bool(choice.pronunciations)
-    table = new_table(f"{'Words to record' if words else 'Recordings to label'} next")
-    table.add_column("rank", justify="right")
-    table.add_column("word" if words else "recording")
-    table.add_column("phones", justify="right", no_wrap=True)
-    table.add_column("gain", justify="right", no_wrap=True)
-    if not words:
-        table.add_column("new sounds", justify="right", no_wrap=True)
-    table.add_column("brings (examples so far, F1)")
+    columns: dict[str, Kind] = {"rank": "figure", "word" if words else "recording": "text"}
+    columns |= dict.fromkeys(("phones", "gain") if words else ("phones", "gain", "new sounds"), "figure")
+    rows = []
     for rank, each in enumerate(found, 1):
         shown, more = each.brings[:N_SHOWN], len(each.brings) - N_SHOWN
         why = brings_text(shown, choice.zero_shot) + (f"; and {more} more" if more > 0 else "")
-        n = len(each.candidate.posteriors)
         sounds = [] if words else [f"{each.gain - each.coverage:.2f}"]
-        table.add_row(str(rank), Text(each.candidate.id), str(n), f"{each.gain:.2f}", *sounds, Text(why))
-    table.caption = Text("\n" + (WORDS_CAPTION if words else POOL_CAPTION))
-    return table
+        rows.append([rank, each.candidate.id, len(each.candidate.posteriors), f"{each.gain:.2f}", *sounds, why])
+    title = f"{'Words to record' if words else 'Recordings to label'} next"
+    caption = WORDS_CAPTION if words else POOL_CAPTION
+    return filled_table(title, {**columns, "brings (examples so far, F1)": "text"}, rows, caption)
 
 
 def brings_text(brings: Sequence[Brought], zero_shot: Collection[str] = ()) -> str:

@@ -17,7 +17,7 @@ from mtl_speech.core.options import TranscribeOptions
 from mtl_speech.core.problems import Problem
 from mtl_speech.core.run import Run, use_caches
 from mtl_speech.core.settings import as_dict
-from mtl_speech.core.terminal import new_table, progress
+from mtl_speech.core.terminal import Kind, filled_table, progress
 from mtl_speech.corpora.corpus import Segment
 from mtl_speech.corpora.elan import read_eaf
 from mtl_speech.corpora.folder import Contents, labels_beside
@@ -260,26 +260,21 @@ def _usable(labels: Labels, duration: float, phone_set: str) -> tuple[tuple[Segm
 
 def scores_table(scores: SequenceScores) -> Table:
     """The scores of transcriptions, with intervals, for the terminal."""
-    from rich.text import Text
-
-    table = new_table("Transcription")
-    table.add_column("measure", no_wrap=True)
-    table.add_column("value", justify="right")
-    table.add_column("95 % interval", no_wrap=True)
-    for name, estimate in (
-        ("phone error rate", scores.phone_error_rate),
-        ("phone error rate, weighted by features", scores.feature_error_rate),
-        ("boundary precision", scores.boundary_precision),
-        ("boundary recall", scores.boundary_recall),
-        ("boundary F1", scores.boundary_f1),
-        ("boundary R-value", scores.r_value),
-        ("expected calibration error", scores.calibration_error),
-    ):
-        table.add_row(name, f"{estimate.value:.3f}", interval_text(estimate.ci95))
-    table.caption = Text(
-        f"\n{scores.n_phones:,} labelled phones in {scores.n_recordings} recordings: {scores.substitutions} substitutions, "
+    measures = {
+        "phone error rate": scores.phone_error_rate,
+        "phone error rate, weighted by features": scores.feature_error_rate,
+        "boundary precision": scores.boundary_precision,
+        "boundary recall": scores.boundary_recall,
+        "boundary F1": scores.boundary_f1,
+        "boundary R-value": scores.r_value,
+        "expected calibration error": scores.calibration_error,
+    }
+    rows = [(name, f"{estimate.value:.3f}", interval_text(estimate.ci95)) for name, estimate in measures.items()]
+    caption = (
+        f"{scores.n_phones:,} labelled phones in {scores.n_recordings} recordings: {scores.substitutions} substitutions, "
         f"{scores.deletions} deletions, {scores.insertions} insertions.\n"
         f"{scores.n_boundaries:,} labelled boundaries, {scores.n_found:,} found; right within {1000 * scores.tolerance:.0f} ms.\n"
         "Intervals: percentile bootstrap over recordings."
     )
-    return table
+    columns: dict[str, Kind] = {"measure": "word", "value": "figure", "95 % interval": "word"}
+    return filled_table("Transcription", columns, rows, caption)
