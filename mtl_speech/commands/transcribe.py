@@ -30,9 +30,7 @@ from mtl_speech.phonology.phonemes import articulation_order, guess_phone_set
 from mtl_speech.scoring.bootstrap import interval_text
 from mtl_speech.scoring.sequences import SequenceScores, score_transcriptions
 from mtl_speech.transcription.transcribe import Transcriber
-from mtl_speech.transcription.transcript import Transcription
-from mtl_speech.transcription.transcript_elan import eaf_bytes
-from mtl_speech.transcription.transcript_files import ctm_lines, textgrid_text, transcription_json
+from mtl_speech.transcription.transcript import Transcription, ctm_lines, eaf_bytes, textgrid_text, transcription_json
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -69,7 +69,7 @@ class MetaTrainConfig(Config):
         "where θ starts in a task",
         choices=("previous", "random", "prototype", "posterior", "articulatory"),
     )
-    granularity: str = setting("channel", "granularity of the scales Φ", choices=("kernel", "lowrank", "channel"))
+    granularity: str = setting("channel", "granularity of the scales Φ", choices=("kernel", "channel"))
     shrinkage: float = setting(0.3, "shrinkage of the covariance that whitens embeddings at the start", low=0, high=1)
     whiten: bool = setting(True, "start from whitened embeddings; otherwise they are centred only")
     scale: float = setting(4.0, "scale of the standardised embeddings at the start", above=0)

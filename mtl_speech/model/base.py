@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from mtl_speech.core.config import EncoderConfig
 from mtl_speech.core.errors import ConfigError, PackError
 from mtl_speech.core.settings import as_dict, load_config
-from mtl_speech.features.store import LOG_MEL, FrontEnd, SegmentStore
-from mtl_speech.model.encoder import Encoder
-from mtl_speech.model.hub import AUTO, HubEncoder, load_hub_encoder
+from mtl_speech.features.store import FrontEnd, SegmentStore
+from mtl_speech.model.encoder import Encoder, FrameEncoder, over_windows
+from mtl_speech.model.hub import AUTO, load_hub_encoder
 from mtl_speech.model.pack import Pack, load_pack, pack_hash
 from mtl_speech.model.segmenter import Segmenter
 
@@ -32,7 +32,7 @@ class BaseModel:
     model that ships, together with the encoder that this hears: `segmenter_encoder`.
     """
 
-    encoder: Encoder | HubEncoder
+    encoder: FrameEncoder
     head: nn.Linear | None
     phonemes: tuple[str, ...]
     pack: Pack
@@ -42,21 +42,18 @@ class BaseModel:
     @property
     def front_end(self) -> FrontEnd:
         """What a store must be made with to be heard by Θ."""
-        return self.encoder.front_end if isinstance(self.encoder, HubEncoder) else LOG_MEL
+        return self.encoder.front_end
 
     @property
     def built_in(self) -> Encoder:
         """The built-in encoder that the segmenter hears: Θ, unless that is of another maker."""
-        encoder = self.encoder if isinstance(self.encoder, Encoder) else self.segmenter_encoder
-        assert encoder is not None
-        return encoder
+        return cast(Encoder, self.encoder) if self.segmenter_encoder is None else self.segmenter_encoder
 
-    def predict(self, store: SegmentStore, batch_size: int = 512) -> Tensor:
+    def predict(self, store: SegmentStore) -> Tensor:
         """The phoneme index that the pretrained model gives each segment from its window: (n_segments,)."""
-        assert self.head is not None
-        with torch.inference_mode():
-            parts = torch.arange(len(store)).split(batch_size)
-            return torch.cat([self.head(self.encoder(*store.windows(i))).argmax(1) for i in parts])
+        head = self.head
+        assert head is not None
+        return over_windows(lambda windows, spans: head(self.encoder(windows, spans)).argmax(1), store)
 
 
 def base_pack(
@@ -81,7 +78,9 @@ def load_base(folder: Path | None = None) -> BaseModel:
     try:
         config = load_config(EncoderConfig, None, pack.value("encoder", dict))
     except ConfigError as error:
-        raise PackError(f"card.json of '{pack.name}': its encoder settings cannot be used: {error}") from error
+        raise PackError(
+            f"card.json of '{pack.name}': its encoder settings cannot be used: {error}; make the pack anew"
+        ) from error
     encoder = _fitted(lambda: Encoder(config).fold_batch_norm(), "encoder.", pack)
     head = _fitted(lambda: nn.Linear(config.embedding_size, len(phonemes)), "head.", pack)
     segmenter = load_segmenter(config, pack)

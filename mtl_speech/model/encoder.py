@@ -1,14 +1,16 @@
-"""Θ: the acoustic encoder. Log-mel frames in, one embedding per phoneme segment out.
+"""Θ: the acoustic encoder. Frames of recordings in, one embedding per phoneme segment out.
 
-The built-in encoder is fully convolutional in time, so that it serves windows around a segment (few-shot tasks) and whole
-recordings (pretraining, transcription) with the same weights. Batch-norm serves pretraining only: `fold_batch_norm` merges it
-into the convolutions, so Θ as used afterwards is convolutions with biases, without any running statistic.
+`FrameEncoder` is what any encoder must be; what builds on Θ asks for no more. The built-in `Encoder` is fully convolutional in
+time, so that it serves windows around a segment (few-shot tasks) and whole recordings (pretraining, transcription) with the same
+weights. Batch-norm serves pretraining only: `fold_batch_norm` merges it into the convolutions, so Θ as used afterwards is
+convolutions with biases, without any running statistic.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +18,37 @@ from torch.nn import functional as F
 
 from mtl_speech.core.config import EncoderConfig
 from mtl_speech.core.distributed import n_processes, total, total_with_gradient
+from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.audio import MEL_BANDS
+from mtl_speech.features.store import LOG_MEL, FrontEnd, SegmentStore
 
 N_PARTS = 3  # a segment is pooled over its onset, its middle and its offset
+WINDOWS_AT_ONCE = 256
+SPANS_AT_ONCE = 512  # of one stretch of a recording, pooled together
+
+
+class FrameEncoder(nn.Module):
+    """What any encoder must be to serve as Θ. A class and not a Protocol, since all that uses Θ takes it for an `nn.Module` too.
+
+    front_end: what a store must be made with to be heard. phi_patterns: names of the layers that may carry Φ, as in a shell.
+    config: settings, of which `embedding_size` must be one.
+    """
+
+    front_end: FrontEnd = LOG_MEL
+    phi_patterns: tuple[str, ...] = ("*",)
+    config: Any
+
+    def frames(self, features: Tensor) -> Tensor:
+        """Rows of the front end (batch, n_rows, width) -> frame features (batch, n_frames, channels)."""
+        raise NotImplementedError
+
+    def forward(self, windows: Tensor, spans: Tensor) -> Tensor:
+        """A window around each segment (n, n_rows, width) and its span in rows (n, 2) -> (n, embedding_size)."""
+        raise NotImplementedError
+
+    def embed_within(self, rows: Tensor, spans: Tensor) -> Tensor:
+        """Embeddings (n, embedding_size) of spans (n, 2), in rows, of one stretch of a recording (n_rows, width)."""
+        raise NotImplementedError
 
 
 def as_image(x: Tensor) -> Tensor:
@@ -118,12 +148,12 @@ class ResidualBlock(nn.Module):
         return F.gelu(x + self.dropout(self.second(F.gelu(self.first(x)))))
 
 
-class Encoder(nn.Module):
+class Encoder(FrameEncoder):
     """The built-in encoder: a stem, a convolution that halves the frame rate, residual blocks, and a segment embedding."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config: EncoderConfig = config
         self.stem = ConvNorm(MEL_BANDS, config.channels, config.stem_kernel_size)
         self.down = ConvNorm(config.channels, config.channels, config.kernel_size, stride=config.stride)
         self.blocks = nn.ModuleList(
@@ -149,16 +179,18 @@ class Encoder(nn.Module):
         weights = part_weights(spans / self.config.stride, frames.shape[1])
         if index is not None:
             frames = frames[index]
-        return self.embed_parts(torch.bmm(weights, frames), spans)
-
-    def embed_parts(self, parts: Tensor, spans: Tensor) -> Tensor:
-        """Segment embeddings (n_segments, embedding_size) from onset, middle and offset (n_segments, N_PARTS, channels)."""
-        log_duration = torch.log((spans[:, 1:] - spans[:, :1]).clamp_min(1.0) / 10.0)
-        return cast(Tensor, self.embedding(torch.cat((parts.flatten(1), log_duration), dim=1)))
+        return cast(Tensor, self.embedding(with_duration(torch.bmm(weights, frames), spans)))
 
     def forward(self, windows: Tensor, spans: Tensor) -> Tensor:
         """(n_segments, n_frames, MEL_BANDS) and (n_segments, 2) -> (n_segments, embedding_size)."""
         return self.pool(self.frames(windows), spans)
+
+    def embed_within(self, rows: Tensor, spans: Tensor) -> Tensor:
+        """(n_rows, MEL_BANDS) and (n, 2) -> (n, embedding_size). The stretch passes through the encoder once, as a whole."""
+        (frames,) = self.frames(rows.unsqueeze(0))
+        parts = spans.split(SPANS_AT_ONCE)
+        pooled = [with_duration(part_weights(s / self.config.stride, len(frames)) @ frames, s) for s in parts]
+        return torch.cat([self.embedding(each) for each in pooled])
 
     def fold_batch_norm(self) -> Encoder:
         """A copy with every batch-norm merged into its convolution, in evaluation mode. A folded encoder stays as it is."""
@@ -183,3 +215,22 @@ def part_weights(spans: Tensor, n_frames: int) -> Tensor:
     frame = torch.arange(n_frames, device=spans.device, dtype=spans.dtype)
     weights = (1.0 - (frame - centre.unsqueeze(2)).abs() / width).clamp_min(0.0)
     return weights / weights.sum(2, keepdim=True)
+
+
+def with_duration(parts: Tensor, spans: Tensor) -> Tensor:
+    """Parts (n, N_PARTS, channels) of spans (n, 2) in rows, and the log-duration: (n, N_PARTS * channels + 1)."""
+    log_duration = torch.log((spans[:, 1:] - spans[:, :1]).clamp_min(1.0) / 10.0)
+    return torch.cat((parts.flatten(1), log_duration), dim=1)
+
+
+def over_windows(
+    model: Callable[[Tensor, Tensor], Tensor], store: SegmentStore, index: Tensor | None = None, title: str = ""
+) -> Tensor:
+    """What `model` makes of the windows and spans of segments `index` (n,) of a store, by default of all: (n, ...).
+
+    They pass through it WINDOWS_AT_ONCE at a time, without gradient; under a `title` a bar shows how far they are.
+    """
+    batches = (torch.arange(len(store)) if index is None else index).split(WINDOWS_AT_ONCE)
+    with torch.inference_mode():
+        parts = [model(*store.windows(batch)) for batch in (progress(batches, title) if title else batches)]
+        return torch.cat(parts)

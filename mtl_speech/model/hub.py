@@ -1,14 +1,13 @@
 """Encoders of other makers as Θ: wav2vec 2.0, HuBERT, WavLM (XLS-R and MMS are wav2vec 2.0) and Whisper's encoder.
 
 They come from the Hugging Face hub or a folder, from torchaudio's pipelines, or from a checkpoint of SpeechBrain. A `HubEncoder`
-has the face of `Encoder`: windows of a segment in, one embedding out. Its windows are rows of 160 samples (`RAW`), so that a store
-of recordings as they are serves it as one of log-mel frames serves the built-in encoder.
+hears rows of 160 samples (`RAW`), so that a store of recordings as they are serves it as one of log-mel frames serves the built-in
+encoder.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import yaml
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,16 +23,17 @@ from torch.utils.checkpoint import checkpoint
 
 from mtl_speech.core.errors import DataError, UsageError, first_line
 from mtl_speech.corpora.audio import HOP_LENGTH, SAMPLE_RATE
-from mtl_speech.features.store import RAW, RAW_NORMALISED, FrontEnd
-from mtl_speech.model.encoder import N_PARTS, part_weights
+from mtl_speech.model.backbones import Backbone, TorchaudioBackbone, TransformersBackbone, WhisperBackbone
+from mtl_speech.model.encoder import N_PARTS, FrameEncoder, part_weights, with_duration
 
 MAX_EMBEDDING = 512  # dimensions; larger embeddings are projected to these at random (Johnson, Lindenstrauss 1984)
 AT_ONCE = 32  # windows that pass through the encoder together; their activations are computed again in the reverse pass
 LEARNED, AUTO = "learned", "auto"
-ATTENTION = "*.attention.*_proj"
-WAV2VEC2 = ("*.conv_layers.*.conv", "*.feature_projection.projection", "*.feed_forward.*_dense")
-WHISPER = ("*.conv1", "*.conv2", "*.layers.*.fc?", "*.self_attn.*_proj")
 FAMILIES = ("wav2vec2", "hubert", "wavlm", "whisper")
+# Of a checkpoint of SpeechBrain: its settings, the names in them of the encoder that it has tuned, and its weights.
+HYPERPARAMETERS = "hyperparams.yaml"
+SOURCES = ("wav2vec2_hub", "wav2vec_hub", "hubert_hub", "wavlm_hub", "ssl_hub", "pretrained_model_hub", "source")
+WEIGHTS = ("wav2vec2.ckpt", "wav2vec.ckpt", "hubert.ckpt", "wavlm.ckpt", "ssl.ckpt", "ssl_model.ckpt")
 
 
 @dataclass(frozen=True)
@@ -49,119 +50,8 @@ class HubConfig:
     phi: tuple[str, ...]
 
 
-class Backbone(nn.Module):
-    """A model of another maker. `forward` gives the hidden states of its last layer, or of all, (n, n_frames, size) each."""
-
-    phi: tuple[str, ...]
-    front_end: FrontEnd = RAW
-    hop: int
-    receptive: int
-    size: int
-
-    @property
-    def layers(self) -> nn.ModuleList:
-        """Its transformer layers, first to last."""
-        raise NotImplementedError
-
-    def forward(self, waveforms: Tensor, every: bool) -> list[Tensor]:
-        """waveforms: (n, samples) at 16 kHz. `every`: all layers."""
-        raise NotImplementedError
-
-    def _hears(self, kernels: Sequence[int], strides: Sequence[int]) -> None:
-        """Set `hop` and `receptive` from the convolutions, first to last."""
-        self.hop, self.receptive = math.prod(strides), 1
-        for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
-            self.receptive = (self.receptive - 1) * stride + kernel
-
-
-class TransformersBackbone(Backbone):
-    """wav2vec 2.0, HuBERT or WavLM of the package transformers."""
-
-    def __init__(self, model: Any, normalised: bool) -> None:
-        super().__init__()
-        self.model, self.size = model, model.config.hidden_size
-        self.front_end = RAW_NORMALISED if normalised else RAW
-        # WavLM's attention reads the weights of its layers itself, so these cannot carry Φ.
-        self.phi = WAV2VEC2 if model.config.model_type == "wavlm" else (*WAV2VEC2, ATTENTION)
-        self._hears(model.config.conv_kernel, model.config.conv_stride)
-
-    @property
-    def layers(self) -> nn.ModuleList:
-        """As of the class above."""
-        return cast(nn.ModuleList, self.model.encoder.layers)
-
-    def forward(self, waveforms: Tensor, every: bool) -> list[Tensor]:
-        """As of the class above."""
-        found = self.model(waveforms, output_hidden_states=every)
-        return list(found.hidden_states[1:]) if every else [found.last_hidden_state]
-
-
-class WhisperBackbone(Backbone):
-    """Whisper's encoder, on windows as long as they are: it is not padded to 30 s."""
-
-    phi = WHISPER
-
-    def __init__(self, encoder: Any, extractor: Any) -> None:
-        super().__init__()
-        self.encoder, self.size = encoder, encoder.config.d_model
-        self.n_fft, self.step = extractor.n_fft, extractor.hop_length
-        filters = torch.as_tensor(extractor.mel_filters, dtype=torch.float32)
-        self.register_buffer("filters", filters.T.contiguous(), persistent=False)
-        self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
-        self.hop = self.step * encoder.conv1.stride[0] * encoder.conv2.stride[0]
-        self.receptive = 0  # frames are centred on their sample
-
-    @property
-    def layers(self) -> nn.ModuleList:
-        """As of the class above."""
-        return cast(nn.ModuleList, self.encoder.layers)
-
-    def forward(self, waveforms: Tensor, every: bool) -> list[Tensor]:
-        """As of the class above."""
-        x = F.gelu(self.encoder.conv1(self.log_mel(waveforms)))
-        x = F.gelu(self.encoder.conv2(x)).transpose(1, 2)
-        x = x + self.encoder.embed_positions.weight[: x.shape[1]]
-        found = []
-        for layer in self.layers:
-            x = layer(x, None)
-            x = x[0] if isinstance(x, tuple) else x
-            found.append(x)
-        return found if every else [self.encoder.layer_norm(x)]
-
-    def log_mel(self, waveforms: Tensor) -> Tensor:
-        """(n, samples) -> (n, n_mels, n_frames), as Whisper's own feature extractor scales them."""
-        window, filters = cast(Tensor, self.window), cast(Tensor, self.filters)
-        spectrum = torch.stft(waveforms, self.n_fft, self.step, window=window, return_complex=True)[..., :-1]
-        mel = (filters @ spectrum.abs().square()).clamp_min(1e-10).log10()
-        return (torch.maximum(mel, mel.amax((1, 2), keepdim=True) - 8.0) + 4.0) / 4.0
-
-
-class TorchaudioBackbone(Backbone):
-    """A wav2vec 2.0, HuBERT or WavLM of torchaudio's pipelines."""
-
-    phi = WAV2VEC2
-
-    def __init__(self, model: Any, normalised: bool) -> None:
-        super().__init__()
-        self.model = model
-        self.size = model.encoder.transformer.pos_conv_embed.embed_dim
-        self.front_end = RAW_NORMALISED if normalised else RAW
-        convolutions = [layer.conv for layer in model.feature_extractor.conv_layers]
-        self._hears([c.kernel_size[0] for c in convolutions], [c.stride[0] for c in convolutions])
-
-    @property
-    def layers(self) -> nn.ModuleList:
-        """As of the class above."""
-        return cast(nn.ModuleList, self.model.encoder.transformer.layers)
-
-    def forward(self, waveforms: Tensor, every: bool) -> list[Tensor]:
-        """As of the class above."""
-        found: list[Tensor] = self.model.extract_features(waveforms, num_layers=len(self.layers))[0]
-        return found if every else found[-1:]
-
-
-class HubEncoder(nn.Module):
-    """A model of another maker as Θ, with the face of `Encoder`.
+class HubEncoder(FrameEncoder):
+    """A model of another maker as Θ.
 
     A segment is pooled over its onset, middle and offset as by the built-in encoder, of one layer, above which nothing is computed;
     or of all layers, whose weights are then learned: `mix` is a layer of its own whose Φ they are. Nothing but Φ is learned.
@@ -179,24 +69,16 @@ class HubEncoder(nn.Module):
             del backbone.layers[number:]
         size = N_PARTS * backbone.size + 1
         self.register_buffer("projection", _projection(size), persistent=False)
-        patterns = dict.fromkeys((*(phi or backbone.phi), *(("mix",) if number is None else ())))
-        self.config = HubConfig(
-            min(size, MAX_EMBEDDING),
-            backbone.hop,
-            backbone.receptive,
-            LEARNED if number is None else str(number),
-            tuple(patterns),
-        )
+        patterns = tuple(dict.fromkeys((*(phi or backbone.phi), *(("mix",) if number is None else ()))))
+        taken = LEARNED if number is None else str(number)
+        embedding_size = min(size, MAX_EMBEDDING)
+        self.config: HubConfig = HubConfig(embedding_size, backbone.hop, backbone.receptive, taken, patterns)
+        self.front_end, self.phi_patterns = backbone.front_end, self.config.phi
         self.float().requires_grad_(False).eval()  # some are published in half precision
 
-    @property
-    def front_end(self) -> FrontEnd:
-        """What a store must have been made with for this encoder."""
-        return self.backbone.front_end
-
-    def frames(self, windows: Tensor) -> Tensor:
+    def frames(self, features: Tensor) -> Tensor:
         """Rows of samples (n, n_rows, HOP_LENGTH) -> frame features (n, n_frames, size)."""
-        states = self.backbone(windows.flatten(1), self.mix is not None)
+        states = self.backbone(features.flatten(1), self.mix is not None)
         if self.mix is None:
             return cast(Tensor, states[0])
         stacked = torch.stack([F.layer_norm(state, state.shape[-1:]) for state in states], dim=1)
@@ -219,11 +101,10 @@ class HubEncoder(nn.Module):
         within = (spans - left[owner].unsqueeze(1)).clamp(0.0, width)
         padded = F.pad(rows, (0, 0, width, width))
         found = spans.new_zeros(len(spans), self.config.embedding_size)
-        for first in range(0, len(left), AT_ONCE):
-            starts = left[first : first + AT_ONCE] + width
+        for number, starts in enumerate((left + width).split(AT_ONCE)):
             frames = self.frames(padded[starts.unsqueeze(1) + torch.arange(width)]).float()
-            mine = (owner >= first) & (owner < first + AT_ONCE)
-            found[mine] = self._pool(frames[owner[mine] - first], within[mine])
+            mine = owner // AT_ONCE == number
+            found[mine] = self._pool(frames[owner[mine] % AT_ONCE], within[mine])
         return found
 
     def _embed(self, windows: Tensor, spans: Tensor) -> Tensor:
@@ -233,9 +114,7 @@ class HubEncoder(nn.Module):
         """The onset, middle and offset of spans (n, 2), in rows, in frames (n, n_frames, size): (n, embedding_size)."""
         # Where a segment lies among the frames: frame i is centred at sample i · hop + receptive / 2.
         places = (spans * HOP_LENGTH - self.config.receptive / 2) / self.config.hop
-        pooled = torch.bmm(part_weights(places, frames.shape[1]), frames)
-        log_duration = torch.log((spans[:, 1:] - spans[:, :1]).clamp_min(1.0) / 10.0)
-        embedded = torch.cat((pooled.flatten(1), log_duration), dim=1)
+        embedded = with_duration(torch.bmm(part_weights(places, frames.shape[1]), frames), spans)
         return embedded if self.projection is None else embedded @ cast(Tensor, self.projection)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> HubEncoder:
@@ -274,9 +153,7 @@ def load_hub_encoder(name: str, layer: str = AUTO, phi: Sequence[str] = ()) -> H
     bundle = getattr(torchaudio.pipelines, name, None) if name.isidentifier() else None
     if isinstance(bundle, torchaudio.pipelines.Wav2Vec2Bundle):
         backbone: Backbone = _of_torchaudio(name, bundle)
-    elif (Path(name) / "hyperparams.yaml").is_file():
-        from mtl_speech.model.speechbrain_checkpoint import speechbrain_source
-
+    elif (Path(name) / HYPERPARAMETERS).is_file():
         source, state = speechbrain_source(Path(name))
         backbone = _of_transformers(source, name, state)
     else:
@@ -348,3 +225,38 @@ def _silent() -> Iterator[None]:
         told.set_verbosity(verbosity)
         if shown:
             told.enable_progress_bar()
+
+
+class _Plain(yaml.SafeLoader):
+    """Reads a HyperPyYAML file as data: what its tags would call is not called, and references stay text."""
+
+
+_Plain.add_multi_constructor("!", lambda loader, tag, node: None)
+
+
+def speechbrain_source(folder: Path) -> tuple[str, dict[str, Tensor]]:
+    """Where the configuration of the encoder is from (a hub's name or a folder), and its weights by name.
+
+    No code of the checkpoint is run: its YAML is read as data, its weights by torch's unpickler of tensors alone. Raises DataError.
+    """
+    path = folder / HYPERPARAMETERS
+    try:
+        found = yaml.load(path.read_text(encoding="utf-8"), Loader=_Plain)
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: cannot be read ({first_line(error)})") from error
+    settings = found if isinstance(found, dict) else {}
+    source = next((settings[key] for key in SOURCES if isinstance(settings.get(key), str)), None)
+    if source is None:
+        raise DataError(
+            f"{path}: names no wav2vec 2.0, HuBERT or WavLM (one of {', '.join(SOURCES)}); others are not served"
+        )
+    beside = folder / source
+    weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if weights is None:
+        raise DataError(f"{folder}: has no weights of an encoder (one of {', '.join(WEIGHTS)})")
+    try:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+        tensors = {str(key).removeprefix("model."): value for key, value in state.items() if isinstance(value, Tensor)}
+    except Exception as error:  # of many kinds: the file is a stranger's
+        raise DataError(f"{weights}: holds no tensors that can be read ({first_line(error)})") from error
+    return (str(beside) if beside.is_dir() else source), tensors

@@ -12,7 +12,7 @@ than first order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtl_speech.core.errors import UsageError
-from mtl_speech.core.terminal import progress
 from mtl_speech.features.store import SegmentStore
+from mtl_speech.model.encoder import FrameEncoder, over_windows
 
 THETA_INITS = ("previous", "random", "prototype", "posterior", "articulatory")
 ROWS_ARE_MEANS = ("posterior", "articulatory")  # a row of θ stands for the mean of its phoneme's embeddings
@@ -157,7 +157,7 @@ class MetaLearner(nn.Module):
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: FrameEncoder,
         embedding_size: int,
         phonemes: Sequence[str],
         theta_init: str = "previous",
@@ -255,10 +255,6 @@ class MetaLearner(nn.Module):
         return adapt_head(support, labels, head, self.rates, first_order)
 
 
-def embed_segments(learner: MetaLearner, store: SegmentStore, batch_size: int = 256) -> Tensor:
+def embed_segments(learner: MetaLearner, store: SegmentStore) -> Tensor:
     """The encoder's embeddings of all segments of `store`, not standardised, without gradient: (n_segments, dim)."""
-    learner.eval()
-    batches: Iterable[Tensor] = torch.arange(len(store)).split(batch_size)
-    with torch.inference_mode():
-        parts = [learner.encoder(*store.windows(i)) for i in progress(batches, "encoding")]
-        return torch.cat(parts).clone()
+    return over_windows(learner.eval().encoder, store, title="encoding")

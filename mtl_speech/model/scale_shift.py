@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import fnmatch
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from mtl_speech.core.errors import UsageError
 from mtl_speech.model.encoder import FrameConv, as_image
 
-GRANULARITIES = ("channel", "lowrank", "kernel")
-RANK = 4  # of the low-rank scale
+E = TypeVar("E", bound=nn.Module)
+GRANULARITIES = ("channel", "kernel")
 SMALLEST_SCALE = 0.05  # a layer with a smaller one is not divided by its scale in the reverse pass
 
 
@@ -58,8 +58,7 @@ class ScaleShift(nn.Module):
     """One frozen Conv or Linear layer with its Φ.
 
     granularity "channel": scale (out,), one per output channel (needs no gradient with respect to the weights);
-    "kernel": scale (out, in), shared over the taps of a kernel (the paper's); "lowrank": scale 1 + U V, rank RANK, between the
-    two. shift: (out,) in all.
+    "kernel": scale (out, in), shared over the taps of a kernel (the paper's). shift: (out,) in both.
     """
 
     def __init__(self, layer: nn.Module, granularity: str) -> None:
@@ -71,49 +70,37 @@ class ScaleShift(nn.Module):
         self.granularity = granularity
         n_out, n_in = weight.shape[:2]
         self.shift = nn.Parameter(weight.new_zeros(n_out))
-        if granularity == "lowrank":
-            self.scale_left = nn.Parameter(weight.new_zeros(n_out, RANK))
-            generator = torch.Generator().manual_seed(
-                n_out * 65_537 + n_in
-            )  # a fixed start: the product is zero anyway
-            self.scale_right = nn.Parameter(torch.randn(RANK, n_in, generator=generator).to(weight) / RANK**0.5)
-        else:
-            self.scale = nn.Parameter(weight.new_ones((n_out,) if granularity == "channel" else (n_out, n_in)))
-
-    def matrix(self) -> Tensor:
-        """Φ_S1 as it multiplies the weight: (out, 1 or in)."""
-        if self.granularity == "lowrank":
-            return 1.0 + self.scale_left @ self.scale_right
-        return self.scale.unsqueeze(1) if self.granularity == "channel" else self.scale
+        self.scale = nn.Parameter(weight.new_ones((n_out,) if granularity == "channel" else (n_out, n_in)))
 
     def forward(self, x: Tensor) -> Tensor:
         """SS(x; W, b; Φ), of the same shape as the layer's own output."""
-        weight = cast(Tensor, self.layer.weight)
-        bias = cast("Tensor | None", self.layer.bias)
-        new_bias = self.shift if bias is None else bias + self.shift
+        weight, bias = cast(Tensor, self.layer.weight), cast("Tensor | None", self.layer.bias)
         if self.granularity == "channel":  # the gradient of the scale needs no weight gradient
             if isinstance(self.layer, FrameConv) and float(self.scale.detach().abs().min()) >= SMALLEST_SCALE:
-                return cast(Tensor, _ScaledFrameConv.apply(x, self.scale, new_bias, self.layer))
+                return cast(Tensor, _ScaledFrameConv.apply(x, self.scale, self._bias(), self.layer))
             y = apply_layer(self.layer, x, weight, bias)
-            offset = self.shift if bias is None else new_bias - bias * self.scale  # exactly 0 at the identity
+            offset = self.shift if bias is None else self._bias() - bias * self.scale  # exactly 0 at the identity
             is_last = isinstance(self.layer, nn.Linear | FrameConv)
             shape = (-1,) if is_last else (-1,) + (1,) * (weight.dim() - 2)
             return torch.addcmul(offset.view(shape), y, self.scale.view(shape))
-        scale = self.matrix()
-        return apply_layer(self.layer, x, weight * scale.view(scale.shape + (1,) * (weight.dim() - 2)), new_bias)
+        return apply_layer(self.layer, x, self._weight(), self._bias())
+
+    def _weight(self) -> Tensor:
+        """W ⊙ Φ_S1."""
+        weight = cast(Tensor, self.layer.weight)
+        return weight * self.scale.view(self.scale.shape + (1,) * (weight.dim() - self.scale.dim()))
+
+    def _bias(self) -> Tensor:
+        """b + Φ_S2."""
+        bias = cast("Tensor | None", self.layer.bias)
+        return self.shift if bias is None else bias + self.shift
 
     def merged(self) -> tuple[Tensor, Tensor]:
         """(weight, bias) of a plain layer that gives the same output."""
-        weight = cast(Tensor, self.layer.weight)
-        bias = cast("Tensor | None", self.layer.bias)
-        scale = self.matrix()
-        scaled = weight * scale.view(scale.shape + (1,) * (weight.dim() - 2))
-        return scaled.detach(), (self.shift if bias is None else bias + self.shift).detach()
+        return self._weight().detach(), self._bias().detach()
 
     def distance(self) -> Tensor:
         """Squared distance of Φ from the identity, summed over its entries: what a decay towards the identity penalises."""
-        if self.granularity == "lowrank":
-            return (self.scale_left @ self.scale_right).square().sum() + self.shift.square().sum()
         return (self.scale - 1.0).square().sum() + self.shift.square().sum()
 
 
@@ -128,7 +115,7 @@ def apply_layer(layer: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None
     raise TypeError(f"Φ serves Conv1d, Conv2d and Linear layers, not {type(layer).__name__}")
 
 
-def attach(encoder: nn.Module, granularity: str = "channel", patterns: Sequence[str] = ("*",)) -> nn.Module:
+def attach(encoder: E, granularity: str = "channel", patterns: Sequence[str] = ("*",)) -> E:
     """A copy of `encoder` whose Conv and Linear layers carry Φ. The frozen weights are shared with the original, not copied.
 
     `encoder` itself is left as it was, so the pretrained model is there whenever Φ is not wanted. Every parameter of `encoder`
@@ -147,9 +134,7 @@ def attach(encoder: nn.Module, granularity: str = "channel", patterns: Sequence[
     if not names:
         raise UsageError(f"no Conv or Linear layer of the encoder matches {', '.join(patterns)}")
     for name in names:
-        parent_name, _, child = name.rpartition(".")
-        parent = adapted.get_submodule(parent_name)
-        setattr(parent, child, ScaleShift(getattr(parent, child), granularity))
+        adapted.set_submodule(name, ScaleShift(adapted.get_submodule(name), granularity))
     return adapted
 
 
@@ -164,33 +149,16 @@ def phi_state(encoder: nn.Module) -> dict[str, Tensor]:
     return {f"{n}.{k}": p.detach() for n, m in layers.items() for k, p in m.named_parameters(recurse=False)}
 
 
-def load_phi(encoder: nn.Module, state: dict[str, Tensor]) -> None:
-    """Set Φ of `encoder`, made by `attach`, to `state`, as `phi_state` gave it. Raises KeyError or ValueError on a misfit."""
-    wanted = {
-        f"{n}.{k}": p for n, m in scale_shift_layers(encoder).items() for k, p in m.named_parameters(recurse=False)
-    }
-    if set(wanted) != set(state):
-        raise KeyError(f"Φ does not fit this encoder: {sorted(set(wanted) ^ set(state))[:4]}")
-    with torch.no_grad():
-        for name, parameter in wanted.items():
-            if parameter.shape != state[name].shape:
-                raise ValueError(f"Φ '{name}' has shape {tuple(state[name].shape)}, not {tuple(parameter.shape)}")
-            parameter.copy_(state[name])
-
-
 def distance_from_identity(layers: Iterable[ScaleShift]) -> Tensor:
     """Sum over layers of the squared distance of Φ from the identity."""
     return torch.stack([layer.distance() for layer in layers]).sum()
 
 
-def merge(encoder: nn.Module) -> nn.Module:
+def merge(encoder: E) -> E:
     """A plain copy of an encoder made by `attach`, with Φ merged into its weights: same output, no extra cost."""
     merged = copy.deepcopy(encoder)
-    for name, module in list(merged.named_modules()):
-        if isinstance(module, ScaleShift):
-            weight, bias = module.merged()
-            layer = module.layer
-            layer.weight, layer.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
-            parent_name, _, child = name.rpartition(".")
-            setattr(merged.get_submodule(parent_name), child, layer)
+    for name, module in scale_shift_layers(merged).items():
+        weight, bias = module.merged()
+        module.layer.weight, module.layer.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
+        merged.set_submodule(name, module.layer)
     return merged

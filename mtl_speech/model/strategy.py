@@ -14,7 +14,6 @@ from mtl_speech.core.errors import ConfigError, PackError
 from mtl_speech.core.settings import as_dict, load_config
 from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.base import BaseModel, load_state
-from mtl_speech.model.hub import HubEncoder
 from mtl_speech.model.learner import MetaLearner, embed_segments
 from mtl_speech.model.pack import Pack, base_entry, require_base
 from mtl_speech.model.scale_shift import attach
@@ -26,8 +25,7 @@ N_NEIGHBOURS = 3  # rows of θ that a phoneme never met borrows from
 
 def new_learner(base: BaseModel, phonemes: Sequence[str], config: MetaTrainConfig) -> MetaLearner:
     """A learner at the start of meta-training: Φ is the identity, θ is zero."""
-    patterns = base.encoder.config.phi if isinstance(base.encoder, HubEncoder) else ("*",)
-    encoder = attach(base.encoder, config.granularity, patterns)
+    encoder = attach(base.encoder, config.granularity, base.encoder.phi_patterns)
     return MetaLearner(
         encoder.eval(),
         base.encoder.config.embedding_size,
@@ -133,7 +131,7 @@ def _is_frozen(name: str) -> bool:
 
 
 def _is_phi(name: str) -> bool:
-    return name.rpartition(".")[2] in ("scale", "shift", "scale_left", "scale_right")
+    return name.rpartition(".")[2] in ("scale", "shift")
 
 
 def strategy_pack(learner: MetaLearner, base: BaseModel, config: MetaTrainConfig, card: Mapping[str, object]) -> Pack:
@@ -151,7 +149,9 @@ def load_learner(pack: Pack, base: BaseModel) -> tuple[MetaLearner, MetaTrainCon
     try:
         config = load_config(MetaTrainConfig, None, pack.value("meta_train", dict))
     except ConfigError as error:
-        raise PackError(f"card.json of '{pack.name}': its meta_train settings cannot be used: {error}") from error
+        raise PackError(
+            f"card.json of '{pack.name}': its meta_train settings cannot be used: {error}; make the pack anew"
+        ) from error
     learner = new_learner(base, pack.phonemes(), config)
     own = learner.state_dict()
     tensors = {k: v for k, v in pack.tensors.items() if not k.startswith(OF_THE_LANGUAGE)}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.base import BaseModel, base_pack, hub_pack
+from mtl_speech.model.encoder import over_windows
 from mtl_speech.model.learner import MetaLearner
 from mtl_speech.model.pack import pack_hash
 from mtl_speech.model.scale_shift import scale_shift_layers
@@ -182,6 +183,4 @@ def without_phi(encoder: nn.Module) -> nn.Module:
 
 def _outputs(encoder: nn.Module, head: nn.Linear | None, store: SegmentStore, index: Tensor) -> Tensor:
     """The outputs of the base's head for segments `index` (n,): (n, n_phonemes); without one the embeddings."""
-    with torch.inference_mode():
-        parts = [encoder(*store.windows(part)) for part in index.split(256)]
-        return torch.cat([part if head is None else head(part) for part in parts])
+    return over_windows(encoder if head is None else lambda *windows: head(encoder(*windows)), store, index)

@@ -30,7 +30,7 @@ from mtl_speech.core.terminal import bars_shown
 from mtl_speech.features.augment import SpecAugment
 from mtl_speech.features.crops import CropBatches, Crops
 from mtl_speech.features.store import SegmentStore
-from mtl_speech.model.encoder import Encoder
+from mtl_speech.model.encoder import Encoder, over_windows
 from mtl_speech.phonology.articulation import articulatory_features
 from mtl_speech.training.checkpoint import Checkpoints, State, optimiser_tensors, put_optimiser, put_tensors, tensors_of
 
@@ -244,15 +244,10 @@ class Remaining(Sampler[int]):
         return iter(range(self.brain.step, len(self.brain.batches)))
 
 
-def predict_segments(model: PretrainModel, store: SegmentStore, batch_size: int = 512) -> Tensor:
+def predict_segments(model: PretrainModel, store: SegmentStore) -> Tensor:
     """The phoneme index that `model` gives each segment of `store`, from its window alone: (n_segments,)."""
     model.eval()
-    found = []
-    with torch.inference_mode():
-        for index in torch.arange(len(store)).split(batch_size):
-            windows, spans = store.windows(index)
-            found.append(model.segment_head(model.encoder(windows, spans)).argmax(1))
-    return torch.cat(found)
+    return over_windows(lambda windows, spans: model.segment_head(model.encoder(windows, spans)).argmax(1), store)
 
 
 def segment_scores(model: PretrainModel, store: SegmentStore) -> tuple[float, float]:

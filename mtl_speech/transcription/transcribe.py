@@ -1,18 +1,22 @@
 """Transcription of whole recordings with a language pack: from audio to phones with times, and how sure each one is.
 
-A recording is read in blocks and cut where it is silent, so an hour needs no more memory than a minute.
+A recording is read once, kept on the disk and cut where it is silent, so an hour needs no more memory than a minute.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from mtl_speech.core.cache import FeatureCache
 from mtl_speech.core.errors import DataError, PackError
 from mtl_speech.corpora.audio import (
     FRAMES_PER_SECOND,
@@ -23,19 +27,16 @@ from mtl_speech.corpora.audio import (
     stream_audio,
     stream_log_mel,
 )
-from mtl_speech.features.store import MARGIN, RAW_NORMALISED, Normaliser, standardised
+from mtl_speech.features.store import LOG_MEL, MARGIN, RAW_NORMALISED, FrontEnd, Normaliser, standardised
 from mtl_speech.model.base import BaseModel, load_base
-from mtl_speech.model.encoder import Encoder, part_weights
-from mtl_speech.model.hub import HubEncoder
 from mtl_speech.model.language_pack import LanguageModel, load_language
 from mtl_speech.model.pack import Pack, load_pack
 from mtl_speech.model.segmenter import Timing
-from mtl_speech.transcription.lattice import PathWeights, Piece, Spans, best_path, find_spans
+from mtl_speech.transcription.lattice import PathWeights, Piece, best_path, find_spans
 from mtl_speech.transcription.transcript import SILENCE, Phone, Transcription
 
 CHUNK = 2_000  # frames (20 s) that are held at once
 LAST_PART = CHUNK // 2  # frames at the end of a chunk in which it may be cut
-SPANS_AT_ONCE = 512  # embedded together
 PAUSE = 15  # frames of silence in whose middle a chunk is cut
 
 
@@ -81,16 +82,14 @@ class Transcriber:
 
     def transcribe(self, audio: Path) -> Transcription:
         """The phones of a recording. Raises DataError when it cannot be read or is silent throughout."""
-        survey = _survey(audio)
-        phones = [phone for chunk in self._chunks(audio, survey) for phone in self._phones(chunk)]
-        return Transcription(survey.duration, tuple(_fitted(phones, survey.duration)))
+        with _Heard.of(audio, self.base.front_end) as heard:
+            return self._transcription(heard, self._chunks(heard))
 
     def examine(self, audio: Path) -> Examined:
         """The phones of a recording, with their posteriors and embeddings. Raises DataError as `transcribe` does."""
-        survey = _survey(audio)
-        chunks = list(self._chunks(audio, survey))
-        phones = [phone for chunk in chunks for phone in self._phones(chunk)]
-        transcription = Transcription(survey.duration, tuple(_fitted(phones, survey.duration)))
+        with _Heard.of(audio, self.base.front_end) as heard:
+            chunks = list(self._chunks(heard))
+        transcription = self._transcription(heard, chunks)
         return Examined(
             transcription,
             torch.tensor([(phone.start, phone.end) for phone in transcription.spoken]).reshape(-1, 2),
@@ -99,103 +98,49 @@ class Transcriber:
             self.model.classes,
         )
 
-    def _phones(self, chunk: _Chunk) -> list[Phone]:
-        names = (*self.model.classes, SILENCE)  # a label of -1 is silence
-        return [
-            Phone(
-                names[piece.label],
-                (chunk.first + piece.start) / FRAMES_PER_SECOND,
-                (chunk.first + piece.end) / FRAMES_PER_SECOND,
-                piece.confidence,
-                names[piece.label] in self.model.zero_shot,
-            )
-            for piece in chunk.pieces
-        ]
+    def _transcription(self, heard: _Heard, chunks: Iterable[_Chunk]) -> Transcription:
+        phones = [self._phone(chunk.first, piece) for chunk in chunks for piece in chunk.pieces]
+        return Transcription(heard.duration, tuple(_fitted(phones, heard.duration)))
 
-    def _chunks(self, audio: Path, survey: _Survey) -> Iterator[_Chunk]:
+    def _phone(self, first: int, piece: Piece) -> Phone:
+        phoneme = SILENCE if piece.label < 0 else self.model.classes[piece.label]
+        start, end = ((first + frame) / FRAMES_PER_SECOND for frame in (piece.start, piece.end))
+        return Phone(phoneme, start, end, piece.confidence, phoneme in self.model.zero_shot)
+
+    def _chunks(self, heard: _Heard) -> Iterator[_Chunk]:
         """The stretches of a recording, one after another."""
-        margin: Tensor | None = None
-        held = torch.zeros(0, 0)
         first = 0
-        for rows in self._rows(audio, survey):
-            if margin is None:
-                margin = held = _margin(rows[:1])
-            held = torch.cat((held, rows))
-            while len(held) >= CHUNK + 2 * MARGIN:
-                chunk, n = self._decode(held[: CHUNK + 2 * MARGIN], first, cut=True)
-                yield chunk
-                first, held = first + n, held[n:]
-        held = torch.cat((held, _margin(held[-1:])))
-        if len(held) > 2 * MARGIN:
-            yield self._decode(held, first, cut=False)[0]
+        while first < heard.n_frames:
+            cut = first + CHUNK + MARGIN <= heard.n_frames
+            chunk, n = self._decode(heard, first, first + CHUNK if cut else heard.n_frames, cut)
+            yield chunk
+            first += n
 
-    def _rows(self, audio: Path, survey: _Survey) -> Iterator[Tensor]:
-        """A recording block by block, a row every 10 ms: normalised log-mel, (n_rows, MEL_BANDS); where the encoder hears samples,
-        these follow in each row, (n_rows, MEL_BANDS + HOP_LENGTH)."""
-        if not isinstance(self.base.encoder, HubEncoder):
-            yield from map(survey.normaliser.apply, stream_log_mel(stream_audio(audio)))
-            return
-        samples = np.zeros(0, dtype=np.float32)
+    def _decode(self, heard: _Heard, first: int, end: int, cut: bool) -> tuple[_Chunk, int]:
+        """The phones from the frame `first` on, and how many frames they cover: those before `end`.
 
-        def heard() -> Iterator[np.ndarray]:
-            nonlocal samples
-            for block in stream_audio(audio):
-                samples = np.concatenate((samples, block))
-                yield block
-
-        for mel in stream_log_mel(heard()):
-            n = len(mel) * HOP_LENGTH
-            taken, samples = torch.from_numpy(samples[:n]), samples[n:]
-            if self.base.front_end is RAW_NORMALISED:
-                taken = standardised(taken, survey.mean, survey.variance)
-            heard_too = torch.nn.functional.pad(taken, (0, n - len(taken))).view(-1, HOP_LENGTH)
-            yield torch.cat((survey.normaliser.apply(mel), heard_too), 1)
-
-    def _decode(self, rows: Tensor, first: int, cut: bool) -> tuple[_Chunk, int]:
-        """The phones of rows (MARGIN + n_frames + MARGIN, width) as `_rows` gives them, and how many they cover; they begin at
-        `first`.
-
-        With `cut` they end in the last pause of the rows, or where a boundary is likely.
+        With `cut` they end in the last pause before it, or where a boundary is likely.
         """
-        n = len(rows) - 2 * MARGIN
+        n, encoder, segmenter_hears = end - first, self.model.learner.encoder, self.base.built_in
         with torch.inference_mode():
-            features, samples = rows[:, :MEL_BANDS], rows[:, MEL_BANDS:]
-            stride = self.base.built_in.config.stride
-            even = torch.cat((features, features[-1:].expand(-len(features) % stride, -1))).unsqueeze(0)
-            logits = self.timing.segmenter(self.base.built_in.frames(even), even)
+            features = heard.log_mel(first - MARGIN, end + MARGIN)
+            even = torch.cat((features, features[-1:].expand(-len(features) % segmenter_hears.config.stride, -1)))
+            logits = self.timing.segmenter(segmenter_hears.frames(even.unsqueeze(0)), even.unsqueeze(0))
             boundary, speech = torch.sigmoid(logits)[0, MARGIN : MARGIN + n].double().numpy().T
             n = _cut(boundary, speech) if cut else n
             spans = find_spans(boundary[:n])
-            labels, embeddings = self._labels(even, samples, spans)
+            rows = even if self.base.front_end is LOG_MEL else heard.samples(first - MARGIN, end + MARGIN)
+            embeddings = encoder.embed_within(rows, torch.from_numpy(spans.frames + MARGIN).float())
+            embeddings = self.model.learner.standardise(embeddings)
+            labels = torch.log_softmax(
+                self.model.head.logits(embeddings.unsqueeze(0))[0] / self.model.temperature, dim=1
+            )
         log_frames = np.log(spans.frames[:, 1] - spans.frames[:, 0])
         means = self.timing.log_duration.double().numpy()
         durations = np.square((log_frames[:, None] - means) / self.timing.spread)
         pieces = best_path(spans, labels.double().numpy(), durations, boundary[:n], speech[:n], self.weights)
         chosen = torch.tensor([piece.span for piece in pieces if piece.span >= 0], dtype=torch.long)
         return _Chunk(first, pieces, labels[chosen].exp(), embeddings[chosen]), n
-
-    def _labels(self, features: Tensor, samples: Tensor, spans: Spans) -> tuple[Tensor, Tensor]:
-        """Calibrated log-probabilities (n_spans, n_classes) and standardised embeddings (n_spans, dim) of spans.
-
-        features: (1, n_rows, MEL_BANDS), samples: (n_rows, HOP_LENGTH), of which the spans leave out the first MARGIN.
-        """
-        encoder = self.model.learner.encoder
-        rows = torch.from_numpy(spans.frames + MARGIN).float()
-        if not len(rows):
-            embeddings = torch.zeros(0, self.model.head.weight.shape[2])
-        elif isinstance(encoder, HubEncoder):
-            embeddings = self.model.learner.standardise(encoder.embed_within(samples, rows))
-        else:
-            frames = encoder.frames(features)  # type: ignore[operator]
-            found = [self._embed(encoder, frames, part) for part in rows.split(SPANS_AT_ONCE)]  # type: ignore[arg-type]
-            embeddings = torch.cat(found)
-        logits = self.model.head.logits(embeddings.unsqueeze(0))[0] / self.model.temperature
-        return torch.log_softmax(logits, dim=1), embeddings
-
-    def _embed(self, encoder: Encoder, frames: Tensor, rows: Tensor) -> Tensor:
-        """Standardised embeddings (n, dim) of the rows (n, 2) of one recording, whose frames are (1, n_frames, channels)."""
-        parts = part_weights(rows / self.base.built_in.config.stride, frames.shape[1]) @ frames[0]
-        return self.model.learner.standardise(encoder.embed_parts(parts, rows))
 
 
 @dataclass(frozen=True)
@@ -211,40 +156,75 @@ class _Chunk:
     embeddings: Tensor
 
 
-@dataclass(frozen=True)
-class _Survey:
-    """What a recording is normalised by: of its log-mel, and the mean and variance of its samples; and its seconds."""
+class _Heard:
+    """A recording, read once: its log-mel, and the samples of it where an encoder hears these, lie in files without a name.
 
-    normaliser: Normaliser
-    duration: float
-    mean: float
-    variance: float
+    n_frames: of 10 ms. duration: seconds.
+    """
 
+    def __init__(self, front_end: FrontEnd, mel: IO[bytes], samples: IO[bytes]) -> None:
+        self._front_end, self._mel, self._samples, self._normaliser = front_end, mel, samples, Normaliser()
+        self.n_frames, self._n_samples, self._peak, self._sum, self._squares = 0, 0, 0.0, 0.0, 0.0
 
-def _survey(audio: Path) -> _Survey:
-    """Raises DataError where a recording cannot be read or is silent throughout."""
-    normaliser, n_samples, peak, total, squares = Normaliser(), 0, 0.0, 0.0, 0.0
+    @classmethod
+    @contextmanager
+    def of(cls, audio: Path, front_end: FrontEnd) -> Iterator[_Heard]:
+        """The recording `audio`; its files are there inside. Raises DataError where it cannot be read or is silent throughout."""
+        cache = FeatureCache()
+        with cache.scratch() as log_mel, cache.scratch() as samples:
+            heard = cls(front_end, log_mel, samples)
+            for mel in stream_log_mel(heard._measured(stream_audio(audio))):
+                heard._normaliser.add(mel)
+                heard._mel.write(mel.numpy().data)
+                heard.n_frames += len(mel)
+            if heard._peak < SILENT_PEAK:
+                peak = f"{heard._peak:.1e} of full scale, below {SILENT_PEAK:.0e}"
+                raise DataError(f"{audio}: silent: its peak is {peak}")
+            yield heard
 
-    def measured() -> Iterator[np.ndarray]:
-        nonlocal n_samples, peak, total, squares
-        for block in stream_audio(audio):
-            n_samples += len(block)
-            peak = max(peak, float(np.abs(block).max(initial=0.0)))
-            total += float(block.sum(dtype=np.float64))
-            squares += float(np.square(block, dtype=np.float64).sum())
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return self._n_samples / SAMPLE_RATE
+
+    def _measured(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """The same blocks of samples, counted and kept."""
+        for block in blocks:
+            if self._front_end is not LOG_MEL:
+                self._samples.write(block.data)
+            self._n_samples += len(block)
+            self._peak = max(self._peak, float(np.abs(block).max(initial=0.0)))
+            self._sum += float(block.sum(dtype=np.float64))
+            self._squares += float(np.square(block, dtype=np.float64).sum())
             yield block
 
-    for mel in stream_log_mel(measured()):
-        normaliser.add(mel)
-    if peak < SILENT_PEAK:
-        raise DataError(f"{audio}: silent: its peak is {peak:.1e} of full scale, below {SILENT_PEAK:.0e}")
-    mean = total / n_samples
-    return _Survey(normaliser, n_samples / SAMPLE_RATE, mean, squares / n_samples - mean**2)
+    def log_mel(self, first: int, end: int) -> Tensor:
+        """Normalised log-mel of the frames from `first` to `end`: (end - first, MEL_BANDS).
+
+        Beyond the recording its first and last frame are repeated.
+        """
+        low, high = max(first, 0), min(end, self.n_frames)
+        mel = _floats(self._mel, low * MEL_BANDS, high * MEL_BANDS).view(-1, MEL_BANDS)
+        return self._normaliser.apply(mel)[torch.arange(first, end).clamp(0, self.n_frames - 1) - low]
+
+    def samples(self, first: int, end: int) -> Tensor:
+        """The samples of the frames from `first` to `end`, as the front end has them: (end - first, HOP_LENGTH).
+
+        Beyond the recording they are zero.
+        """
+        low, high = first * HOP_LENGTH, end * HOP_LENGTH
+        samples = _floats(self._samples, max(low, 0), min(high, self._n_samples))
+        if self._front_end is RAW_NORMALISED:
+            mean = self._sum / self._n_samples
+            samples = standardised(samples, mean, self._squares / self._n_samples - mean**2)
+        before = max(-low, 0)
+        return F.pad(samples, (before, high - low - before - len(samples))).view(-1, HOP_LENGTH)
 
 
-def _margin(row: Tensor) -> Tensor:
-    """The MARGIN rows beyond the first or last row (1, width) of a recording: its log-mel again, and no samples."""
-    return torch.nn.functional.pad(row[:, :MEL_BANDS], (0, row.shape[1] - MEL_BANDS)).expand(MARGIN, -1)
+def _floats(stream: IO[bytes], first: int, end: int) -> Tensor:
+    """Numbers `first` to `end` of a file of float32."""
+    stream.seek(4 * first)
+    return torch.from_numpy(np.frombuffer(bytearray(stream.read(4 * (end - first))), dtype=np.float32))
 
 
 def _cut(boundary: np.ndarray, speech: np.ndarray) -> int:

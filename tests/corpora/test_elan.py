@@ -16,8 +16,7 @@ from pympi import Elan
 from mtl_speech.core.errors import DataError
 from mtl_speech.corpora.elan import read_eaf, read_labels
 from mtl_speech.corpora.labels import MissingPhones
-from mtl_speech.transcription.transcript import Phone, Transcription
-from mtl_speech.transcription.transcript_elan import eaf_bytes
+from mtl_speech.transcription.transcript import Phone, Transcription, eaf_bytes
 
 FOUND = Transcription(
     0.5,

@@ -38,9 +38,7 @@ from mtl_speech.phonology import word_list
 from mtl_speech.phonology.inventories import find_inventory
 from mtl_speech.phonology.phonemes import PHONE_SETS, guess_phone_set, to_ipa
 from mtl_speech.scoring.metrics import read_tokens
-from mtl_speech.transcription.transcript import Phone, Transcription
-from mtl_speech.transcription.transcript_elan import eaf_bytes
-from mtl_speech.transcription.transcript_files import textgrid_text
+from mtl_speech.transcription.transcript import Phone, Transcription, eaf_bytes, textgrid_text
 from tests.fuzz import seeds
 from tests.helpers import tiny_base
 

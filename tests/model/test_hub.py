@@ -34,8 +34,9 @@ from mtl_speech.features.store import (
     raw_rows,
 )
 from mtl_speech.model import hub
+from mtl_speech.model.backbones import TorchaudioBackbone, TransformersBackbone, WhisperBackbone
 from mtl_speech.model.base import load_base, load_hub_base
-from mtl_speech.model.hub import HubEncoder, TorchaudioBackbone, TransformersBackbone, WhisperBackbone, load_hub_encoder
+from mtl_speech.model.hub import HubEncoder, load_hub_encoder
 from mtl_speech.model.pack import load_pack, pack_hash, save_pack
 from mtl_speech.model.scale_shift import phi_state, scale_shift_layers
 from mtl_speech.model.strategy import new_learner, prepare_learner, strategy_pack

@@ -13,12 +13,10 @@ from mtl_speech.corpora.audio import MEL_BANDS
 from mtl_speech.model.encoder import FrameConv
 from mtl_speech.model.scale_shift import (
     GRANULARITIES,
-    RANK,
     ScaleShift,
     apply_layer,
     attach,
     distance_from_identity,
-    load_phi,
     merge,
     phi_state,
     scale_shift_layers,
@@ -26,11 +24,7 @@ from mtl_speech.model.scale_shift import (
 from tests.helpers import frozen_bytes, seeded, tiny_encoder
 
 LAYERS = {"stem.conv", "down.conv", "blocks.0.first.conv", "blocks.0.second.conv", "embedding"}
-KEYS = {
-    "channel": {"scale", "shift"},
-    "kernel": {"scale", "shift"},
-    "lowrank": {"scale_left", "scale_right", "shift"},
-}
+KEYS = ("scale", "shift")
 each_granularity = pytest.mark.parametrize("granularity", GRANULARITIES)
 
 
@@ -56,7 +50,7 @@ def shaken(encoder: nn.Module, size: float = 0.2) -> nn.Module:
 def test_every_conv_and_linear_layer_has_scale_and_shift_and_nothing_else_is_trainable(granularity: str) -> None:
     adapted = attach(tiny_encoder(), granularity)
     trainable = {name for name, p in adapted.named_parameters() if p.requires_grad}
-    assert trainable == {f"{layer}.{key}" for layer in LAYERS for key in KEYS[granularity]}
+    assert trainable == {f"{layer}.{key}" for layer in LAYERS for key in KEYS}
     kinds = [m for m in adapted.modules() if isinstance(m, nn.Conv1d | nn.Linear)]
     assert len(kinds) == len(LAYERS), "the encoder has other layers than those listed here"
 
@@ -66,18 +60,13 @@ def test_shapes_of_phi(granularity: str) -> None:
     layers = scale_shift_layers(attach(tiny_encoder(channels=8, size=12), granularity))
     for name, (n_out, n_in) in {"stem.conv": (8, MEL_BANDS), "embedding": (12, 3 * 8 + 1)}.items():
         shapes = {key: tuple(p.shape) for key, p in layers[name].named_parameters(recurse=False)}
-        expected = {
-            "channel": {"scale": (n_out,)},
-            "kernel": {"scale": (n_out, n_in)},
-            "lowrank": {"scale_left": (n_out, RANK), "scale_right": (RANK, n_in)},
-        }[granularity]
-        assert shapes == {**expected, "shift": (n_out,)}
+        assert shapes == {"scale": (n_out,) if granularity == "channel" else (n_out, n_in), "shift": (n_out,)}
 
 
 def test_unfolded_batch_norm_is_frozen_too() -> None:
     adapted = attach(tiny_encoder(folded=False), "channel")
     assert {n for n, p in adapted.named_parameters() if p.requires_grad} == {
-        f"{layer}.{key}" for layer in LAYERS for key in KEYS["channel"]
+        f"{layer}.{key}" for layer in LAYERS for key in KEYS
     }
 
 
@@ -139,11 +128,7 @@ def test_output_is_that_of_the_layer_with_scaled_weights_and_shifted_biases(gran
     shift = torch.randn(5, generator=seeded(5))
     with torch.no_grad():
         adapted.shift.copy_(shift)
-        if granularity == "lowrank":
-            adapted.scale_left.copy_(torch.randn(5, RANK, generator=seeded(6)))
-            scale = 1 + adapted.scale_left @ adapted.scale_right
-        else:
-            adapted.scale.copy_(scale.view_as(adapted.scale))
+        adapted.scale.copy_(scale.view_as(adapted.scale))
     reference = copy.deepcopy(layer)
     bias = torch.zeros(5) if layer.bias is None else layer.bias.detach()
     weight = layer.weight.detach()  # type: ignore[union-attr, operator]
@@ -158,7 +143,7 @@ def test_output_is_that_of_the_layer_with_scaled_weights_and_shifted_biases(gran
 def test_other_layers_are_refused() -> None:
     with pytest.raises(TypeError, match="not Bilinear"):
         apply_layer(nn.Bilinear(2, 2, 2), torch.zeros(1), torch.zeros(1), None)
-    with pytest.raises(UsageError, match="'pixel' is unknown; choose one of channel, lowrank, kernel"):
+    with pytest.raises(UsageError, match="'pixel' is unknown; choose one of channel, kernel"):
         attach(tiny_encoder(), "pixel")
 
 
@@ -169,28 +154,10 @@ def test_scale_and_shift_of_every_layer_get_a_gradient(granularity: str) -> None
     adapted(*inputs()).square().sum().backward()
     for name, layer in scale_shift_layers(adapted).items():
         for key, parameter in layer.named_parameters(recurse=False):
-            if key == "scale_right":  # zero at the start, as scale_left is zero
-                continue
             assert parameter.grad is not None and float(parameter.grad.abs().max()) > 1e-6, (name, key)
 
 
-def test_both_factors_of_the_low_rank_scale_learn_once_they_moved() -> None:
-    adapted = shaken(attach(tiny_encoder(), "lowrank").eval())
-    adapted(*inputs()).square().sum().backward()
-    for layer in scale_shift_layers(adapted).values():
-        for parameter in (layer.scale_left, layer.scale_right):
-            assert parameter.grad is not None and float(parameter.grad.abs().max()) > 1e-6
-
-
-def test_the_start_is_the_same_every_time_and_draws_nothing_from_the_global_generator() -> None:
-    state = torch.random.get_rng_state()
-    one, other = (attach(tiny_encoder(), "lowrank") for _ in range(2))
-    assert torch.equal(torch.random.get_rng_state(), state)
-    for name, value in phi_state(one).items():
-        assert torch.equal(value, phi_state(other)[name])
-
-
-# Patterns, saving, merging, distance
+# Patterns, state, merging, distance
 
 
 def test_patterns_choose_layers_by_name() -> None:
@@ -201,25 +168,12 @@ def test_patterns_choose_layers_by_name() -> None:
 
 
 @each_granularity
-def test_phi_state_holds_phi_alone_and_comes_back_to_the_bit(granularity: str) -> None:
-    encoder = tiny_encoder()
-    adapted = shaken(attach(encoder, granularity).eval())
-    state = {name: value.clone() for name, value in phi_state(adapted).items()}
-    assert set(state) == {f"{layer}.{key}" for layer in LAYERS for key in KEYS[granularity]}
-    other = attach(encoder, granularity).eval()
-    load_phi(other, state)
-    assert torch.equal(other(*inputs()), adapted(*inputs()))
-
-
-def test_a_phi_that_does_not_fit_is_refused() -> None:
-    encoder = tiny_encoder()
-    adapted = attach(encoder, "channel")
-    with pytest.raises(KeyError, match="does not fit"):
-        load_phi(adapted, phi_state(attach(encoder, "lowrank")))
-    with pytest.raises(KeyError, match="embedding.shift"):
-        load_phi(adapted, {k: v for k, v in phi_state(adapted).items() if k != "embedding.shift"})
-    with pytest.raises(ValueError, match="has shape"):
-        load_phi(adapted, phi_state(attach(encoder, "kernel")))
+def test_phi_state_holds_phi_alone(granularity: str) -> None:
+    adapted = shaken(attach(tiny_encoder(), granularity).eval())
+    state = phi_state(adapted)
+    assert set(state) == {f"{layer}.{key}" for layer in LAYERS for key in KEYS}
+    trainable = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
+    assert all(torch.equal(state[name], parameter) for name, parameter in trainable.items())
 
 
 @each_granularity
@@ -244,12 +198,8 @@ def test_distance_from_the_identity(granularity: str) -> None:
     first, second = layers["stem.conv"], layers["embedding"]
     with torch.no_grad():
         first.shift[0] = 3.0
-        if granularity == "lowrank":
-            second.scale_left[2] = 2.0
-            expected = 9.0 + float((2.0 * second.scale_right.sum(0)).square().sum())
-        else:
-            second.scale[1] = 0.5
-            expected = 9.0 + 0.25 * second.scale[1].numel()
+        second.scale[1] = 0.5
+        expected = 9.0 + 0.25 * second.scale[1].numel()
     assert float(distance_from_identity(layers.values()).detach()) == pytest.approx(expected, rel=1e-5)
 
 

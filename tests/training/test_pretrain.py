@@ -216,10 +216,11 @@ def test_segment_scores_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert accuracy == 0.75 and macro_f1 == pytest.approx((0.8 + 1.0) / 2)  # t does not occur: no term of its own
 
 
-def test_predictions_are_those_of_the_head_on_windows() -> None:
+def test_predictions_are_those_of_the_head_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mtl_speech.model.encoder.WINDOWS_AT_ONCE", 7)
     store = corpus(3)
     model = PretrainModel(ENCODER, TABLE)
-    found = predict_segments(model, store, batch_size=7)
+    found = predict_segments(model, store)
     windows, spans = store.windows(torch.arange(len(store)))
     expected = model.eval().segment_head(model.encoder(windows, spans)).argmax(1)
     assert torch.equal(found, expected)

@@ -17,16 +17,15 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
-from mtl_speech.commands import export as command
-from mtl_speech.commands.export import FILES, METADATA, TOLERANCE
 from mtl_speech.commands.target import load_start
 from mtl_speech.core.config import AdaptConfig
 from mtl_speech.corpora.audio import SAMPLE_RATE, load_audio
 from mtl_speech.corpora.corpus import Corpus, Utterance
 from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.features.store import MARGIN, build_store
+from mtl_speech.model import export as exporting
 from mtl_speech.model.base import SHIPPED_ENCODER, BaseModel, load_base, shipped
-from mtl_speech.model.folded import Folded, FoldedFrames, LogMel
+from mtl_speech.model.export import FILES, METADATA, TOLERANCE, Folded, FoldedFrames, LogMel
 from mtl_speech.model.language_pack import LanguageModel, language_pack, load_language
 from mtl_speech.model.learner import embed_segments
 from mtl_speech.model.pack import load_pack, pack_hash, save_pack
@@ -113,14 +112,14 @@ def test_no_probability_is_missed_by_the_comparison(model: LanguageModel) -> Non
     """The phoneme never heard has its column, every column differs, and the head is not the only thing that counts."""
     assert model.zero_shot and set(model.zero_shot) <= set(model.classes)
     folded = FoldedFrames(model)
-    inputs = command.example("frames", 100, 30, 0)
+    inputs = exporting.example("frames", 100, 30, 0)
     found = folded(*inputs)
     assert found.std(0).min() > 0 and torch.allclose(found.sum(1), torch.ones(30))
     folded.encoder.blocks[0].first.conv.weight.mul_(1.01)  # type: ignore[union-attr, operator]
     assert (folded(*inputs) - found).abs().max() > TOLERANCE
 
 
-@pytest.mark.parametrize("granularity", ["channel", "lowrank", "kernel"])
+@pytest.mark.parametrize("granularity", ["channel", "kernel"])
 def test_a_moved_phi_is_merged(model: LanguageModel, base: BaseModel, granularity: str) -> None:
     learner = model.learner
     moved = attach(base.encoder, granularity).eval()
@@ -131,7 +130,7 @@ def test_a_moved_phi_is_merged(model: LanguageModel, base: BaseModel, granularit
             for layer in scale_shift_layers(moved).values():
                 for parameter in layer.parameters(recurse=False):
                     parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
-        frames, _ = command.example("frames", 48, 1, 3)
+        frames, _ = exporting.example("frames", 48, 1, 3)
         found = FoldedFrames(model)(frames, torch.tensor([[0.1, 0.3]], dtype=torch.float64))
         inside = (torch.tensor([[10.0, 30.0]]) + 4).float()  # the window begins four frames before the recording
         window = frames[(torch.arange(48) - 4).clamp(0, 47)].unsqueeze(0)
@@ -158,7 +157,7 @@ class Plain(nn.Module):
 
 
 def operations(module: nn.Module) -> Counter[str]:
-    program = torch.export.export(module, command.example("frames", 100, 3, 0))
+    program = torch.export.export(module, exporting.example("frames", 100, 3, 0))
     return Counter(str(node.target) for node in program.graph.nodes if node.op == "call_function")
 
 
@@ -267,13 +266,13 @@ def test_another_kind_of_pack_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_model_that_differs_is_not_written(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = command._MAKERS["torch-export"]
+    right = exporting._MAKERS["torch-export"]
 
-    def off(*arguments: object) -> tuple[bytes, command.Model]:
+    def off(*arguments: object) -> tuple[bytes, exporting.Model]:
         data, exported = right(*arguments)  # type: ignore[arg-type]
         return data, lambda *given: exported(*given) + 2 * TOLERANCE
 
-    monkeypatch.setitem(command._MAKERS, "torch-export", off)
+    monkeypatch.setitem(exporting._MAKERS, "torch-export", off)
     said = run("export", shared / "adapted" / "pack", "--format", "torch-export", "-o", tmp_path, code=1).output
     assert "other probabilities than the pack (by 2.0e-05)" in said
     assert not list(tmp_path.glob("model*"))

@@ -17,8 +17,7 @@ from praatio import textgrid as praat
 from mtl_speech.core.errors import DataError
 from mtl_speech.corpora import ctm
 from mtl_speech.corpora.kept_textgrid import KeptTextGrid, KeptTier, long_form, read_whole
-from mtl_speech.transcription.transcript import Phone, Transcription
-from mtl_speech.transcription.transcript_files import ctm_lines, textgrid_text, transcription_json
+from mtl_speech.transcription.transcript import Phone, Transcription, ctm_lines, textgrid_text, transcription_json
 
 FOUND = Transcription(
     0.5,
