@@ -116,7 +116,7 @@ def demo() -> None:
     """
 
 
-@main.of(ExportOptions, "commands.export.export", "pack")
+@main.of(ExportOptions, "commands.inspect.export", "pack")
 def export() -> None:
     """Export a language PACK with its base as one plain model.
 

@@ -1,4 +1,4 @@
-"""What the commands `validate`, `info` and `verify` do: look at a folder of recordings, or at packs, before they are used."""
+"""What the commands `validate`, `info`, `verify` and `export` do: look at recordings or packs, before they are used or given on."""
 
 from __future__ import annotations
 
@@ -11,13 +11,22 @@ from typing import Any
 from mtl_speech.commands.target import load_chosen_base
 from mtl_speech.core.errors import DataError, MtlSpeechError, PackError, printable
 from mtl_speech.core.files import atomic_write, csv_text
-from mtl_speech.core.options import InfoOptions, ValidateOptions, VerifyOptions
+from mtl_speech.core.options import ExportOptions, InfoOptions, ValidateOptions, VerifyOptions
 from mtl_speech.core.problems import Problem
 from mtl_speech.core.run import Run, use_caches
 from mtl_speech.corpora import reading
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.corpora.remote import local_folder
 from mtl_speech.model.base import SHIPPED_ENCODER, BaseModel, load_base, shipped
+from mtl_speech.model.export import (
+    FILES,
+    TOLERANCE,
+    Folded,
+    FoldedFrames,
+    export_model,
+    metadata,
+    require_packages,
+)
 from mtl_speech.model.language_pack import load_language, zero_shot_of
 from mtl_speech.model.pack import CARD, WEIGHTS, Pack, load_pack, pack_hash, require_base
 from mtl_speech.model.strategy import load_learner
@@ -189,3 +198,31 @@ def _text(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
     return ", ".join(map(_text, value)) if isinstance(value, list) else " ".join(str(value).split())
+
+
+def export(folder: Path, options: ExportOptions, run: Run) -> list[Path]:
+    """Write the language pack in `folder` in each format of `options`; gives the paths.
+
+    Raises UsageError where a package is missing, PackError where the pack cannot be used or an exported model gives other
+    probabilities than it.
+    """
+    require_packages(options.format)
+    pack = load_pack(folder, "language")
+    base = load_base(options.base)
+    model = load_language(pack, base)
+    output = run.begin(options, f"export-{pack.name}")
+    folded = (Folded(model) if options.input == "waveform" else FoldedFrames(model)).eval()
+    about, paths = metadata(pack, base, options.input), []
+    n_parameters = sum(parameter.numel() for parameter in folded.parameters())
+    run.say(f"'{pack.name}' on '{base.pack.name}': {n_parameters:,} weights, {len(model.classes)} phonemes")
+    for format in options.format:
+        data, difference = export_model(folded, format, about, options.seed)
+        if not difference <= TOLERANCE:
+            raise PackError(
+                f"{folder}: the {format} model gives other probabilities than the pack (by {difference:.1e}): nothing was "
+                "written; install the versions of constraints.txt"
+            )
+        paths.append(atomic_write(output / FILES[format], data))
+        run.say(f"{format}: {len(data) / 1e6:.1f} MB, largest difference in a probability {difference:.1e}")
+    run.wrote(output, paths)
+    return paths

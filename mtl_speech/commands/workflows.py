@@ -120,11 +120,7 @@ def _finish(job: _Job, run: Run, systems: Mapping[str, Sequence[Adaptation]], ab
     )
     with earlier_kept(job.folder, run.say):
         paths = [*write_results(job.folder, learned, experiment), *_write_examples(job)]
-    run.table(f1_table(experiment.scores, target.stamp))
-    if ablation is not None:
-        run.table(ablation_table(ablation.rows, target.stamp))
-    if target.stamp:
-        run.result(CAVEAT)
+    _show(experiment, run)
     run.wrote(job.folder, paths if job.options.data is not None else [*paths, job.folder / "corpus"])
     return experiment.scores
 
@@ -200,11 +196,7 @@ def evaluate(folder: Path, options: EvaluateOptions, run: Run) -> Scores:
     problems = [*corpus.problems, *store.problems]
     notes = [f"language pack '{pack.name}'", *run.left_out(problems, local.folder)]
     test, not_scored = _known_to(model, store, options.data)
-    if not_scored:
-        n = sum(missing.n_examples for missing in not_scored)
-        notes.append(
-            f"{n} examples of {len(not_scored)} phonemes are {OUTSIDE}: not scored, so precision is that on the others"
-        )
+    notes += _told_of(not_scored)
     scores, tokens = _scored(pack, model, test, not_scored, options.seed)
     stamp = STAMP if is_synthetic(local.folder) else ""
     about = {
@@ -212,8 +204,8 @@ def evaluate(folder: Path, options: EvaluateOptions, run: Run) -> Scores:
         "Language pack": f"{pack.name} (SHA-256 {pack_hash(pack)[:12]}…)",
         "Scored on": describe(corpus, lang),
     }
-    compared = compare_base(base, model.learner, test)
     clips = cut_clips(scores, tokens, recordings_of(corpus)) if options.clips else None
+    forgetting = compare_base(base, model.learner, test)
     listed = problem_list([*local.problems, *problems], local.folder)
     experiment = Experiment(
         scores,
@@ -222,14 +214,21 @@ def evaluate(folder: Path, options: EvaluateOptions, run: Run) -> Scores:
         notes=[*notes, *([CAVEAT] if stamp else [])],
         extra={"pack": pack.name, "pack_sha256": pack_hash(pack), "problems": listed},
         stamp=stamp,
-        details=Details(about, tokens, model.temperature, base=compared, clips=clips),
+        details=Details(about, tokens, model.temperature, base=forgetting, clips=clips),
     )
     paths = write_report(output, experiment)
-    run.table(f1_table(scores, stamp))
-    if stamp:
-        run.result(CAVEAT)
+    _show(experiment, run)
     run.wrote(output, paths)
     return scores
+
+
+def _show(experiment: Experiment, run: Run) -> None:
+    """Print the tables of an experiment."""
+    run.table(f1_table(experiment.scores, experiment.stamp))
+    if experiment.ablation:
+        run.table(ablation_table(experiment.ablation, experiment.stamp))
+    if experiment.stamp:
+        run.result(CAVEAT)
 
 
 def _known_to(model: LanguageModel, store: SegmentStore, data: object) -> tuple[SegmentStore, list[NotScored]]:
@@ -242,6 +241,13 @@ def _known_to(model: LanguageModel, store: SegmentStore, data: object) -> tuple[
         )
     test = store.select(torch.nonzero(known).squeeze(1))
     return test, [NotScored(phoneme, n, OUTSIDE) for phoneme, n in sorted(outside.items())]
+
+
+def _told_of(not_scored: Sequence[NotScored]) -> list[str]:
+    """A note on what was not scored; none where all was."""
+    n = sum(missing.n_examples for missing in not_scored)
+    said = f"{n} examples of {len(not_scored)} phonemes are {OUTSIDE}: not scored, so precision is that on the others"
+    return [said] if not_scored else []
 
 
 def _scored(

@@ -121,26 +121,23 @@ def score(  # one measurement: what was tested, what it is to be reported with, 
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> Scores:
-    """Score phoneme predictions, one per test token.
+    """Score phoneme predictions, one per test token. Undefined precision is 0.
 
     The averages run over the classes that occur in `true`, as in scikit-learn with `labels=sorted(set(true))`. A class
     that was only predicted adds no term of its own: it counts through the recall of the classes that were mistaken for
-    it, so micro-F1 is a little above the accuracy then. Undefined precision is 0.
+    it, so micro-F1 is a little above the accuracy then.
 
     Intervals are percentile bootstrap intervals over `groups` (the utterance of each token), or over tokens where no
-    groups are given or all tokens are of one group.
-
-    Raises DataError when there is no token, ValueError when lengths differ or `n_bootstrap` is below 1.
+    groups are given or all tokens are of one group. Raises DataError when there is no token, ValueError when lengths
+    differ or `n_bootstrap` is below 1.
     """
     check_lengths(len(true), n_bootstrap, predicted=predicted, groups=groups)
     labels = tuple(sorted({*true, *predicted}))
     rows, columns = encode(true, labels), encode(predicted, labels)
     grouping, n_groups = group_index(groups)
-    confusion = np.bincount(rows * len(labels) + columns, minlength=len(labels) ** 2).reshape(len(labels), len(labels))
-    confusion.setflags(write=False)
+    confusion = _confusion(rows, columns, len(labels))
     counts = np.stack([confusion.diagonal(), confusion.sum(1), confusion.sum(0)])
-    rng = np.random.default_rng(seed)
-    drawn = f1_of_counts(resampled_counts(rows, [columns], grouping, len(labels), n_bootstrap, rng)[:, 0])
+    drawn = f1_of_counts(resampled_counts(rows, [columns], grouping, len(labels), n_bootstrap, seed)[:, 0])
     _, macro, micro = f1_of_counts(counts)
     return Scores(
         _phonemes(labels, counts, drawn[0], n_train),
@@ -175,7 +172,7 @@ def macro_f1_difference(
     rows, predictions = encode(true, labels), [encode(a, labels), encode(b, labels)]
     grouping, _ = group_index(groups)
     everything = unit_counts(np.zeros_like(rows), rows, predictions, 1, len(labels))[0]
-    resampled = resampled_counts(rows, predictions, grouping, len(labels), n_bootstrap, np.random.default_rng(seed))
+    resampled = resampled_counts(rows, predictions, grouping, len(labels), n_bootstrap, seed)
     mean, draws = f1_of_counts(everything)[1], f1_of_counts(resampled)[1]
     return Difference(float(mean[0] - mean[1]), pair(percentile(draws[:, 0] - draws[:, 1])), len(true))
 
@@ -207,6 +204,13 @@ def episode_macro_f1(true: Any, predicted: Any, n_way: int, mask: Any = None) ->
     f1 = episode_class_f1(true, predicted, n_way, mask)
     present = ~np.isnan(f1)
     return ratio(np.where(present, f1, 0.0).sum(1), present.sum(1), np.nan)
+
+
+def _confusion(rows: NDArray[np.int64], columns: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """How often class `columns` was given where `rows` is true: (n, n) counts that cannot be changed."""
+    confusion = np.bincount(rows * n + columns, minlength=n**2).reshape(n, n)
+    confusion.setflags(write=False)
+    return confusion
 
 
 def _phonemes(
