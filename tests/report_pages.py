@@ -18,6 +18,11 @@ from tests.helpers import tone
 
 CONSONANTS = "p pʰ b m f t̪ d̪ t n s z ɾ l t͡ʃ d͡ʒ ʃ ʈ ɖ ɳ ɽ j k kʰ ɡ ŋ x ɦ ʔ q χ ɓ ɗ ʛ ǃ tʼ kʷ n̥ ʙ v β".split()
 VOWELS = "i ĩ ɪ u ũ ʊ e ẽ o õ ə ə̃ ɛ ɔ a ɑ ɑ̃ ɯ y ø ɨ ʉ".split()
+NAN = float("nan")
+ODD_ROWS = [
+    AblationRow("baseline", 0.412, (0.385, 0.441), 0.53, (0.51, 0.55), None, 12_345, 31.2),
+    AblationRow("+ [bold] Φ", 0.571, (0.54, 0.6), 0.66, (NAN, NAN), Difference(0.159, (0.13, 0.19), 9), 1_000, 310.0),
+]
 EVIL = "<script>document.title='owned'</script>"
 
 

@@ -37,7 +37,7 @@ LETTERS_PER_COLUMN = 4  # of the name of a group that fit above a column of the 
 
 
 def render(data: Mapping[str, Any], clips: Sequence[Clip] = ()) -> str:
-    """The page of what report.json holds (`report.report_data`), with the audio and pictures of `clips`."""
+    """The page of what report.json holds (`results.report_data`), with the audio and pictures of `clips`."""
     environment = _environment()
     script, style = (environment.get_template(name).render() for name in ("report.js", "report.css"))
     return environment.get_template("report.html").render(
