@@ -1,4 +1,7 @@
-"""Where adaptation starts from and what it learns: the base and the strategy, and the examples of the target language."""
+"""Where adaptation starts from and what it learns: the base and the strategy, and the examples of the target language.
+
+These are a person's recordings, or the built-in Punjabi corpus: synthetic, offline, made on the spot.
+"""
 
 from __future__ import annotations
 
@@ -104,13 +107,14 @@ def load_start(base: BaseModel | Path | None, strategy: Pack | Path | None) -> S
     An untrained one is prepared on the training examples of each fold alone. Raises PackError.
     """
     base = base if isinstance(base, BaseModel) else load_base(base)
-    place = strategy or shipped(SHIPPED_STRATEGY)
-    if isinstance(place, Pack) or strategy is not None or place.is_dir():
-        pack = place if isinstance(place, Pack) else load_pack(place, "strategy")
-        if strategy is not None or pack.value("base", dict).get("sha256") == pack_hash(base.pack):
-            learner, meta = load_learner(pack, base)
-            how = f"starts from the strategy '{pack.name}' on the base '{base.pack.name}'"
-            return Start(base, lambda _: learner, settings_on_target(meta, MetaTrainConfig()), how)
+    if strategy is None and shipped(SHIPPED_STRATEGY).is_dir():
+        own = load_pack(shipped(SHIPPED_STRATEGY), "strategy")
+        strategy = own if own.value("base", dict).get("sha256") == pack_hash(base.pack) else None
+    if strategy is not None:
+        pack = strategy if isinstance(strategy, Pack) else load_pack(strategy, "strategy")
+        learner, meta = load_learner(pack, base)
+        how = f"starts from the strategy '{pack.name}' on the base '{base.pack.name}'"
+        return Start(base, lambda _: learner, settings_on_target(meta, MetaTrainConfig()), how)
     meta = MetaTrainConfig()
 
     def untrained(fold: Fold) -> MetaLearner:

@@ -1,4 +1,7 @@
-"""What a report says beside the F1 scores, as plain values: confusions, calibration, learning curve, curriculum, sizes."""
+"""What a report says beside the F1 scores, as plain values: confusions, calibration, learning curve, curriculum, sizes.
+
+And that nothing is forgotten: Θ taken out of an adapted model is the pretrained model, bit for bit.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import copy
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -28,6 +31,7 @@ from mtl_speech.training.learning_curve import LearningCurve
 N_CONFUSIONS = 12  # rows of the table of the worst confusions
 MAX_PERIODS = 8  # columns of the table of what was hard when
 MAX_HARD = 15  # its rows
+MAX_SEGMENTS = 2_000  # that the outputs are compared on
 
 
 @dataclass(frozen=True)
@@ -118,16 +122,8 @@ def hard_when(history: Sequence[Sequence[Sequence[tuple[str, str]]]], curriculum
 
 def sizes(size: Size) -> dict[str, Any]:
     """Trainable parameters against examples, and against Θ."""
-    return {
-        "trainable": size.trainable,
-        "frozen": size.frozen,
-        "examples": size.examples,
-        "per_example": size.trainable / max(1, size.examples),
-        "share_of_frozen": size.trainable / max(1, size.frozen),
-    }
-
-
-MAX_SEGMENTS = 2_000  # that the outputs are compared on
+    per_example, share = size.trainable / max(1, size.examples), size.trainable / max(1, size.frozen)
+    return {**asdict(size), "per_example": per_example, "share_of_frozen": share}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""The report as one page, report.html: everything is inside, nothing is fetched, and all that comes from data is escaped."""
+"""The report as one page, report.html: everything is inside, nothing is fetched, and all that comes from data is escaped.
+
+So are clips: short stretches of test recordings, to hear and see what was confused, audio and a spectrogram of each.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +37,13 @@ if TYPE_CHECKING:
 
 N_SHADES = 6  # of a cell of a matrix
 LETTERS_PER_COLUMN = 4  # of the name of a group that fit above a column of the matrix
+CONTEXT = 0.25  # seconds before and after the segment
+MAX_CLIP_SECONDS = 2.0  # of a segment; the rest is cut off
+N_CONFUSIONS, PER_CONFUSION = 8, 2
+MAX_BYTES = 3_000_000  # of audio and pictures together, as they stand in the page
+_DYNAMIC_RANGE = 42.0  # dB below the loudest point that the spectrogram shows
+_WINDOW, _HOP, _FFT = SAMPLE_RATE // 200, SAMPLE_RATE // 500, 256  # samples: 5 ms (wide band), 2 ms
+_TOP = 8000  # Hz
 
 
 def render(data: Mapping[str, Any], clips: Sequence[Clip] = ()) -> str:
@@ -170,27 +180,6 @@ def _media(clip: Clip) -> dict[str, Any]:
         "audio": "data:audio/flac;base64," + base64.b64encode(clip.flac).decode(),
         "picture": "data:image/png;base64," + base64.b64encode(clip.picture).decode(),
     }
-
-
-CONTEXT = 0.25  # seconds before and after the segment
-
-
-MAX_CLIP_SECONDS = 2.0  # of a segment; the rest is cut off
-
-
-N_CONFUSIONS, PER_CONFUSION = 8, 2
-
-
-MAX_BYTES = 3_000_000  # of audio and pictures together, as they stand in the page
-
-
-_DYNAMIC_RANGE = 42.0  # dB below the loudest point that the spectrogram shows
-
-
-_WINDOW, _HOP, _FFT = SAMPLE_RATE // 200, SAMPLE_RATE // 500, 256  # samples: 5 ms (wide band), 2 ms
-
-
-_TOP = 8000  # Hz
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """F1 of phonemes with intervals that a person can trust: per phoneme, macro, micro, per episode; paired differences.
 
+Beside them stand the scored tokens: what each test segment is and what was predicted, as in tokens.csv of a report.
+
 Every interval is a 95 % interval. Tokens of one recording resemble each other, so wherever groups (utterances,
 languages) are given they are what is resampled; tokens resampled as if they were independent give intervals that are
 too narrow. So do few groups: in simulated test sets of 10, 30, 100 and 300 recordings the interval of macro-F1 held the
