@@ -28,16 +28,16 @@ from mtl_speech.core.cache import FOLDER
 
 PER_RECORDING = {50: 5}  # phones of a recording; elsewhere 10
 STAGES = {  # what is timed: module, function, stage
-    ("start", "load_start"): "start-up",
-    ("start", "read_corpus"): "reading and features",
-    ("adapt", "build_store"): "reading and features",
-    ("adapt", "embed_segments"): "encoder",
-    ("adapt", "continue_meta_training"): "meta-training",
-    ("adapt", "learn_inventory"): "head",
-    ("results", "save_pack"): "saving",
-    ("workflows", "with_timing"): "segmenter",
-    ("workflows", "learning_curve"): "learning curve",
-    ("workflows", "write_results"): "report",
+    ("commands.target", "load_start"): "start-up",
+    ("commands.target", "read_corpus"): "reading and features",
+    ("training.adapt", "build_store"): "reading and features",
+    ("training.adapt", "embed_segments"): "encoder",
+    ("training.adapt", "continue_meta_training"): "meta-training",
+    ("training.adapt", "learn_inventory"): "head",
+    ("report.results", "save_pack"): "saving",
+    ("commands.workflows", "with_timing"): "segmenter",
+    ("commands.workflows", "learning_curve"): "learning curve",
+    ("commands.workflows", "write_results"): "report",
 }
 CORE = ("reading and features", "encoder", "head", "saving", "other")
 

@@ -8,18 +8,21 @@ from typing import Any
 import numpy as np
 
 from mtl_speech.phonology.phonemes import normalise_ipa
-from mtl_speech.report.clips import Clip, Clips, cut
-from mtl_speech.report.findings import Details, Size
-from mtl_speech.report.tables import write_report
+from mtl_speech.report.findings import Details, Forgetting, Size
+from mtl_speech.report.page import Clip, Clips, cut
+from mtl_speech.report.results import Experiment, write_report
 from mtl_speech.scoring.bootstrap import Difference
-from mtl_speech.scoring.metrics import AblationRow, NotScored, Scores, score
-from mtl_speech.scoring.tokens import Token
-from mtl_speech.training.forgetting import Forgetting
+from mtl_speech.scoring.metrics import AblationRow, NotScored, Scores, Token, score
 from mtl_speech.training.learning_curve import CurvePoint, LearningCurve
 from tests.helpers import tone
 
 CONSONANTS = "p pʰ b m f t̪ d̪ t n s z ɾ l t͡ʃ d͡ʒ ʃ ʈ ɖ ɳ ɽ j k kʰ ɡ ŋ x ɦ ʔ q χ ɓ ɗ ʛ ǃ tʼ kʷ n̥ ʙ v β".split()
 VOWELS = "i ĩ ɪ u ũ ʊ e ẽ o õ ə ə̃ ɛ ɔ a ɑ ɑ̃ ɯ y ø ɨ ʉ".split()
+NAN = float("nan")
+ODD_ROWS = [
+    AblationRow("baseline", 0.412, (0.385, 0.441), 0.53, (0.51, 0.55), None, 12_345, 31.2),
+    AblationRow("+ [bold] Φ", 0.571, (0.54, 0.6), 0.66, (NAN, NAN), Difference(0.159, (0.13, 0.19), 9), 1_000, 310.0),
+]
 EVIL = "<script>document.title='owned'</script>"
 
 
@@ -91,5 +94,5 @@ def write_example(folder: Path, n_classes: int = 24, **changes: Any) -> Path:
         "stamp": "synthetic speech",
         "details": example_details(tokens),
     }
-    write_report(folder, scores_of(tokens, p=0), example_ablation(), **(options | changes))
+    write_report(folder, Experiment(scores_of(tokens, p=0), ablation=example_ablation(), **(options | changes)))
     return folder / "report.html"

@@ -21,8 +21,8 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mtl_speech.commands.demo import is_synthetic
 from mtl_speech.commands.suggest import inventory_of
+from mtl_speech.commands.target import is_synthetic
 from mtl_speech.core.errors import ConfigError, DataError, MtlSpeechError, PackError
 from mtl_speech.core.options import AdaptOptions
 from mtl_speech.core.settings import load_config

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -43,16 +44,17 @@ class Program(click.Group):
                 stream.reconfigure(errors="backslashreplace")  # IPA on a terminal that cannot show it
         return super().make_context(PROGRAM, args, parent, obj=shlex.join([PROGRAM, *args]), **extra)
 
-    def of(self, cls: type[RunOptions], *folders: str) -> Callable[[Callable[..., None]], click.Command]:
+    def of(self, cls: type[RunOptions], runs: str, *folders: str) -> Callable[[Callable[[], None]], click.Command]:
         """Add a command with the positional arguments `folders` and an option for each setting of `cls`.
 
-        An argument with a name such as "files..." is given once or more. The decorated function gets the folders as paths (a tuple
-        of paths for such an argument), the options as a `cls`, and the run; its name and docstring become those of the command.
+        `runs` is the function that does the work, named by its module below the package, such as "commands.train.pretrain". It gets
+        the folders as paths, the options as a `cls`, and the run. An argument with a name such as "files..." is given once or more:
+        a tuple of paths. The decorated function is never called: its name and docstring become those of the command.
         """
 
-        def decorate(function: Callable[..., None]) -> click.Command:
+        def decorate(function: Callable[[], None]) -> click.Command:
             name = function.__name__.replace("_", "-")
-            made = click.Command(name, callback=_callback(function, cls, folders), help=function.__doc__)
+            made = click.Command(name, callback=_callback(runs, cls, folders), help=function.__doc__)
             made.params += [_argument(folder) for folder in folders]
             made.params += [_option(setting) for setting in _in_order(cls)] + _common()
             self.add_command(made)
@@ -61,7 +63,7 @@ class Program(click.Group):
         return decorate
 
 
-def _callback(function: Callable[..., None], cls: type[RunOptions], folders: tuple[str, ...]) -> Callable[..., None]:
+def _callback(runs: str, cls: type[RunOptions], folders: tuple[str, ...]) -> Callable[..., None]:
     """What click calls: it gets the parameters by name."""
 
     def callback(config: Path | None, quiet: bool, verbose: bool, **given: Any) -> None:
@@ -72,7 +74,8 @@ def _callback(function: Callable[..., None], cls: type[RunOptions], folders: tup
                 raise ConfigError(["options -q and -v: one of them at most"])
             places = [given.pop(name.removesuffix("...")) for name in folders]
             options = load_config(cls, config, given)
-            function(*places, options, run)
+            module, _, name = runs.rpartition(".")
+            getattr(import_module(f"mtl_speech.{module}"), name)(*places, options, run)
 
     return callback
 

@@ -1,9 +1,7 @@
-"""What the commands `validate`, `info` and `verify` do: look at a folder of recordings, or at packs, before they are used."""
+"""What the commands `validate`, `info`, `verify` and `export` do: look at recordings or packs, before they are used or given on."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -12,12 +10,13 @@ from typing import Any
 
 from mtl_speech.commands.target import load_chosen_base
 from mtl_speech.core.errors import DataError, MtlSpeechError, PackError, Problem, printable
-from mtl_speech.core.files import atomic_write
-from mtl_speech.core.options import InfoOptions, ValidateOptions, VerifyOptions
+from mtl_speech.core.files import atomic_write, csv_text
+from mtl_speech.core.options import ExportOptions, InfoOptions, ValidateOptions, VerifyOptions
 from mtl_speech.core.run import Run, use_caches
 from mtl_speech.corpora import reading
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.corpora.remote import local_folder
+from mtl_speech.model.export import FILES, TOLERANCE, Folded, FoldedFrames, export_model, metadata, require_packages
 from mtl_speech.model.language_pack import load_language, zero_shot_of
 from mtl_speech.model.pack import CARD, WEIGHTS, Pack, load_pack, pack_hash, require_base
 from mtl_speech.model.strategy import SHIPPED_ENCODER, BaseModel, load_base, load_learner, shipped
@@ -67,14 +66,18 @@ def summary(corpus: Corpus, lang: str) -> list[str]:
 
 
 def _csv(problems: Sequence[Problem], folder: Path) -> str:
-    """Problems as CSV, files named below `folder`; it begins with a byte-order mark, without which spreadsheets garble IPA."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(("file", "tier", "interval", "used", "reason"))
-    for p in problems:
-        name = p.file.relative_to(folder) if p.file.is_relative_to(folder) else p.file
-        writer.writerow((name, p.tier or "", p.interval or "", "yes" if p.used else "no", p.reason))
-    return "\ufeff" + printable(stream.getvalue())
+    """Problems as CSV, files named below `folder`."""
+    rows = [
+        (
+            p.file.relative_to(folder) if p.file.is_relative_to(folder) else p.file,
+            p.tier or "",
+            p.interval or "",
+            "yes" if p.used else "no",
+            p.reason,
+        )
+        for p in problems
+    ]
+    return csv_text(("file", "tier", "interval", "used", "reason"), ([printable(str(c)) for c in row] for row in rows))
 
 
 def info(folder: Path, options: InfoOptions, run: Run) -> Pack:
@@ -100,8 +103,9 @@ def verify(folders: Sequence[Path], options: VerifyOptions, run: Run) -> None:
     shipped_or_given = None if options.encoder else load_base(options.base)
     for folder in folders:
         try:
-            base = shipped_or_given or load_chosen_base(options, folder)
-            for passed in _checks(folder, base, "the one given" if given else "the one that ships"):
+            pack = load_pack(folder)
+            base = shipped_or_given or load_chosen_base(options, pack)
+            for passed in _checks(pack, folder, base, "the one given" if given else "the one that ships"):
                 run.result(f"{folder}: {passed}")
         except MtlSpeechError as error:
             run.result(f"{folder}: FAILED: {error}")
@@ -110,9 +114,8 @@ def verify(folders: Sequence[Path], options: VerifyOptions, run: Run) -> None:
         raise PackError(f"{failed} of {len(folders)} packs cannot be trusted or used; the reason is named above")
 
 
-def _checks(folder: Path, base: BaseModel, which: str) -> Iterator[str]:
-    """What holds of the pack in `folder`, check by check. Raises MtlSpeechError for what does not."""
-    pack = load_pack(folder)
+def _checks(pack: Pack, folder: Path, base: BaseModel, which: str) -> Iterator[str]:
+    """What holds of the pack in `folder`, which was loaded, check by check. Raises MtlSpeechError for what does not."""
     yield f"data only: {CARD} and {WEIGHTS}, no link, nothing that can hold code"
     yield f"the card keeps to the schema; {len(pack.tensors)} tensors as it lists them, all finite"
     yield f"the weights have the SHA-256 {pack_hash(pack)} that the card says"
@@ -185,3 +188,31 @@ def _text(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
     return ", ".join(map(_text, value)) if isinstance(value, list) else " ".join(str(value).split())
+
+
+def export(folder: Path, options: ExportOptions, run: Run) -> list[Path]:
+    """Write the language pack in `folder` in each format of `options`; gives the paths.
+
+    Raises UsageError where a package is missing, PackError where the pack cannot be used or an exported model gives other
+    probabilities than it.
+    """
+    require_packages(options.format)
+    pack = load_pack(folder, "language")
+    base = load_base(options.base)
+    model = load_language(pack, base)
+    output = run.begin(options, f"export-{pack.name}")
+    folded = (Folded(model) if options.input == "waveform" else FoldedFrames(model)).eval()
+    about, paths = metadata(pack, base, options.input), []
+    n_parameters = sum(parameter.numel() for parameter in folded.parameters())
+    run.say(f"'{pack.name}' on '{base.pack.name}': {n_parameters:,} weights, {len(model.classes)} phonemes")
+    for format in options.format:
+        data, difference = export_model(folded, format, about, options.seed)
+        if not difference <= TOLERANCE:
+            raise PackError(
+                f"{folder}: the {format} model gives other probabilities than the pack (by {difference:.1e}): nothing was "
+                "written; install the versions of constraints.txt"
+            )
+        paths.append(atomic_write(output / FILES[format], data))
+        run.say(f"{format}: {len(data) / 1e6:.1f} MB, largest difference in a probability {difference:.1e}")
+    run.wrote(output, paths)
+    return paths

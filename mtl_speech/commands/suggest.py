@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import itertools
 import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -16,14 +15,15 @@ import torch
 from torch import Tensor
 
 from mtl_speech.commands.target import load_chosen_base
+from mtl_speech.commands.transcribe import labels_of
 from mtl_speech.core.errors import DataError, Problem
-from mtl_speech.core.files import atomic_write, unchanged
+from mtl_speech.core.files import atomic_write, csv_text, unchanged
 from mtl_speech.core.options import BaseOptions, SuggestOptions
 from mtl_speech.core.run import Run
-from mtl_speech.core.terminal import progress
-from mtl_speech.corpora.folder import Recording, find_recordings, labels_beside
+from mtl_speech.core.terminal import Kind, filled_table, progress
+from mtl_speech.corpora.folder import Recording, find_recordings
 from mtl_speech.corpora.remote import local_folder
-from mtl_speech.model.language_pack import LanguageModel
+from mtl_speech.model.language_pack import LanguageModel, zero_shot_of
 from mtl_speech.model.learner import Head, centroid_head
 from mtl_speech.model.pack import Pack, load_pack
 from mtl_speech.phonology.inventories import read_words
@@ -99,11 +99,6 @@ def _numbers(entry: Mapping[str, object]) -> dict[str, float]:
     return {name: float(value) for name, value in entry.items() if isinstance(value, (int, float))}
 
 
-def zero_shot_of(pack: Pack) -> Collection[str]:
-    """The phonemes of a language pack that it has no example of."""
-    return pack.value("zero_shot", dict) if "zero_shot" in pack.card else {}
-
-
 def word_choice(pack: Pack, path: Path, run: Run) -> Choice:
     """The words of a list, by their pronunciations; phonemes that the pack does not know count as without an example."""
     known = pack.phonemes("inventory")
@@ -158,8 +153,7 @@ def pool_choice(pack: Pack, pool: Path, options: BaseOptions, run: Run) -> Choic
 
 def labelled_already(recordings: Sequence[Recording], run: Run) -> set[str]:
     """The names of the recordings beside which lie labels with a phone. A transcription is none: nobody has checked it."""
-    files = [(recording.name, path) for recording in recordings for path in recording.labels.values()]
-    contents = labels_beside({r.name: r.audio for r in recordings}, files)
+    contents = labels_of(recordings)
     for problem in contents.problems:
         logger.warning("%s", problem)
     return {name for name, found in contents.labels.items() if not all(is_silence(p.label) for p in found.phones)}
@@ -188,27 +182,18 @@ def probabilities(head: Head, z: Tensor, temperature: float) -> np.ndarray:
 
 def suggestion_table(found: Sequence[Suggestion], choice: Choice) -> Table:
     """The suggestions for the terminal."""
-    from rich.table import Table
-    from rich.text import Text
-
     words = bool(choice.pronunciations)
-    title = Text(f"{'Words to record' if words else 'Recordings to label'} next\n", style="bold")
-    table = Table(title=title, title_justify="left", caption_justify="left", box=None, pad_edge=False)
-    table.add_column("rank", justify="right")
-    table.add_column("word" if words else "recording")
-    table.add_column("phones", justify="right", no_wrap=True)
-    table.add_column("gain", justify="right", no_wrap=True)
-    if not words:
-        table.add_column("new sounds", justify="right", no_wrap=True)
-    table.add_column("brings (examples so far, F1)")
+    columns: dict[str, Kind] = {"rank": "figure", "word" if words else "recording": "text"}
+    columns |= dict.fromkeys(("phones", "gain") if words else ("phones", "gain", "new sounds"), "figure")
+    rows = []
     for rank, each in enumerate(found, 1):
         shown, more = each.brings[:N_SHOWN], len(each.brings) - N_SHOWN
         why = brings_text(shown, choice.zero_shot) + (f"; and {more} more" if more > 0 else "")
-        n = len(each.candidate.posteriors)
         sounds = [] if words else [f"{each.gain - each.coverage:.2f}"]
-        table.add_row(str(rank), Text(each.candidate.id), str(n), f"{each.gain:.2f}", *sounds, Text(why))
-    table.caption = Text("\n" + (WORDS_CAPTION if words else POOL_CAPTION))
-    return table
+        rows.append([rank, each.candidate.id, len(each.candidate.posteriors), f"{each.gain:.2f}", *sounds, why])
+    title = f"{'Words to record' if words else 'Recordings to label'} next"
+    caption = WORDS_CAPTION if words else POOL_CAPTION
+    return filled_table(title, {**columns, "brings (examples so far, F1)": "text"}, rows, caption)
 
 
 def brings_text(brings: Sequence[Brought], zero_shot: Collection[str] = ()) -> str:
@@ -224,14 +209,13 @@ def _so_far(item: Brought, zero_shot: Collection[str]) -> str:
 
 
 def suggestions_csv(found: Sequence[Suggestion], choice: Choice) -> str:
-    """The suggestions with all their reasons as CSV; it begins with a byte-order mark, without which spreadsheets garble IPA."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    for rank, each in enumerate(found, 1):
+    """The suggestions with all their reasons as CSV."""
+
+    def row(rank: int, each: Suggestion) -> list[object]:
         candidate = each.candidate
         seconds = "" if math.isnan(candidate.seconds) else f"{candidate.seconds:.3f}"
         gains = [f"{value:.4f}" for value in (each.gain, each.coverage, each.gain - each.coverage)]
         name, phones, why = candidate.id, len(candidate.posteriors), brings_text(each.brings, choice.zero_shot)
-        writer.writerow([rank, name, choice.pronunciations.get(name, ""), phones, seconds, *gains, why])
-    return "\ufeff" + stream.getvalue()
+        return [rank, name, choice.pronunciations.get(name, ""), phones, seconds, *gains, why]
+
+    return csv_text(CSV_COLUMNS, itertools.starmap(row, enumerate(found, 1)))

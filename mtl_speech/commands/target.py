@@ -1,7 +1,11 @@
-"""Where adaptation starts from and what it learns: the base and the strategy, and the examples of the target language."""
+"""Where adaptation starts from and what it learns: the base and the strategy, and the examples of the target language.
+
+These are a person's recordings, or the built-in Punjabi corpus: synthetic, offline, made on the spot.
+"""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,8 +14,7 @@ from typing import Any
 
 import torch
 
-from mtl_speech.commands.demo import STAMP, is_synthetic, punjabi_fold
-from mtl_speech.core.errors import Problem, UsageError, problem_list
+from mtl_speech.core.errors import DataError, UsageError, problem_list
 from mtl_speech.core.files import unchanged
 from mtl_speech.core.options import AdaptConfig, AdaptOptions, BaseOptions, MetaTrainConfig, part
 from mtl_speech.core.run import Run
@@ -29,8 +32,9 @@ from mtl_speech.corpora.corrections import (
     sentence,
     summary,
 )
-from mtl_speech.corpora.reading import read_corpus
+from mtl_speech.corpora.reading import language_folders, read_corpus
 from mtl_speech.corpora.remote import local_folder
+from mtl_speech.corpora.synthetic import make_punjabi_corpus
 from mtl_speech.features.store import LOG_MEL, PER_SEGMENT, FrontEnd
 from mtl_speech.model.hub import AUTO
 from mtl_speech.model.language_pack import true_labels
@@ -48,10 +52,16 @@ from mtl_speech.model.strategy import (
 )
 from mtl_speech.phonology.inventories import Phonemes, find_inventory
 from mtl_speech.phonology.languages import display_name
-from mtl_speech.training.folds import Fold, few_shots, make_folds
+from mtl_speech.training.folds import Fold, few_shots, fold_of_parts, make_folds
 
 SHIPPED_STRATEGY = "english-strategy"
 EARLIER_RUN, MACHINE = "the earlier run", "the machine's labels"
+
+STAMP = "synthetic speech"
+CAVEAT = (
+    "The Punjabi voice is synthetic (espeak-ng): these figures compare methods on a machine's voice and show nothing about how "
+    "well human Punjabi is recognised."
+)
 
 
 @dataclass(frozen=True)
@@ -82,34 +92,34 @@ class Target:
     changes: Mapping[str, Changes] = field(default_factory=dict)  # how they differ, by from what
 
 
-def load_chosen_base(options: BaseOptions, made_with: Pack | Path | None = None) -> BaseModel:
+def load_chosen_base(options: BaseOptions, pack: Pack | None = None) -> BaseModel:
     """The base that the options name: an encoder pack, or with --encoder one of another maker.
 
-    Where the pack `made_with`, or the one in that folder, was made with it, it is taken as it was for that, but for what the
-    options say. Raises PackError, UsageError or DataError.
+    Where `pack` was made with it, it is taken as it was for that, but for what the options say. Raises
+    PackError, UsageError or DataError.
     """
     if options.encoder is None:
         return load_base(options.base)
-    pack = load_pack(made_with) if isinstance(made_with, Path) else made_with
-    how = pack.value("base", dict).get("hub", {}) if pack is not None and "base" in pack.card else {}
-    layer = options.encoder_layer or how.get("layer", AUTO)
-    return load_hub_base(options.encoder, layer, options.phi_layers or how.get("phi", ()))
+    made_with = pack.value("base", dict).get("hub", {}) if pack is not None and "base" in pack.card else {}
+    layer = options.encoder_layer or made_with.get("layer", AUTO)
+    return load_hub_base(options.encoder, layer, options.phi_layers or made_with.get("phi", ()))
 
 
-def load_start(base: BaseModel | Path | None, strategy_folder: Path | None) -> Start:
+def load_start(base: BaseModel | Path | None, strategy: Pack | Path | None) -> Start:
     """The base (in a folder; by default the one that ships), and the strategy: the one given, else the one that ships where it
     builds on that base, else an untrained one.
 
     An untrained one is prepared on the training examples of each fold alone. Raises PackError.
     """
     base = base if isinstance(base, BaseModel) else load_base(base)
-    folder = strategy_folder or shipped(SHIPPED_STRATEGY)
-    if strategy_folder is not None or folder.is_dir():
-        pack = load_pack(folder, "strategy")
-        if strategy_folder is not None or pack.value("base", dict).get("sha256") == pack_hash(base.pack):
-            learner, meta = load_learner(pack, base)
-            how = f"starts from the strategy '{pack.name}' on the base '{base.pack.name}'"
-            return Start(base, lambda _: learner, settings_on_target(meta, MetaTrainConfig()), how)
+    if strategy is None and shipped(SHIPPED_STRATEGY).is_dir():
+        own = load_pack(shipped(SHIPPED_STRATEGY), "strategy")
+        strategy = own if own.value("base", dict).get("sha256") == pack_hash(base.pack) else None
+    if strategy is not None:
+        pack = strategy if isinstance(strategy, Pack) else load_pack(strategy, "strategy")
+        learner, meta = load_learner(pack, base)
+        how = f"starts from the strategy '{pack.name}' on the base '{base.pack.name}'"
+        return Start(base, lambda _: learner, settings_on_target(meta, MetaTrainConfig()), how)
     meta = MetaTrainConfig()
 
     def untrained(fold: Fold) -> MetaLearner:
@@ -124,54 +134,66 @@ def load_start(base: BaseModel | Path | None, strategy_folder: Path | None) -> S
 def load_target(options: AdaptOptions, folder: Path, run: Run, front_end: FrontEnd = LOG_MEL) -> Target:
     """The folds of the folder given, else of the synthetic Punjabi words, which are then written below `folder`.
 
-    `front_end` is that of the base.
-
-    Says what was left out and how the examples were divided.
+    `front_end` is that of the base. Says what was left out and how the examples were divided.
     """
     config = part(options, AdaptConfig)
     given = find_inventory(options.inventory) if options.inventory else Phonemes(())
-    inventory = given.phonemes
-    problems: list[Problem] = []
-    notes = list(given.notes)
-    left_out: list[str] = []
-    examples: dict[str, Recording] = {}
-    changes: dict[str, Changes] = {}
     if options.data is None:
-        stamp, source = STAMP, folder / "corpus"
-        folds = [punjabi_fold(source, config.seed, config.n_words, front_end)]
-        recordings = recordings_of(read_corpus(source / "test", config.lang, "ipa"))
+        target = _built_in(config, folder / "corpus", front_end)
     else:
-        local = local_folder(options.data, run)
-        stamp, source = STAMP if is_synthetic(local.folder) else "", local.folder
-        corpus = read_corpus(source, config.lang, options.phone_set)
-        test_folder = local_folder(options.test, run).folder if options.test else None
-        test = read_corpus(test_folder, config.lang, options.phone_set) if test_folder else None
-        run.say(describe(corpus, config.lang))
-        with unchanged(u.audio for u in (*corpus.utterances, *(test.utterances if test else ()))):
-            folds = make_folds(corpus, test, config, front_end)
-        recordings = recordings_of(test or corpus)
-        problems = [*corpus.problems, *(test.problems if test else ()), *folds[0].train.problems]
-        left_out = run.left_out(problems, source)
-        problems = [*local.problems, *problems]
-        unread = {problem.file for problem in folds[0].train.problems}
-        read = corpus.filter(lambda u: u.audio not in unread)
-        examples = examples_of(read)
-        changes = changes_of(read, examples, options.after, folder)
-        notes += tell_changes(changes, run)
-    for note in given.notes:
-        run.say(note)
-    how = [f"split: {folds[0].how}", *([f"at most {config.shots} examples per phoneme"] if config.shots else [])]
-    for line in how:
+        target = _labelled(options, options.data, folder, run, front_end)
+    how = [f"split: {target.folds[0].how}"]
+    how += [f"at most {config.shots} examples per phoneme"] if config.shots else []
+    outside = outside_inventory(target.folds[0], given.phonemes)
+    for line in (*given.notes, *how, *outside):
         run.say(line)
-    outside = outside_inventory(folds[0], inventory) if inventory else ""
-    if outside:
-        run.say(outside)
-        notes.append(outside)
-    few = tuple(replace(few_shots(fold, config), inventory=inventory) for fold in folds)
-    extra: dict[str, object] = {"problems": problem_list(problems, source)}
-    everything = replace(few_shots(_everything(folds[0]), config), inventory=inventory)
-    extra |= {"changes": {against: summary(found) for against, found in changes.items()}} if changes else {}
-    return Target(few, everything, (*notes, *how), extra, stamp, recordings, tuple(left_out), examples, changes)
+
+    def limited(fold: Fold) -> Fold:
+        return replace(few_shots(fold, config), inventory=given.phonemes)
+
+    return replace(
+        target,
+        folds=tuple(map(limited, target.folds)),
+        everything=limited(target.everything),
+        notes=(*given.notes, *target.notes, *outside, *how),
+    )
+
+
+def _built_in(config: AdaptConfig, corpus: Path, front_end: FrontEnd) -> Target:
+    """The synthetic Punjabi words, which are written to the folder `corpus`."""
+    fold = punjabi_fold(corpus, config.seed, config.n_words, front_end)
+    recordings = recordings_of(read_corpus(corpus / "test", config.lang, "ipa"))
+    return Target((fold,), _everything(fold), (), {"problems": []}, STAMP, recordings)
+
+
+def _labelled(options: AdaptOptions, data: Path, folder: Path, run: Run, front_end: FrontEnd) -> Target:
+    """All examples of the recordings in `data`; says what they are, what was left out, and how their labels have changed."""
+    local = local_folder(data, run)
+    corpus = read_corpus(local.folder, options.lang, options.phone_set)
+    test_folder = local_folder(options.test, run).folder if options.test else None
+    test = read_corpus(test_folder, options.lang, options.phone_set) if test_folder else None
+    run.say(describe(corpus, options.lang))
+    with unchanged(u.audio for u in (*corpus.utterances, *(test.utterances if test else ()))):
+        folds = make_folds(corpus, test, part(options, AdaptConfig), front_end)
+    unusable = folds[0].train.problems
+    problems = [*corpus.problems, *(test.problems if test else ()), *unusable]
+    left_out = run.left_out(problems, local.folder)
+    unread = {problem.file for problem in unusable}
+    read = corpus.filter(lambda u: u.audio not in unread)
+    examples = examples_of(read)
+    changes = changes_of(read, examples, options.after, folder)
+    extra: dict[str, object] = {"problems": problem_list([*local.problems, *problems], local.folder)}
+    return Target(
+        folds=tuple(folds),
+        everything=_everything(folds[0]),
+        notes=tuple(tell_changes(changes, run)),
+        extra=extra | ({"changes": {a: summary(found) for a, found in changes.items()}} if changes else {}),
+        stamp=STAMP if is_synthetic(local.folder) else "",
+        recordings=recordings_of(test or corpus),
+        left_out=tuple(left_out),
+        examples=examples,
+        changes=changes,
+    )
 
 
 def changes_of(
@@ -211,11 +233,11 @@ def recordings_of(corpus: Corpus) -> dict[str, Path]:
     return {utterance.id: utterance.audio for utterance in corpus.utterances}
 
 
-def outside_inventory(fold: Fold, inventory: Sequence[str]) -> str:
-    """A line on the labels of a fold that are not in the inventory given; empty where there are none."""
+def outside_inventory(fold: Fold, inventory: Sequence[str]) -> list[str]:
+    """A line on the labels of a fold that are not in the inventory given; none where all are, or none is given."""
     counts = Counter(label for store in (fold.train, fold.test) for label in true_labels(store))
-    outside = [f"{phoneme} ({n})" for phoneme, n in sorted(counts.items()) if phoneme not in inventory]
-    return f"labels outside the inventory given, learned all the same: {', '.join(outside)}" if outside else ""
+    outside = [f"{phoneme} ({n})" for phoneme, n in sorted(counts.items()) if inventory and phoneme not in inventory]
+    return [f"labels outside the inventory given, learned all the same: {', '.join(outside)}"] if outside else []
 
 
 def _everything(fold: Fold) -> Fold:
@@ -232,3 +254,45 @@ def describe(corpus: Corpus, lang: str) -> str:
         f"{display_name(lang)} ({lang}): {len(corpus.utterances)} recordings, {speakers} speakers, "
         f"{corpus.seconds / 60:.1f} min, {sum(counts.values()):,} examples of {len(counts)} phonemes"
     )
+
+
+def punjabi_fold(folder: Path, seed: int, n_words: int, front_end: FrontEnd = LOG_MEL) -> Fold:
+    """The synthetic Punjabi words as training, validation and test examples; no word is in two of them.
+
+    The corpus is written to `folder` and left there, to be looked at in Praat; one that is there already is used again.
+    Raises MtlSpeechError when espeak-ng is not installed, DataError when the folder holds another corpus.
+    """
+    _make_once(folder, seed, n_words)
+    corpora = {path.name: read_corpus(path, "pa", "ipa") for path in language_folders(folder)}
+    counts = [len({u.words[0][0] for u in corpora[name].utterances}) for name in ("train", "valid", "test")]
+    how = "words: {} to learn from, {} to choose by, {} to test on, no word twice".format(*counts)
+    return fold_of_parts(corpora, how, front_end)
+
+
+def is_synthetic(folder: Path) -> bool:
+    """Whether a folder, or the one that it lies in, says in its manifest that its speech is synthetic."""
+    return any(_manifest(path).get("synthetic") is True for path in (folder, folder.resolve().parent))
+
+
+def _make_once(folder: Path, seed: int, n_words: int) -> None:
+    found = _manifest(folder)
+    if not found:
+        try:
+            make_punjabi_corpus(folder, seed, n_words)
+        except OSError as error:
+            error.filename = str(folder)  # not a file of those that are removed again
+            raise
+    elif (found.get("seed"), found.get("n_words")) != (seed, n_words):
+        raise DataError(
+            f"{folder} holds another corpus ({found.get('n_words')} words, seed {found.get('seed')}): "
+            "remove it, or choose another --output-dir"
+        )
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """What manifest.json in the folder says; nothing where there is none of ours."""
+    try:
+        found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from mtl_speech.commands.earlier import earlier_kept
 from mtl_speech.commands.target import load_chosen_base
 from mtl_speech.core.distributed import leave_to_main, processes
 from mtl_speech.core.errors import DataError, UsageError
@@ -28,20 +28,21 @@ from mtl_speech.corpora.corpus import Corpus, Utterance, split_by
 from mtl_speech.corpora.reading import language_folders, read_corpus
 from mtl_speech.corpora.remote import local_folder
 from mtl_speech.features.store import build_store
-from mtl_speech.model.pack import PACK, pack_hash, save_pack
+from mtl_speech.model.pack import PACK, Pack, pack_hash, save_pack
 from mtl_speech.model.segmenter import train_segmenter
 from mtl_speech.model.strategy import base_pack, strategy_pack
 from mtl_speech.phonology.languages import canonical
+from mtl_speech.report.results import earlier_kept
 from mtl_speech.training.checkpoint import Checkpoints, hashes_of
 from mtl_speech.training.folds import MIN_SPEAKERS, refuse_shared
 from mtl_speech.training.meta_test import Setup, benchmark_tasks, train_meta_transfer
 
 MIN_LANGUAGES = 5  # from here on whole languages are held out
 # What a run that goes on may have otherwise than the one that was stopped: where things lie (recordings and base are compared by
-# what is in them), how they are computed, and what only the card tells.
+# what is in them), how they are computed, and what only the card tells. Options of commands, then settings of recipes.
 NO_MATTER = frozenset(
     "output_dir threads cache_dir cache_gib data_gib device workers valid base name attribution licence fresh checkpoint_minutes "
-    "checkpoint_steps".split()
+    "checkpoint_steps data_folder output_folder n_threads".split()
 )
 VALID_DRAWS = 5  # draws of the support set of each validation language's full inventory
 
@@ -49,25 +50,14 @@ VALID_DRAWS = 5  # draws of the support set of each validation language's full i
 def pretrain(folder: Path, options: PretrainOptions, run: Run) -> Path:
     """Pretrain an encoder on the recordings in `folder`; gives the path of its pack."""
     from mtl_speech.features.augment import make_views
-    from mtl_speech.training.pretrain import (
-        pretrain as run_pretraining,  # loads speechbrain, which `meta_train` does without
-    )
-    from mtl_speech.training.pretrain import segment_scores
+    from mtl_speech.training import pretrain as training  # loads speechbrain, which `meta_train` does without
 
     config = part(options, PretrainConfig)
     name = options.name or folder.resolve().name
     run.hold(processes(config.device))
     output = run.begin(options, f"pretrain-{name}")
     folder = local_folder(folder, run).folder
-    corpus = read_corpus(folder, options.lang, options.phone_set)
-    run.left_out(corpus.problems, folder)
-    if options.valid is None:
-        train, valid, how = hold_out(corpus, options.valid_share, options.seed)
-    else:
-        valid_folder = local_folder(options.valid, run).folder
-        train, valid, how = corpus, read_corpus(valid_folder, options.lang, options.phone_set), "--valid"
-        refuse_shared(train, valid)
-        run.left_out(valid.problems, valid_folder)
+    train, valid, how = _divided(folder, options, run)
     phonemes = sorted(train.phoneme_counts())
     valid, n_unknown = only_phonemes(valid, phonemes)
     run.say(f"training: {_size(train)}, {len(phonemes)} phonemes; validation ({how}): {_size(valid)}")
@@ -79,20 +69,18 @@ def pretrain(folder: Path, options: PretrainOptions, run: Run) -> Path:
         views = make_views(train, phonemes, 1 + options.augmented_views, n_workers, options.seed)
         held = build_store([valid], phonemes)
     run.left_out((*views[0].problems, *held.problems), folder)
-    model, history = run_pretraining(views, held, part(options, EncoderConfig), config, checkpoints=checkpoints)
+    model, history = training.pretrain(views, held, part(options, EncoderConfig), config, checkpoints=checkpoints)
     leave_to_main()
     segmenter = train_segmenter(model.encoder, views[0], options.seed)
-    accuracy, macro_f1 = segment_scores(model, held)
+    accuracy, macro_f1 = training.segment_scores(model, held)
     scores = {"validation": {"accuracy": round(accuracy, 4), "macro_f1": round(macro_f1, 4), "held_out": how}}
     card = {**_card(options, name), "language": canonical(options.lang), "scores": scores}
-    with earlier_kept(output, run.say):
-        pack = base_pack(model.encoder, model.segment_head, tuple(phonemes), card, segmenter)
-        path = save_pack(pack, output / PACK)
-        log = atomic_write(output / "history.json", json.dumps({"epochs": history, "scores": scores}, indent=1))
+    pack = base_pack(model.encoder, model.segment_head, tuple(phonemes), card, segmenter)
+    paths = _keep(output, pack, {"epochs": history, "scores": scores}, run)
     checkpoints.clear()
     run.result(f"validation ({how}): phone accuracy {accuracy:.3f}, macro-F1 {macro_f1:.3f}")
-    run.wrote(output, [path, log])
-    return path
+    run.wrote(output, paths)
+    return paths[0]
 
 
 def meta_train(folder: Path, options: MetaTrainOptions, run: Run) -> Path:
@@ -102,14 +90,7 @@ def meta_train(folder: Path, options: MetaTrainOptions, run: Run) -> Path:
     run.hold(processes())
     output = run.begin(options, f"meta-train-{name}")
     base = load_chosen_base(options)
-    corpora = read_languages(folder, options, run)
-    if options.valid is None:
-        train, valid, how = hold_out_many(corpora, options.valid_share, options.seed)
-    else:
-        train, valid, how = corpora, read_languages(options.valid, options, run), "--valid"
-        for one in train:
-            for other in valid:
-                refuse_shared(one, other)
+    train, valid, how = _divided_languages(folder, options, run)
     run.say(f"meta-training: {_sizes(train)}; validation ({how}): {_sizes(valid)}")
     with unchanged(u.audio for corpus in (*train, *valid) for u in corpus.utterances):
         parts = {"training": train, "validation": valid}
@@ -128,14 +109,45 @@ def meta_train(folder: Path, options: MetaTrainOptions, run: Run) -> Path:
     before, valid_scores = trained.history.validations[0]["score"], {k: round(v, 4) for k, v in trained.valid.items()}
     scores = {"validation": {"held_out": how, "macro_f1": valid_scores, "macro_f1_before": round(before, 4)}}
     card = {**_card(options, name), "languages": list(store.languages), "scores": scores}
-    history = {"rounds": trained.history.rounds, "validations": trained.history.validations}
-    with earlier_kept(output, run.say):
-        path = save_pack(strategy_pack(trained.learner, base, config, card), output / PACK)
-        log = atomic_write(output / "history.json", json.dumps({**history, "scores": scores}, indent=1))
+    history = {"rounds": trained.history.rounds, "validations": trained.history.validations, "scores": scores}
+    paths = _keep(output, strategy_pack(trained.learner, base, config, card), history, run)
     checkpoints.clear()
     run.result(f"validation ({how}): macro-F1 {before:.3f} before, {trained.valid['mean']:.3f} after meta-training")
-    run.wrote(output, [path, log])
-    return path
+    run.wrote(output, paths)
+    return paths[0]
+
+
+def _keep(output: Path, pack: Pack, history: Mapping[str, object], run: Run) -> list[Path]:
+    """Write a pack and history.json, and keep what was there before. Returns their paths."""
+    with earlier_kept(output, run.say):
+        return [
+            save_pack(pack, output / PACK),
+            atomic_write(output / "history.json", json.dumps(history, indent=1)),
+        ]
+
+
+def _divided(folder: Path, options: PretrainOptions, run: Run) -> tuple[Corpus, Corpus, str]:
+    """The recordings to train on, those to validate on, and how they were divided, in words."""
+    corpus = read_corpus(folder, options.lang, options.phone_set)
+    run.left_out(corpus.problems, folder)
+    if options.valid is None:
+        return hold_out(corpus, options.valid_share, options.seed)
+    valid_folder = local_folder(options.valid, run).folder
+    valid = read_corpus(valid_folder, options.lang, options.phone_set)
+    refuse_shared(corpus, valid)
+    run.left_out(valid.problems, valid_folder)
+    return corpus, valid, "--valid"
+
+
+def _divided_languages(folder: Path, options: MetaTrainOptions, run: Run) -> tuple[list[Corpus], list[Corpus], str]:
+    """The same for the languages of a folder."""
+    corpora = read_languages(folder, options, run)
+    if options.valid is None:
+        return hold_out_many(corpora, options.valid_share, options.seed)
+    valid = read_languages(options.valid, options, run)
+    for one, other in itertools.product(corpora, valid):
+        refuse_shared(one, other)
+    return corpora, valid, "--valid"
 
 
 def checkpoints_of(
@@ -183,12 +195,9 @@ def read_languages(folder: Path, options: MetaTrainOptions, run: Run) -> list[Co
 
 def hold_out(corpus: Corpus, share: float, seed: int) -> tuple[Corpus, Corpus, str]:
     """A corpus without some of its speakers, or recordings where there are few speakers; those; and which, in words."""
-    by, what = (
-        ("speaker", "speakers") if len({u.speaker for u in corpus.utterances}) >= MIN_SPEAKERS else ("utterance",) * 2
-    )
+    by = "speaker" if len({u.speaker for u in corpus.utterances}) >= MIN_SPEAKERS else "utterance"
     rest, held = split_by(corpus, by, [1 - share, share], seed)
-    what = "held-out speakers" if by == "speaker" else "held-out recordings"
-    return rest, held, what
+    return rest, held, "held-out speakers" if by == "speaker" else "held-out recordings"
 
 
 def hold_out_many(corpora: Sequence[Corpus], share: float, seed: int) -> tuple[list[Corpus], list[Corpus], str]:
@@ -200,26 +209,17 @@ def hold_out_many(corpora: Sequence[Corpus], share: float, seed: int) -> tuple[l
     languages = Corpus("languages", tuple(Utterance(c.name, Path(), "und", c.name, 0.0, ()) for c in corpora))
     _, drawn = split_by(languages, "utterance", [1 - share, share], seed)
     names = {u.id for u in drawn.utterances}
+    rest = [corpus for corpus in corpora if corpus.name not in names]
     held = [corpus for corpus in corpora if corpus.name in names]
-    return (
-        [corpus for corpus in corpora if corpus.name not in names],
-        held,
-        f"held-out languages {', '.join(sorted(names))}",
-    )
+    return rest, held, f"held-out languages {', '.join(sorted(names))}"
 
 
 def only_phonemes(corpus: Corpus, phonemes: Sequence[str]) -> tuple[Corpus, int]:
     """The corpus with only the segments of these phonemes, and how many others it had."""
     known = set(phonemes)
-    kept: list[Utterance] = []
-    n_others = 0
-    for utterance in corpus.utterances:
-        segments = tuple(s for s in utterance.segments if s.phoneme in known)
-        others = len(utterance.segments) - len(segments)
-        n_others += others
-        if segments:
-            kept.append(replace(utterance, segments=segments) if others else utterance)
-    return replace(corpus, utterances=tuple(kept)), n_others
+    cut = [replace(u, segments=tuple(s for s in u.segments if s.phoneme in known)) for u in corpus.utterances]
+    n_others = sum(len(u.segments) for u in corpus.utterances) - sum(len(u.segments) for u in cut)
+    return replace(corpus, utterances=tuple(u for u in cut if u.segments)), n_others
 
 
 def _card(options: PretrainOptions | MetaTrainOptions, name: str) -> dict[str, object]:

@@ -15,10 +15,10 @@ from mtl_speech.core.files import append_line, atomic_write, content_hash, json_
 from mtl_speech.core.options import TranscribeOptions
 from mtl_speech.core.run import Run, use_caches
 from mtl_speech.core.settings import as_dict
-from mtl_speech.core.terminal import progress
+from mtl_speech.core.terminal import Kind, filled_table, progress
 from mtl_speech.corpora.corpus import Segment
 from mtl_speech.corpora.elan import read_eaf
-from mtl_speech.corpora.folder import Recording, find_recordings, labels_beside
+from mtl_speech.corpora.folder import Contents, Recording, find_recordings, labels_beside
 from mtl_speech.corpora.labels import MACHINE_LABELS, Labels, find_segments
 from mtl_speech.corpora.remote import local_folder
 from mtl_speech.corpora.textgrid import read_whole
@@ -56,17 +56,7 @@ def transcribe(
     output = run.begin(options, f"transcribe-{pack.name}")
     transcriber = Transcriber.load(pack, load_chosen_base(options, pack))
     outputs = Outputs(output, options.format, pack.name)
-    found: dict[str, Transcription] = {}
-    for recording in progress(recordings, "Transcribing"):
-        try:
-            with unchanged([recording.audio]):
-                transcription = transcriber.transcribe(recording.audio)
-        except DataError as error:
-            problems.append(Problem(recording.audio, str(error).removeprefix(f"{recording.audio}: ")))
-            continue
-        found[recording.name] = transcription
-        problems += outputs.write(recording, transcription)
-    problems += outputs.finish()
+    found = _transcribed(recordings, transcriber, outputs, problems)
     n_phones = sum(len(each.spoken) for each in found.values())
     seconds = sum(each.duration for each in found.values())
     run.say(f"{len(found)} recordings, {seconds / 60:.1f} minutes, {n_phones:,} phones, by '{pack.name}'")
@@ -74,12 +64,29 @@ def transcribe(
         run.result(f"left out: {problem}")
     scores = None
     if options.score:
-        scores = _score([r for r in recordings if r.name in found], found, pack, options, run, outputs)
+        scores = _score([r for r in recordings if r.name in found], found, pack, options, run, output)
     kinds = Counter(path.suffix for path in outputs.paths)
     run.result(f"written to {output}: {', '.join(f'{n} {kind}' for kind, n in sorted(kinds.items()))}; log.txt")
     if problems:
         raise DataError(f"{len(problems)} things could not be done; they are named above")
     return scores
+
+
+def _transcribed(
+    recordings: Sequence[Recording], transcriber: Transcriber, outputs: Outputs, problems: list[Problem]
+) -> dict[str, Transcription]:
+    """The transcriptions of recordings by name, which are written at once; what could not be done joins the problems."""
+    found: dict[str, Transcription] = {}
+    for recording in progress(recordings, "Transcribing"):
+        try:
+            with unchanged([recording.audio]):
+                found[recording.name] = transcriber.transcribe(recording.audio)
+        except DataError as error:
+            problems.append(Problem(recording.audio, str(error).removeprefix(f"{recording.audio}: ")))
+        else:
+            problems += outputs.write(recording, found[recording.name])
+    problems += outputs.finish()
+    return found
 
 
 @dataclass
@@ -175,10 +182,10 @@ def _score(
     pack: Pack,
     options: TranscribeOptions,
     run: Run,
-    outputs: Outputs,
+    output: Path,
 ) -> SequenceScores:
     """Compare with the labels beside the recordings; print a table and write scores.json. Raises DataError where there are none."""
-    references, skipped = reference_phones(recordings, found, options.phone_set, run)
+    references, skipped = reference_phones(recordings, found, options.phone_set)
     for problem in skipped:
         run.say(f"not scored: {problem}")
     if not references:
@@ -202,20 +209,19 @@ def _score(
         "outside_inventory": dict(sorted(outside.items())),
         "not_scored": [str(problem) for problem in skipped],
     }
-    path = atomic_write(outputs.folder / "scores.json", json_text(plain(data)))
+    path = atomic_write(output / "scores.json", json_text(plain(data)))
     run.result(f"the scores are in {path}")
     return scores
 
 
 def reference_phones(
-    recordings: Sequence[Recording], found: Mapping[str, Transcription], phone_set: str, run: Run
+    recordings: Sequence[Recording], found: Mapping[str, Transcription], phone_set: str
 ) -> tuple[dict[str, tuple[Segment, ...]], list[Problem]]:
     """The labelled phones of recordings by name, and why the others have none.
 
     A recording of which a label cannot be used is left out as a whole: what is said there could not be compared.
     """
-    files = [(recording.name, path) for recording in recordings for path in recording.labels.values()]
-    contents = labels_beside({r.name: r.audio for r in recordings}, files)
+    contents = labels_of(recordings)
     problems = [problem for problem in contents.problems if not problem.used]
     if phone_set == "auto":
         phone_set = guess_phone_set(phone.label for labels in contents.labels.values() for phone in labels.phones)
@@ -233,6 +239,12 @@ def reference_phones(
     return result, problems
 
 
+def labels_of(recordings: Sequence[Recording]) -> Contents:
+    """What the label files beside recordings hold, by the names of the recordings."""
+    files = [(recording.name, path) for recording in recordings for path in recording.labels.values()]
+    return labels_beside({r.name: r.audio for r in recordings}, files)
+
+
 def _usable(labels: Labels, duration: float, phone_set: str) -> tuple[tuple[Segment, ...], list[Problem]]:
     """All segments of a recording; none, with the problems, if a label cannot be used or there is no phoneme."""
     segments, problems = find_segments(labels, duration, phone_set)
@@ -244,28 +256,21 @@ def _usable(labels: Labels, duration: float, phone_set: str) -> tuple[tuple[Segm
 
 def scores_table(scores: SequenceScores) -> Table:
     """The scores of transcriptions, with intervals, for the terminal."""
-    from rich.table import Table
-    from rich.text import Text
-
-    title = Text("Transcription\n", style="bold")
-    table = Table(title=title, title_justify="left", caption_justify="left", box=None, pad_edge=False)
-    table.add_column("measure", no_wrap=True)
-    table.add_column("value", justify="right")
-    table.add_column("95 % interval", no_wrap=True)
-    for name, estimate in (
-        ("phone error rate", scores.phone_error_rate),
-        ("phone error rate, weighted by features", scores.feature_error_rate),
-        ("boundary precision", scores.boundary_precision),
-        ("boundary recall", scores.boundary_recall),
-        ("boundary F1", scores.boundary_f1),
-        ("boundary R-value", scores.r_value),
-        ("expected calibration error", scores.calibration_error),
-    ):
-        table.add_row(name, f"{estimate.value:.3f}", interval_text(estimate.ci95))
-    table.caption = Text(
-        f"\n{scores.n_phones:,} labelled phones in {scores.n_recordings} recordings: {scores.substitutions} substitutions, "
+    measures = {
+        "phone error rate": scores.phone_error_rate,
+        "phone error rate, weighted by features": scores.feature_error_rate,
+        "boundary precision": scores.boundary_precision,
+        "boundary recall": scores.boundary_recall,
+        "boundary F1": scores.boundary_f1,
+        "boundary R-value": scores.r_value,
+        "expected calibration error": scores.calibration_error,
+    }
+    rows = [(name, f"{estimate.value:.3f}", interval_text(estimate.ci95)) for name, estimate in measures.items()]
+    caption = (
+        f"{scores.n_phones:,} labelled phones in {scores.n_recordings} recordings: {scores.substitutions} substitutions, "
         f"{scores.deletions} deletions, {scores.insertions} insertions.\n"
         f"{scores.n_boundaries:,} labelled boundaries, {scores.n_found:,} found; right within {1000 * scores.tolerance:.0f} ms.\n"
         "Intervals: percentile bootstrap over recordings."
     )
-    return table
+    columns: dict[str, Kind] = {"measure": "word", "value": "figure", "95 % interval": "word"}
+    return filled_table("Transcription", columns, rows, caption)

@@ -9,33 +9,42 @@ from pathlib import Path
 
 import torch
 
-from mtl_speech.commands.demo import CAVEAT, STAMP, is_synthetic
-from mtl_speech.commands.earlier import earlier_kept
-from mtl_speech.commands.target import Start, Target, describe, load_chosen_base, load_start, load_target, recordings_of
+from mtl_speech.commands.target import (
+    CAVEAT,
+    STAMP,
+    Start,
+    Target,
+    describe,
+    is_synthetic,
+    load_chosen_base,
+    load_start,
+    load_target,
+    recordings_of,
+)
 from mtl_speech.core.errors import DataError, UsageError, problem_list
 from mtl_speech.core.files import atomic_write, unchanged
 from mtl_speech.core.options import AdaptConfig, AdaptOptions, DemoOptions, EvaluateOptions, part
 from mtl_speech.core.run import Run
-from mtl_speech.core.settings import as_dict
+from mtl_speech.core.settings import as_dict, settings
 from mtl_speech.corpora.corrections import CHANGES, EXAMPLES, changes_csv, examples_json
 from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.corpora.remote import local_folder
-from mtl_speech.features.store import build_store
-from mtl_speech.model.language_pack import load_language, true_labels, with_timing
+from mtl_speech.features.store import SegmentStore, build_store
+from mtl_speech.model.language_pack import LanguageModel, load_language, true_labels, with_timing
 from mtl_speech.model.learner import embed_segments
-from mtl_speech.model.pack import load_pack, pack_hash
+from mtl_speech.model.pack import Pack, load_pack, pack_hash
 from mtl_speech.phonology.languages import canonical, display_name
-from mtl_speech.report.clips import cut_clips
-from mtl_speech.report.findings import Details
-from mtl_speech.report.results import write_results
-from mtl_speech.report.tables import ablation_table, f1_table, write_report
-from mtl_speech.scoring.metrics import NotScored, Scores
-from mtl_speech.scoring.tokens import score_tokens
+from mtl_speech.report.findings import Details, compare_base
+from mtl_speech.report.page import cut_clips
+from mtl_speech.report.results import Experiment, Outcome, earlier_kept, write_report, write_results
+from mtl_speech.report.tables import ablation_table, f1_table
+from mtl_speech.scoring.metrics import NotScored, Scores, Token, score_tokens
 from mtl_speech.training.adapt import BASELINE, Ablation, Adaptation, Learned, adapt_fold, learn, recognise
 from mtl_speech.training.adapt import ablate as run_ablation
-from mtl_speech.training.forgetting import compare_base
 from mtl_speech.training.learning_curve import learning_curve
 from mtl_speech.training.zero_shot import mapping_lines
+
+OUTSIDE = "not in the pack's inventory"  # why a phoneme is not scored
 
 
 def adapt(options: AdaptOptions, run: Run) -> Scores:
@@ -56,19 +65,7 @@ def ablate(options: AdaptOptions, run: Run, experiment: str | None = None) -> Ab
 
 def demo(options: DemoOptions, run: Run) -> Ablation:
     """The ablation on the built-in Punjabi corpus with few examples."""
-    names = (
-        "n_words",
-        "shots",
-        "meta_steps",
-        "seed",
-        "base",
-        "strategy",
-        "threads",
-        "output_dir",
-        "cache_dir",
-        "cache_gib",
-    )
-    chosen = {name: getattr(options, name) for name in names}
+    chosen = {field.name: getattr(options, field.name) for field in settings(DemoOptions)}
     return ablate(AdaptOptions(lang="pa", clips=True, **chosen), run, "demo")  # a machine's voice is nobody's
 
 
@@ -93,8 +90,9 @@ def _begin(options: AdaptOptions, run: Run, command: str, experiment: str | None
         )
     options = replace(options, lang=lang)
     folder = run.begin(options, experiment or f"{command}-{lang}")
-    base = load_chosen_base(options, options.strategy)
-    start = load_start(base, options.strategy)
+    strategy = load_pack(options.strategy, "strategy") if options.strategy is not None else None
+    base = load_chosen_base(options, strategy)
+    start = load_start(base, strategy)
     run.say(start.how)
     hard_ratio = options.hard_ratio or (0.0 if command == "adapt" else start.meta.hard_ratio)
     start = replace(start, meta=replace(start.meta, hard_ratio=hard_ratio))
@@ -103,6 +101,29 @@ def _begin(options: AdaptOptions, run: Run, command: str, experiment: str | None
 
 def _finish(job: _Job, run: Run, systems: Mapping[str, Sequence[Adaptation]], ablation: Ablation | None) -> Scores:
     """Learn the final model where the folds took turns, write everything, and print the tables."""
+    target = job.target
+    outcome, notes = _outcome(job, systems)
+    for note in notes:
+        run.say(note)
+    told = outcome.experiment(run.command)
+    experiment = replace(
+        told,
+        ablation=ablation.rows if ablation is not None else None,
+        notes=[job.start.how, *target.notes, *notes, *([CAVEAT] if target.stamp else [])],
+        left_out=target.left_out,
+        stamp=target.stamp,
+        extra={**target.extra, "options": as_dict(job.options), "zero_shot": outcome.final.model.zero_shot},
+        details=_details(job, outcome, told),
+    )
+    with earlier_kept(job.folder, run.say):
+        paths = [*write_results(job.folder, outcome, experiment), *_write_examples(job)]
+    _show(experiment, run)
+    run.wrote(job.folder, paths if job.options.data is not None else [*paths, job.folder / "corpus"])
+    return experiment.scores
+
+
+def _outcome(job: _Job, systems: Mapping[str, Sequence[Adaptation]]) -> tuple[Outcome, list[str]]:
+    """The last of the systems with the model to keep, which is learned from all recordings where folds took turns; and notes."""
     start, target, runs = job.start, job.target, list(systems.values())[-1]
     notes = []
     for name, each in systems.items():
@@ -117,36 +138,19 @@ def _finish(job: _Job, run: Run, systems: Mapping[str, Sequence[Adaptation]], ab
     timed = with_timing(final.model, start.base, final.train, job.config.shots is None, job.config.seed)
     final = replace(final, model=timed)
     notes += [f"zero-shot, for want of an example: {line}" for line in mapping_lines(final.model.zero_shot)]
-    for note in notes:
-        run.say(note)
-    curve = learning_curve(start.learner, target.folds, job.config, adapted=runs)
-    with earlier_kept(job.folder, run.say):
-        scores, paths = write_results(
-            job.folder,
-            runs,
-            start.base,
-            job.config,
-            start.meta,
-            command=run.command,
-            final=final,
-            ablation=ablation,
-            notes=[start.how, *target.notes, *notes, *([CAVEAT] if target.stamp else [])],
-            left_out=target.left_out,
-            stamp=target.stamp,
-            extra={**target.extra, "options": as_dict(job.options), "zero_shot": final.model.zero_shot},
-            about=_about(job, final),
-            curve=curve,
-            heard=target.everything.train,
-            recordings=target.recordings if job.options.clips else None,
-        )
-        paths += _write_examples(job)
-    run.table(f1_table(scores, target.stamp))
-    if ablation is not None:
-        run.table(ablation_table(ablation.rows, target.stamp))
-    if target.stamp:
-        run.result(CAVEAT)
-    run.wrote(job.folder, paths if job.options.data is not None else [*paths, job.folder / "corpus"])
-    return scores
+    return Outcome(runs, final, start.base, job.config, start.meta), notes
+
+
+def _details(job: _Job, outcome: Outcome, told: Experiment) -> Details:
+    """What the page shows: what the experiment told already, and what is measured for the page alone."""
+    start, target = job.start, job.target
+    return replace(
+        told.details,
+        about=_about(job, outcome.final),
+        curve=learning_curve(start.learner, target.folds, job.config, adapted=outcome.runs),
+        base=compare_base(start.base, outcome.final.model.learner, target.everything.train),
+        clips=cut_clips(told.scores, told.details.tokens, target.recordings) if job.options.clips else None,
+    )
 
 
 def _write_examples(job: _Job) -> list[Path]:
@@ -178,7 +182,7 @@ def evaluate(folder: Path, options: EvaluateOptions, run: Run) -> Scores:
     pack = load_pack(folder, "language")
     lang = pack.value("language", str)
     output = run.begin(options, f"evaluate-{pack.name}")
-    base = load_chosen_base(options, folder)
+    base = load_chosen_base(options, pack)
     model = load_language(pack, base)
     local = local_folder(options.data, run)
     corpus = read_corpus(local.folder, lang, options.phone_set)
@@ -187,50 +191,65 @@ def evaluate(folder: Path, options: EvaluateOptions, run: Run) -> Scores:
         store = build_store([corpus], front_end=base.front_end)
     problems = [*corpus.problems, *store.problems]
     notes = [f"language pack '{pack.name}'", *run.left_out(problems, local.folder)]
-    problems = [*local.problems, *problems]
+    test, not_scored = _known_to(model, store, options.data)
+    notes += _told_of(not_scored)
+    scores, tokens = _scored(pack, model, test, not_scored, options.seed)
+    stamp = STAMP if is_synthetic(local.folder) else ""
+    about = {
+        "Language": f"{display_name(lang)} ({lang})",
+        "Language pack": f"{pack.name} (SHA-256 {pack_hash(pack)[:12]}…)",
+        "Scored on": describe(corpus, lang),
+    }
+    clips = cut_clips(scores, tokens, recordings_of(corpus)) if options.clips else None
+    forgetting = compare_base(base, model.learner, test)
+    listed = problem_list([*local.problems, *problems], local.folder)
+    experiment = Experiment(
+        scores,
+        as_dict(options),
+        run.command,
+        notes=[*notes, *([CAVEAT] if stamp else [])],
+        extra={"pack": pack.name, "pack_sha256": pack_hash(pack), "problems": listed},
+        stamp=stamp,
+        details=Details(about, tokens, model.temperature, base=forgetting, clips=clips),
+    )
+    paths = write_report(output, experiment)
+    _show(experiment, run)
+    run.wrote(output, paths)
+    return scores
+
+
+def _show(experiment: Experiment, run: Run) -> None:
+    """Print the tables of an experiment."""
+    run.table(f1_table(experiment.scores, experiment.stamp))
+    if experiment.ablation:
+        run.table(ablation_table(experiment.ablation, experiment.stamp))
+    if experiment.stamp:
+        run.result(CAVEAT)
+
+
+def _known_to(model: LanguageModel, store: SegmentStore, data: object) -> tuple[SegmentStore, list[NotScored]]:
+    """The segments of which the model knows the phoneme, and the phonemes of the others. Raises DataError where it knows none."""
     known = torch.tensor([phoneme in model.classes for phoneme in store.phonemes])[store.label]
     outside = Counter(true_labels(store.select(torch.nonzero(~known).squeeze(1))))
     if not bool(known.any()):
         raise DataError(
-            f"{options.data}: none of its {len(outside)} phonemes is in the pack's inventory ({', '.join(model.classes)})"
+            f"{data}: none of its {len(outside)} phonemes is in the pack's inventory ({', '.join(model.classes)})"
         )
     test = store.select(torch.nonzero(known).squeeze(1))
-    reason = "not in the pack's inventory"
-    not_scored = [NotScored(phoneme, n, reason) for phoneme, n in sorted(outside.items())]
-    if outside:
-        notes.append(
-            f"{sum(outside.values())} examples of {len(outside)} phonemes are {reason}: not scored, so precision is that "
-            "on the others"
-        )
+    return test, [NotScored(phoneme, n, OUTSIDE) for phoneme, n in sorted(outside.items())]
+
+
+def _told_of(not_scored: Sequence[NotScored]) -> list[str]:
+    """A note on what was not scored; none where all was."""
+    n = sum(missing.n_examples for missing in not_scored)
+    said = f"{n} examples of {len(not_scored)} phonemes are {OUTSIDE}: not scored, so precision is that on the others"
+    return [said] if not_scored else []
+
+
+def _scored(
+    pack: Pack, model: LanguageModel, test: SegmentStore, not_scored: Sequence[NotScored], seed: int
+) -> tuple[Scores, Sequence[Token]]:
+    """The scores of a pack's model on segments of phonemes that it knows, and what it gave each."""
     n_train = {p: n for p, n in pack.value("examples", dict).items() if isinstance(n, int)}
     tokens = recognise(model, test, embed_segments(model.learner, test), n_train)
-    scores = score_tokens(tokens, n_train, not_scored, options.seed)
-    stamp = STAMP if is_synthetic(local.folder) else ""
-    notes += [CAVEAT] if stamp else []
-    extra = {"pack": pack.name, "pack_sha256": pack_hash(pack), "problems": problem_list(problems, local.folder)}
-    details = Details(
-        about={
-            "Language": f"{display_name(lang)} ({lang})",
-            "Language pack": f"{pack.name} (SHA-256 {pack_hash(pack)[:12]}…)",
-            "Scored on": describe(corpus, lang),
-        },
-        tokens=tokens,
-        temperature=model.temperature,
-        base=compare_base(base, model.learner, test),
-        clips=cut_clips(scores, tokens, recordings_of(corpus)) if options.clips else None,
-    )
-    paths = write_report(
-        output,
-        scores,
-        settings=as_dict(options),
-        command=run.command,
-        notes=notes,
-        extra=extra,
-        stamp=stamp,
-        details=details,
-    )
-    run.table(f1_table(scores, stamp))
-    for note in notes[-1:] if stamp else []:
-        run.result(note)
-    run.wrote(output, paths)
-    return scores
+    return score_tokens(tokens, n_train, not_scored, seed), tokens

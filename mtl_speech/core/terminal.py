@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import IO, TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, Literal, TypeVar
 
 from mtl_speech.core.distributed import is_main
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 T = TypeVar("T")
+Kind = Literal["figure", "word", "text"]  # of what stands in a column of a table
 _BARS: ContextVar[bool] = ContextVar("bars", default=False)
 
 
@@ -47,6 +48,24 @@ def new_table(title: str, stamp: str = "") -> Table:
     return Table(
         title=text, title_justify="left", caption_justify="left", box=None, collapse_padding=True, pad_edge=False
     )
+
+
+def filled_table(
+    title: str, columns: Mapping[str, Kind], rows: Iterable[Sequence[object]], caption: str = "", stamp: str = ""
+) -> Table:
+    """A table of `rows`, with what stands in its columns by their names; of figures and words none is broken over two lines.
+
+    Nothing in the cells is markup. A row without cells is an empty line.
+    """
+    from rich.text import Text
+
+    table = new_table(title, stamp)
+    for name, kind in columns.items():
+        table.add_column(name, justify="right" if kind == "figure" else "left", no_wrap=kind != "text")
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    table.caption = Text(f"\n{caption}") if caption else None
+    return table
 
 
 def bars_shown() -> bool:

@@ -12,10 +12,10 @@ from mtl_speech.core.errors import DataError
 from mtl_speech.core.files import atomic_write, json_text, plain
 from mtl_speech.core.options import CompareOptions
 from mtl_speech.core.run import Run
-from mtl_speech.core.terminal import new_table
+from mtl_speech.core.terminal import Kind, filled_table
+from mtl_speech.report.tables import remark_on
 from mtl_speech.scoring.bootstrap import Difference, interval_text
-from mtl_speech.scoring.metrics import RELIABLE_FROM, Scores, macro_f1_difference, score
-from mtl_speech.scoring.tokens import Token, read_tokens
+from mtl_speech.scoring.metrics import RELIABLE_FROM, Scores, Token, macro_f1_difference, read_tokens, score
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -118,34 +118,34 @@ def verdict(difference: Difference) -> str:
 
 def scores_table(found: Comparison, name_a: str, name_b: str) -> Table:
     """Macro-F1 and micro-F1 of both."""
-    from rich.text import Text
-
-    table = new_table("Two experiments on the same test tokens")
-    table.add_column("experiment")
-    for column in ("macro-F1", "micro-F1"):
-        table.add_column(column, no_wrap=True)
-    for letter, name, scores in (("A", name_a, found.a), ("B", name_b, found.b)):
-        macro, micro = interval_text(scores.macro_f1_ci95), interval_text(scores.micro_f1_ci95)
-        table.add_row(Text(f"{letter}: {name}"), f"{scores.macro_f1:.3f} {macro}", f"{scores.micro_f1:.3f} {micro}")
+    rows = [
+        [
+            f"{letter}: {name}",
+            f"{scores.macro_f1:.3f} {interval_text(scores.macro_f1_ci95)}",
+            f"{scores.micro_f1:.3f} {interval_text(scores.micro_f1_ci95)}",
+        ]
+        for letter, name, scores in (("A", name_a, found.a), ("B", name_b, found.b))
+    ]
     over = f"{found.a.n_groups} recordings" if found.a.n_groups else "tokens"
-    table.caption = (
-        f"\n{found.a.n} tokens of {len(found.a.phonemes)} phonemes. In brackets: 95 %, bootstrap over {over}."
-    )
-    return table
+    caption = f"{found.a.n} tokens of {len(found.a.phonemes)} phonemes. In brackets: 95 %, bootstrap over {over}."
+    columns: dict[str, Kind] = {"experiment": "text", "macro-F1": "word", "micro-F1": "word"}
+    return filled_table("Two experiments on the same test tokens", columns, rows, caption)
 
 
 def phonemes_table(found: Comparison) -> Table:
     """The phonemes that differ most."""
-    from rich.text import Text
-
-    table = new_table("The phonemes that differ most")
-    table.add_column("phoneme")
-    for column in ("n", "F1 of A", "F1 of B", "B - A"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("remark")
-    for row in found.phonemes[:N_PHONEMES]:
-        if row.difference:
-            remark = "" if row.n >= RELIABLE_FROM else f"unreliable: n < {RELIABLE_FROM}"
-            figures = [f"{row.f1_a:.3f}", f"{row.f1_b:.3f}", f"{row.difference:+.3f}"]
-            table.add_row(Text(row.phoneme), str(row.n), *figures, remark)
-    return table
+    columns: dict[str, Kind] = {"phoneme": "text"}
+    columns |= dict.fromkeys(("n", "F1 of A", "F1 of B", "B - A"), "figure")
+    rows = [
+        [
+            row.phoneme,
+            row.n,
+            f"{row.f1_a:.3f}",
+            f"{row.f1_b:.3f}",
+            f"{row.difference:+.3f}",
+            remark_on(zero_shot=False, reliable=row.n >= RELIABLE_FROM),
+        ]
+        for row in found.phonemes[:N_PHONEMES]
+        if row.difference
+    ]
+    return filled_table("The phonemes that differ most", {**columns, "remark": "text"}, rows)

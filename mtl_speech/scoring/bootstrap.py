@@ -158,7 +158,7 @@ def resampled_counts(
     grouping: NDArray[np.int64] | None,
     n_classes: int,
     n_bootstrap: int,
-    rng: np.random.Generator,
+    seed: int | np.random.Generator,
 ) -> NDArray[np.float64]:
     """Counts (n_bootstrap, n_predictions, 3, n_classes) of bootstrap samples of groups (of tokens: `grouping` None).
 
@@ -168,6 +168,7 @@ def resampled_counts(
     """
     from scipy.sparse import csr_array
 
+    rng = np.random.default_rng(seed)
     if grouping is None:
         key = rows
         for columns in predictions:

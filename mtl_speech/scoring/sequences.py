@@ -38,6 +38,7 @@ _COUNTS = (
     "n_found",
     "n_matched",
 )
+_TOLD = frozenset(_COUNTS) - {"feature_cost", "n_matched"}  # those that `SequenceScores` has too
 
 
 @dataclass(frozen=True)
@@ -109,30 +110,19 @@ def score_transcriptions(
     rng = np.random.default_rng(seed)
     draws = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=n_bootstrap) @ counts
     totals = counts.sum(0)
-    n = dict(zip(_COUNTS, totals.tolist(), strict=False))
     values, resampled = _figures(totals), _figures(draws)
 
     def estimate(name: str) -> Estimate:
         known = pair(percentile(resampled[name])) if len(counts) > 1 else (float("nan"), float("nan"))
         return Estimate(float(values[name]), known)
 
+    told: dict[str, Any] = {name: estimate(name) for name in values}
+    told |= {name: int(n) for name, n in zip(_COUNTS, totals, strict=False) if name in _TOLD}
     return SequenceScores(
         n_recordings=len(counts),
-        n_phones=int(n["n_phones"]),
-        substitutions=int(n["substitutions"]),
-        deletions=int(n["deletions"]),
-        insertions=int(n["insertions"]),
-        n_boundaries=int(n["n_boundaries"]),
-        n_found=int(n["n_found"]),
         tolerance=tolerance,
-        phone_error_rate=estimate("phone_error_rate"),
-        feature_error_rate=estimate("feature_error_rate"),
-        boundary_precision=estimate("boundary_precision"),
-        boundary_recall=estimate("boundary_recall"),
-        boundary_f1=estimate("boundary_f1"),
-        r_value=estimate("r_value"),
-        calibration_error=estimate("calibration_error"),
         reliability=_bins(totals[len(_COUNTS) :].reshape(N_BINS, 3)),
+        **told,
     )
 
 

@@ -22,8 +22,15 @@ from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.language_pack import LanguageModel, Neighbours, times, true_labels, utterances
 from mtl_speech.model.learner import MetaLearner, embed_segments, extend, row_of
 from mtl_speech.model.strategy import BaseModel, new_learner, prepare_learner
-from mtl_speech.scoring.metrics import AblationRow, Scores, episode_macro_f1
-from mtl_speech.scoring.tokens import Token, score_tokens, scored_tokens, token_difference
+from mtl_speech.scoring.metrics import (
+    AblationRow,
+    Scores,
+    Token,
+    episode_macro_f1,
+    score_tokens,
+    scored_tokens,
+    token_difference,
+)
 from mtl_speech.training.base_learning import (
     Examples,
     StepChoice,

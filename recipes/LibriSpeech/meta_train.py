@@ -10,23 +10,22 @@ from pathlib import Path
 
 from prepare import prepare
 
-from mtl_speech.commands.recipe import begin_recipe
-from mtl_speech.commands.recipe_training import train_strategy, write_task_table
+from mtl_speech.commands.recipe import begin_recipe, train_strategy, write_task_table
 from mtl_speech.features.store import build_store
-from mtl_speech.model.strategy import load_base
 
 
 def main(arguments: list[str]) -> None:
     """Prepare, train, score, save."""
-    hparams, output = begin_recipe(arguments, many=True)
-    base = load_base(Path(hparams["base"]))
-    prepared = prepare(Path(hparams["data_folder"]), hparams["alignments"], hparams["parts"], output)
+    recipe = begin_recipe(arguments, many=True)
+    hparams = recipe.hparams
+    base = recipe.base()
+    prepared = prepare(Path(hparams["data_folder"]), hparams["alignments"], hparams["parts"], recipe.output)
     card = {"recipe": "recipes/LibriSpeech"}
     n_scored = hparams["max_scored_segments"]
-    start, learner = train_strategy(hparams, output, base, prepared.splits, card, n_scored)
+    start, learner = train_strategy(recipe, base, prepared.splits, card, n_scored)
     test = build_store([prepared.splits["test"]], base.phonemes)
     learners = {"closed-form start": start, "+ meta-training": learner}
-    print(write_task_table(hparams, output, learners, test, prepared.notes, n_scored))
+    print(write_task_table(recipe, learners, test, prepared.notes, n_scored))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from prepare import prepare
 
-from mtl_speech.commands.recipe import begin_recipe
-from mtl_speech.commands.recipe_training import train_encoder, write_phone_reports
+from mtl_speech.commands.recipe import begin_recipe, train_encoder, write_phone_reports
 
 ATTRIBUTION = (
     "Trained on LibriSpeech (OpenSLR 12), Panayotov, V. et al. (2015), Librispeech: an ASR corpus based on public domain audio "
@@ -21,13 +20,14 @@ ATTRIBUTION = (
 
 def main(arguments: list[str]) -> None:
     """Prepare, train, score, save."""
-    hparams, output = begin_recipe(arguments, many=True)
-    prepared = prepare(Path(hparams["data_folder"]), hparams["alignments"], hparams["parts"], output)
+    recipe = begin_recipe(arguments, many=True)
+    hparams = recipe.hparams
+    prepared = prepare(Path(hparams["data_folder"]), hparams["alignments"], hparams["parts"], recipe.output)
     licence = "Apache-2.0; training data CC BY 4.0"
     card = {"attribution": ATTRIBUTION, "licence": licence, "recipe": "recipes/LibriSpeech"}
     name = " + ".join(hparams["parts"]["test"])
-    found = train_encoder(hparams, output, prepared.splits, lambda: {name: prepared.splits["test"]}, card)
-    print(write_phone_reports(hparams, output, found, prepared.notes))
+    found = train_encoder(recipe, prepared.splits, lambda: {name: prepared.splits["test"]}, card)
+    print(write_phone_reports(recipe, found, prepared.notes))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from prepare import prepare
 
-from mtl_speech.commands.recipe import begin_recipe
-from mtl_speech.commands.recipe_training import train_encoder, write_phone_reports
+from mtl_speech.commands.recipe import begin_recipe, train_encoder, write_phone_reports
 from mtl_speech.phonology.phone_sets import IPA_48_TO_39
 
 ATTRIBUTION = "Trained on TIMIT, Garofolo, J. et al. (1993), TIMIT Acoustic-Phonetic Continuous Speech Corpus, LDC93S1."
@@ -20,12 +19,12 @@ LICENCE = "training data under the licence of the Linguistic Data Consortium: us
 
 def main(arguments: list[str]) -> None:
     """Prepare, train, score, save."""
-    hparams, output = begin_recipe(arguments, many=True)
-    prepared = prepare(Path(hparams["data_folder"]), output)
+    recipe = begin_recipe(arguments, many=True)
+    prepared = prepare(Path(recipe.hparams["data_folder"]), recipe.output)
     card = {"attribution": ATTRIBUTION, "licence": LICENCE, "recipe": "recipes/TIMIT"}
     tests = {"core test set": prepared.splits["test"]}
-    found = train_encoder(hparams, output, prepared.splits, lambda: tests, card, IPA_48_TO_39)
-    print(write_phone_reports(hparams, output, found, prepared.notes))
+    found = train_encoder(recipe, prepared.splits, lambda: tests, card, IPA_48_TO_39)
+    print(write_phone_reports(recipe, found, prepared.notes))
 
 
 if __name__ == "__main__":

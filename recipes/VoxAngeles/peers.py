@@ -27,9 +27,9 @@ from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.encoder import FrameConv, as_image
 from mtl_speech.model.learner import Head, adapt_head, extend, row_of
 from mtl_speech.model.strategy import BaseModel
+from mtl_speech.report.findings import without_phi
 from mtl_speech.scoring.metrics import episode_macro_f1
 from mtl_speech.training.episodes import Episode
-from mtl_speech.training.forgetting import without_phi
 from mtl_speech.training.meta_test import N_WAY, Tasks, Trained
 
 LORA_RANK = 4

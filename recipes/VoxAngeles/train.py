@@ -15,14 +15,14 @@ import yaml
 from prepare import prepare
 from table import as_json, markdown, results, row_of
 
-from mtl_speech.commands.recipe import begin_recipe, recipe_checkpoints
+from mtl_speech.commands.recipe import begin_recipe
 from mtl_speech.core.files import atomic_write
 from mtl_speech.core.run import CHECKPOINTS
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.features.augment import WaveformAugment
 from mtl_speech.features.store import build_store
 from mtl_speech.model.pack import save_pack
-from mtl_speech.model.strategy import load_base, strategy_pack
+from mtl_speech.model.strategy import strategy_pack
 from mtl_speech.training.meta_test import (
     Setup,
     Trained,
@@ -47,10 +47,11 @@ def read_languages(path: Path) -> dict[str, list[str]]:
 def main(arguments: list[str]) -> None:
     """Train the rows of the ablation, then read the test languages and score."""
     started = time.perf_counter()
-    hparams, output = begin_recipe(arguments)
+    recipe = begin_recipe(arguments)
+    hparams, output = recipe.hparams, recipe.output
     folder = Path(hparams["data_folder"])
     languages = read_languages(Path(hparams["languages_file"]))
-    base = load_base(Path(hparams["base"]) if hparams["base"] else None)
+    base = recipe.base()
     meta, seed = hparams["meta"], hparams["seed"]
 
     def corpora_of(part: str) -> list[Corpus]:
@@ -62,9 +63,7 @@ def main(arguments: list[str]) -> None:
         build_store(parts["training"], train.phonemes, WaveformAugment(number))
         for number in range(1, hparams["n_views"])
     ]
-    transfer, curriculum = (
-        recipe_checkpoints(hparams, output, parts, base.pack, name) for name in ("meta-transfer", "curriculum")
-    )
+    transfer, curriculum = (recipe.checkpoints(parts, base.pack, name) for name in ("meta-transfer", "curriculum"))
     tasks = benchmark_tasks(valid, hparams["n_tasks"] // 2, hparams["n_seeds"] // 2, seed + 1)
     setup = Setup(base, train, valid, tasks, meta, views)
     plain = replace(setup, config=replace(meta, hard_ratio=0.0))

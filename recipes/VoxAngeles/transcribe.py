@@ -115,9 +115,10 @@ def _short(value: float) -> str:
 def main(arguments: list[str]) -> None:
     """Learn, transcribe, compare."""
     started = time.perf_counter()
-    hparams, output = begin_recipe(arguments)
+    recipe = begin_recipe(arguments)
+    hparams, output = recipe.hparams, recipe.output
     languages = yaml.safe_load(Path(hparams["languages_file"]).read_text(encoding="utf-8"))[hparams["part"]]
-    start = load_start(Path(hparams["base"]) if hparams["base"] else None, None)
+    start = load_start(recipe.base(), None)
     start = replace(start, meta=replace(start.meta, hard_ratio=0.0))
     corpora = prepare(Path(hparams["data_folder"]), languages, hparams["part"])
     found: dict[str, Found] = {}

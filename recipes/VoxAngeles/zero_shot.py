@@ -21,15 +21,13 @@ from prepare import prepare
 from torch import Tensor
 
 from mtl_speech.commands.recipe import begin_recipe
-from mtl_speech.commands.target import SHIPPED_STRATEGY
 from mtl_speech.core.files import atomic_write, json_text, plain
 from mtl_speech.core.options import AdaptConfig
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.features.store import build_store
 from mtl_speech.model.learner import MetaLearner, embed_segments, extend, row_of
-from mtl_speech.model.pack import load_pack
-from mtl_speech.model.strategy import load_base, load_learner, shipped
+from mtl_speech.model.strategy import load_learner
 from mtl_speech.phonology.articulation import articulatory_features, articulatory_regression
 from mtl_speech.scoring.bootstrap import paired_difference
 from mtl_speech.scoring.metrics import episode_class_f1
@@ -217,11 +215,12 @@ def _cell(value: Mapping[str, Any] | None, signed: bool) -> str:
 def main(arguments: list[str]) -> None:
     """Measure on the validation languages."""
     started = time.perf_counter()
-    hparams, output = begin_recipe(arguments)
+    recipe = begin_recipe(arguments)
+    hparams, output = recipe.hparams, recipe.output
     seed = hparams["seed"]
     names = yaml.safe_load(Path(hparams["languages_file"]).read_text(encoding="utf-8"))["valid"]
-    base = load_base(Path(hparams["base"]) if hparams["base"] else None)
-    pack = load_pack(Path(hparams["strategy"]) if hparams["strategy"] else shipped(SHIPPED_STRATEGY), "strategy")
+    base = recipe.base()
+    pack = recipe.strategy()
     strategy, _ = load_learner(pack, base)
     held_back: dict[str, Any] = {}
     phonemes: dict[str, Any] = {}

@@ -10,17 +10,17 @@ import sys
 from pathlib import Path
 
 from mtl_speech.commands.inspect import validate
-from mtl_speech.commands.recipe import begin_recipe
+from mtl_speech.commands.recipe import begin_recipe, markdown_table
 from mtl_speech.commands.workflows import ablate, adapt, evaluate
 from mtl_speech.core.errors import DataError
-from mtl_speech.core.files import atomic_write
 from mtl_speech.core.options import AdaptOptions, EvaluateOptions, ValidateOptions
 from mtl_speech.core.run import Run
 
 
 def main(arguments: list[str]) -> None:
     """Check each folder, learn, score on other recordings, write the table."""
-    hparams, output = begin_recipe(arguments)
+    recipe = begin_recipe(arguments)
+    hparams, output = recipe.hparams, recipe.output
     data, test, other = (
         _folder(hparams["data_folder"]),
         _folder(hparams["test_folder"]),
@@ -60,15 +60,11 @@ def main(arguments: list[str]) -> None:
         if other is not None:
             scored = EvaluateOptions(data=other, base=base, output_dir=output / "other", **shared)
             rows["the pack on other_folder"] = evaluate(output / "adapt" / "pack", scored, run)
-        lines = ["| system | macro-F1 [95 %] | micro-F1 [95 %] |", "|---|---:|---:|"]
-        for name, row in rows.items():
-            figures = [(row.macro_f1, *row.macro_f1_ci95), (row.micro_f1, *row.micro_f1_ci95)]
-            lines.append(
-                f"| {name} | " + " | ".join("{:.3f} [{:.3f}, {:.3f}]".format(*each) for each in figures) + " |"
-            )
-        table = "\n".join(lines) + "\n"
-        atomic_write(output / "table.md", table)
-        run.result(table)
+        figures = {
+            name: [(row.macro_f1, *row.macro_f1_ci95), (row.micro_f1, *row.micro_f1_ci95)] for name, row in rows.items()
+        }
+        cells = [[name, *("{:.3f} [{:.3f}, {:.3f}]".format(*f) for f in each)] for name, each in figures.items()]
+        run.result(recipe.write_table(markdown_table(["system", "macro-F1 [95 %]", "micro-F1 [95 %]"], cells)))
 
 
 def _folder(name: str) -> Path | None:

@@ -10,17 +10,14 @@ from pathlib import Path
 
 from prepare import prepare
 
-from mtl_speech.commands.recipe import begin_recipe
-from mtl_speech.commands.recipe_training import train_strategy
-from mtl_speech.model.strategy import load_base
+from mtl_speech.commands.recipe import begin_recipe, train_strategy
 
 
 def main(arguments: list[str]) -> None:
     """Prepare, train, score on the validation speakers, save."""
-    hparams, output = begin_recipe(arguments, many=True)
-    base = load_base(Path(hparams["base"]) if hparams["base"] else None)
-    splits = prepare(Path(hparams["data_folder"]))
-    train_strategy(hparams, output, base, splits, {"recipe": "recipes/speechocean762"})
+    recipe = begin_recipe(arguments, many=True)
+    splits = prepare(Path(recipe.hparams["data_folder"]))
+    train_strategy(recipe, recipe.base(), splits, {"recipe": "recipes/speechocean762"})
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from mtl_speech.features.store import MARGIN, SegmentStore, build_store
 from mtl_speech.model.encoder import Encoder
 from mtl_speech.model.pack import save_pack
 from mtl_speech.model.segmenter import Segmenter, frame_targets, train_segmenter
-from mtl_speech.model.strategy import base_pack, load_base
+from mtl_speech.model.strategy import base_pack
 from mtl_speech.scoring.sequences import matches
 
 logger = logging.getLogger("mtl_speech")
@@ -53,8 +53,9 @@ def segmenter_scores(segmenter: Segmenter, encoder: Encoder, store: SegmentStore
 def main(arguments: list[str]) -> None:
     """Train on the training speakers, score on the validation speakers, save."""
     started = time.perf_counter()
-    hparams, output = begin_recipe(arguments)
-    base = load_base(Path(hparams["base"]) if hparams["base"] else None)
+    recipe = begin_recipe(arguments)
+    hparams, output = recipe.hparams, recipe.output
+    base = recipe.base()
     splits = prepare(Path(hparams["data_folder"]))
     train, valid = (build_store([splits[name]], base.phonemes) for name in ("train", "valid"))
     segmenter = train_segmenter(base.encoder, train, hparams["seed"])

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from prepare import prepare
 
-from mtl_speech.commands.recipe import begin_recipe
-from mtl_speech.commands.recipe_training import train_encoder
+from mtl_speech.commands.recipe import begin_recipe, train_encoder
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.corpora.reading import read_corpus
 
@@ -23,7 +22,8 @@ ATTRIBUTION = (
 
 def main(arguments: list[str]) -> None:
     """Prepare, train, score, save."""
-    hparams, output = begin_recipe(arguments, many=True)
+    recipe = begin_recipe(arguments, many=True)
+    hparams = recipe.hparams
     splits = prepare(Path(hparams["data_folder"]))
 
     def tests() -> dict[str, Corpus]:
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
 
     licence = "Apache-2.0; training data CC BY 4.0"
     card = {"attribution": ATTRIBUTION, "licence": licence, "recipe": "recipes/speechocean762"}
-    train_encoder(hparams, output, splits, tests, card)
+    train_encoder(recipe, splits, tests, card)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ import pytest
 import soundfile
 import torch
 
-from mtl_speech.commands.demo import CAVEAT, is_synthetic
+from mtl_speech.commands.target import CAVEAT, is_synthetic
 from mtl_speech.corpora.espeak import espeak_available
 from mtl_speech.corpora.textgrid import read_textgrid, write_textgrid
 from mtl_speech.model.language_pack import load_language
 from mtl_speech.model.pack import load_pack, pack_hash
 from mtl_speech.model.strategy import load_base, load_learner
-from mtl_speech.scoring.tokens import read_tokens
+from mtl_speech.scoring.metrics import read_tokens
 from tests.command_line import INVENTORY, labelled_folder, report, run, save_base
 from tests.helpers import toy_recording
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from mtl_speech.commands.demo import is_synthetic
 from mtl_speech.commands.inspect import describe_pack
 from mtl_speech.commands.suggest import inventory_of
+from mtl_speech.commands.target import is_synthetic
 from mtl_speech.commands.transcribe import LEDGER_NAME, Outputs
 from mtl_speech.core.errors import DataError, MtlSpeechError, Problem
 from mtl_speech.core.files import json_text, plain
@@ -41,7 +41,7 @@ from mtl_speech.model.strategy import load_base, load_learner, new_learner
 from mtl_speech.phonology import inventories
 from mtl_speech.phonology.inventories import find_inventory
 from mtl_speech.phonology.phonemes import guess_phone_set, to_ipa
-from mtl_speech.scoring.tokens import read_tokens
+from mtl_speech.scoring.metrics import read_tokens
 from mtl_speech.transcription.transcript import Phone, Transcription, eaf_bytes, textgrid_text
 from tests.fuzz import seeds
 from tests.helpers import tiny_base

@@ -31,7 +31,7 @@ from mtl_speech.model.pack import load_pack, pack_hash, save_pack
 from mtl_speech.model.scale_shift import phi_state, scale_shift_layers
 from mtl_speech.model.segmenter import as_log_mel
 from mtl_speech.model.strategy import load_base, load_hub_base, new_learner, prepare_learner, strategy_pack
-from mtl_speech.training.forgetting import compare_base
+from mtl_speech.report.findings import compare_base
 from mtl_speech.training.meta_train import MetaTrainer
 from mtl_speech.transcription import transcribe
 from mtl_speech.transcription.transcribe import Transcriber

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from mtl_speech.commands import recipe_training
+from mtl_speech.commands import recipe as shared
 from mtl_speech.core.run import close_log
 from mtl_speech.corpora.textgrid import write_textgrid
 from mtl_speech.model.pack import save_pack
@@ -66,7 +66,7 @@ def run(
     arguments = [yaml, *(part for pair in options.items() for part in pair)]
     with loaded(ROOT / script) as module, pytest.MonkeyPatch.context() as patch:
         for name, value in (patches or {}).items():
-            patch.setattr(module if hasattr(module, name) else recipe_training, name, value)
+            patch.setattr(module if hasattr(module, name) else shared, name, value)
         patch.chdir(ROOT)
         patch.setattr(sys, "argv", [script, *arguments])
         module.main(arguments)

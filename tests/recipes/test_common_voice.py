@@ -12,7 +12,7 @@ import pytest
 from mtl_speech.core.errors import DataError, UsageError
 from mtl_speech.corpora.folder import key_of
 from mtl_speech.corpora.manifest import Counts, Prepared, read_clips, speakers_of
-from mtl_speech.report import tables
+from mtl_speech.report import results
 from mtl_speech.training import base_learning
 from tests.corpora_like import common_voice
 from tests.corpora_like.common_voice import NEW, NO_CLIP, OLD, SPEAKERS, UNALIGNED, client_id
@@ -166,7 +166,7 @@ def test_the_ablation_is_over_numbers_of_examples_of_unheard_speakers(
     }  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:  # for the sake of time
         patch.setattr(base_learning, "STEP_CHOICES", (0, 5, 20))
-        patch.setattr(tables, "png", lambda figure: b"")
+        patch.setattr(results, "png", lambda figure: b"")
         output, _ = run(RECIPE / "hparams" / "train.yaml", settings)
     text = (output / "table.md").read_text(encoding="utf-8")
     (table,) = markdown_tables(text)

@@ -18,7 +18,7 @@ from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.model.language_pack import load_language, true_labels
 from mtl_speech.model.pack import load_pack, pack_hash, save_pack
 from mtl_speech.model.strategy import load_base, load_learner, new_learner, prepare_learner, strategy_pack
-from mtl_speech.report import tables
+from mtl_speech.report import results
 from mtl_speech.training import base_learning
 from mtl_speech.training.adapt import Ablation, ablate, baseline_learner
 from mtl_speech.training.episodes import EpisodeSampler
@@ -72,7 +72,7 @@ def train(packs: tuple[Path, Path], output: Path, pictures: bool = True) -> Fini
     with pytest.MonkeyPatch.context() as patch:  # for the sake of time: fewer numbers of steps to choose among
         patch.setattr(base_learning, "STEP_CHOICES", (0, 5, 20))
         if not pictures:
-            patch.setattr(tables, "png", lambda figure: b"")
+            patch.setattr(results, "png", lambda figure: b"")
         run(HPARAMS, options, {"ablate": watched})
     reports = {k: read_json(output / f"k{k}" / "report.json") for k in SHOTS}
     return Finished(output, reports, (output / "table.md").read_text(encoding="utf-8"), folds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain import parse_arguments
 
+from mtl_speech.commands import recipe
 from tests.recipes.running import RECIPES, ROOT, command_of, loaded
 
 ALL = sorted([*RECIPES.rglob("*.yaml"), *RECIPES.rglob("*.yml")])
@@ -87,13 +89,22 @@ def test_command_gives_all_that_must_be_given_and_the_override_works(path: Path)
     assert str(after[key]) == value != str(before[key])
 
 
+def with_what_it_calls(script: str) -> str:
+    """The text of a script, and after it that of all that it calls, at whatever depth, of what the recipes share."""
+    shared = dict(inspect.getmembers(recipe, inspect.isfunction)) | dict(
+        inspect.getmembers(recipe.Recipe, inspect.isfunction)
+    )
+    text, added = script, {"__init__", "__eq__", "__repr__", "__hash__"}
+    while called := {name for name in shared.keys() - added if re.search(rf"\b{name}\(", text)}:
+        text += "".join(inspect.getsource(shared[name]) for name in sorted(called))
+        added |= called
+    return text
+
+
 @pytest.mark.parametrize("path", HPARAMS, ids=name)
 def test_nothing_is_set_that_the_script_does_not_read(path: Path) -> None:
     script = (ROOT / command_of(path)[0]).read_text(encoding="utf-8")
-    shared = ["recipe", "recipe_training"] if "recipe_training" in script else ["recipe"]
-    text = script + "".join(
-        (ROOT / "mtl_speech" / "commands" / f"{name}.py").read_text(encoding="utf-8") for name in shared
-    )
+    text = with_what_it_calls(script)
     references = set(re.findall(r"!ref .*?<(\w+)>", path.read_text(encoding="utf-8")))
     for key in load(path, command_of(path)[2:]):
         assert f'hparams["{key}"]' in text or key in references, f"{name(path)}: nobody reads '{key}'"

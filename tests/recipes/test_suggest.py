@@ -15,9 +15,9 @@ import yaml
 
 from mtl_speech.core.files import plain
 from mtl_speech.model import segmenter as segmenters
-from mtl_speech.model.pack import save_pack
+from mtl_speech.model.pack import load_pack, save_pack
 from mtl_speech.model.segmenter import Segmenter
-from mtl_speech.model.strategy import base_pack, load_base, new_learner, prepare_learner, strategy_pack
+from mtl_speech.model.strategy import base_pack, load_base, load_learner, new_learner, prepare_learner, strategy_pack
 from mtl_speech.training.base_learning import StepChoice
 from mtl_speech.training.suggest import Weights
 from tests.helpers import PHONEMES, meta_config, tiny_base, toy_store
@@ -80,7 +80,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 @pytest.fixture(scope="module")
 def language(place: Place) -> Any:
     base = load_base(place.base)
-    strategy, _ = place.module.load_learner(place.module.load_pack(place.strategy, "strategy"), base)
+    strategy, _ = load_learner(load_pack(place.strategy, "strategy"), base)
     (corpus,) = place.module.prepare(place.data, ["lad"], "valid")
     return place.module.load(corpus, base, strategy)
 

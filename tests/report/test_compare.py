@@ -12,8 +12,7 @@ import pytest
 from mtl_speech.core.errors import DataError
 from mtl_speech.report.compare import N_PHONEMES, compare_tokens, verdict
 from mtl_speech.scoring.bootstrap import Difference
-from mtl_speech.scoring.metrics import macro_f1_difference, score
-from mtl_speech.scoring.tokens import TOKENS, Token, tokens_csv
+from mtl_speech.scoring.metrics import TOKENS, Token, macro_f1_difference, score, tokens_csv
 from tests.command_line import run
 from tests.report_pages import example_tokens
 

@@ -8,9 +8,8 @@ import pytest
 
 from mtl_speech.phonology.articulation import articulation_order
 from mtl_speech.report.findings import Details, Size, calibration, findings, hard_when, sizes
-from mtl_speech.scoring.metrics import score
+from mtl_speech.scoring.metrics import Token, score
 from mtl_speech.scoring.sequences import expected_calibration_error
-from mtl_speech.scoring.tokens import Token
 
 
 def test_nothing_is_made_up_where_nothing_was_measured() -> None:

@@ -17,7 +17,7 @@ import pytest
 from mtl_speech.report.figures import MAX_SHOWN
 from mtl_speech.report.findings import Details
 from mtl_speech.report.page import confusion_matrix, curve_ticks, log_scale, phoneme_rows, render, shade
-from mtl_speech.report.tables import report_data
+from mtl_speech.report.results import Experiment, report_data
 from mtl_speech.scoring.metrics import score
 from tests.report_pages import EVIL, example_details, example_tokens, scores_of, write_example
 
@@ -159,7 +159,7 @@ def test_a_page_of_very_many_phonemes_stays_small() -> None:
     true = [name for name in names for _ in range(4)]
     predicted = [names[(i + 7 * (k % 2)) % len(names)] for i in range(len(names)) for k in range(4)]
     scores = score(true, predicted, n_bootstrap=5)
-    found = report_data(scores, settings={}, command="mtl-speech evaluate")
+    found = report_data(Experiment(scores, {}, "mtl-speech evaluate"))
     text = render(found)
     Page(text)
     assert len(names) > 2 * MAX_SHOWN and len(text) < 500_000
@@ -195,15 +195,13 @@ def test_clips_are_in_the_page_only_where_they_were_asked_for(text: str, page: P
     assert "3 more were left out" in text
     tokens = example_tokens()
     details = replace(example_details(tokens), clips=None)
-    without = render(report_data(scores_of(tokens), settings={}, command="", details=details))
+    without = render(report_data(Experiment(scores_of(tokens), {}, "", details=details)))
     assert "<audio" not in without and "<image" not in without
     assert "--clips" in without
 
 
 def test_a_page_of_scores_alone_says_what_was_not_measured() -> None:
-    bare = render(
-        report_data(score(["p", "a"], ["p", "p"], n_bootstrap=5), settings={}, command="x", details=Details())
-    )
+    bare = render(report_data(Experiment(score(["p", "a"], ["p", "p"], n_bootstrap=5), {}, "x", details=Details())))
     Page(bare)
     for text in ("No curriculum ran", "Not part of this experiment", "Not measured", "nothing is learned when"):
         assert text in bare
@@ -217,7 +215,7 @@ def test_the_curriculum_and_a_changed_base_are_told_as_they_are(text: str) -> No
     details = example_details(tokens)
     assert details.base is not None
     off = replace(details, curriculum=False, base=replace(details.base, sha256_after="cd" * 32))
-    other = render(report_data(scores_of(tokens), settings={}, command="", details=off))
+    other = render(report_data(Experiment(scores_of(tokens), {}, "", details=off)))
     assert "The curriculum was off" in other and "this is a fault" in other and "bit for bit" not in other
 
 
@@ -227,7 +225,7 @@ def test_the_curve_says_when_the_experiment_was_scored_on_more_tokens(text: str)
     details = example_details(tokens)
     assert details.curve is not None
     fewer = replace(details, curve=replace(details.curve, n=len(tokens) - 5))
-    other = render(report_data(scores_of(tokens), settings={}, command="", details=fewer))
+    other = render(report_data(Experiment(scores_of(tokens), {}, "", details=fewer)))
     assert f", over all {len(tokens)} test tokens, those of phonemes that it had no example of among them" in other
 
 

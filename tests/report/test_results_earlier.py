@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from mtl_speech.commands.earlier import earlier_kept, keep_earlier
 from mtl_speech.core.errors import PackError
 from mtl_speech.core.files import atomic_write
 from mtl_speech.model.pack import Pack, load_pack, pack_hash, save_pack
+from mtl_speech.report.results import earlier_kept, keep_earlier
 
 
 def pack(number: int) -> Pack:

@@ -11,7 +11,7 @@ from mtl_speech.model.learner import MetaLearner
 from mtl_speech.model.pack import pack_hash
 from mtl_speech.model.scale_shift import scale_shift_layers
 from mtl_speech.model.strategy import BaseModel, new_learner
-from mtl_speech.training.forgetting import compare_base, without_phi
+from mtl_speech.report.findings import compare_base, without_phi
 from tests.helpers import PHONEMES, make_store, meta_config, shake, tiny_base
 
 

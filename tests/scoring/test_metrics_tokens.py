@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.scoring.tokens import TOKENS, Token, read_tokens, scored_tokens, tokens_csv
+from mtl_speech.scoring.metrics import TOKENS, Token, read_tokens, scored_tokens, tokens_csv
 
 
 def test_tokens_are_named_without_their_corpus() -> None:

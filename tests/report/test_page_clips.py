@@ -11,9 +11,8 @@ import soundfile
 from PIL import Image
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.report.clips import CONTEXT, MAX_CLIP_SECONDS, cut, cut_clips, spectrogram, worst_confusions
-from mtl_speech.scoring.metrics import Scores, score
-from mtl_speech.scoring.tokens import Token
+from mtl_speech.report.page import CONTEXT, MAX_CLIP_SECONDS, cut, cut_clips, spectrogram, worst_confusions
+from mtl_speech.scoring.metrics import Scores, Token, score
 from tests.helpers import tone
 
 
