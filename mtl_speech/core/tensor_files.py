@@ -29,7 +29,6 @@ MAX_FOLDER_ENTRIES = 64
 MAX_HEADER_BYTES = 1 << 20
 MAX_TENSORS = 4096
 MAX_DIMENSIONS = 8
-ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1}
 DTYPE_NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -39,23 +38,10 @@ DTYPE_NAMES = {
     torch.int32: "I32",
     torch.uint8: "U8",
 }
+ITEM_BYTES = {name: dtype.itemsize for dtype, name in DTYPE_NAMES.items()}
 TENSOR_NAME = re.compile(r"[A-Za-z0-9_]+(?:[.-][A-Za-z0-9_]+)*")
 MAX_NAME_LENGTH = 200  # characters
-CODE_SUFFIXES = (
-    ".bin",
-    ".ckpt",
-    ".joblib",
-    ".npy",
-    ".npz",
-    ".pickle",
-    ".pkl",
-    ".pt",
-    ".pth",
-    ".py",
-    ".pyc",
-    ".so",
-    ".zip",
-)
+CODE_SUFFIXES = frozenset(".bin .ckpt .joblib .npy .npz .pickle .pkl .pt .pth .py .pyc .so .zip".split())
 MAX_DIGITS = 18  # of a whole number in JSON
 MAX_DEPTH = 32  # of lists and objects in JSON
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # could steer a terminal, or break its output
