@@ -25,7 +25,7 @@ from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.folder import labels_beside
 from mtl_speech.corpora.recordings import Recording, find_recordings
 from mtl_speech.corpora.remote import local_folder
-from mtl_speech.model.language_pack import LanguageModel
+from mtl_speech.model.language_pack import LanguageModel, zero_shot_of
 from mtl_speech.model.learner import ROWS_ARE_MEANS, Head, centroid_head
 from mtl_speech.model.pack import Pack, load_pack
 from mtl_speech.phonology.phonemes import is_silence
@@ -99,11 +99,6 @@ def inventory_of(pack: Pack, others: Sequence[str] = ()) -> Inventory:
 def _numbers(entry: Mapping[str, object]) -> dict[str, float]:
     """The numbers of an entry of a card."""
     return {name: float(value) for name, value in entry.items() if isinstance(value, (int, float))}
-
-
-def zero_shot_of(pack: Pack) -> Collection[str]:
-    """The phonemes of a language pack that it has no example of."""
-    return pack.value("zero_shot", dict) if "zero_shot" in pack.card else {}
 
 
 def word_choice(pack: Pack, path: Path, run: Run) -> Choice:

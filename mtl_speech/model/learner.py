@@ -49,7 +49,7 @@ class _DualDescent(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
+    def forward(  # an autograd function takes its tensors one by one
         ctx: Any, gram: Tensor, logits: Tensor, targets: Tensor, weights: Tensor, rates: Tensor, first_order: bool
     ) -> Tensor:
         weights = weights.unsqueeze(2)
@@ -177,12 +177,9 @@ class MetaLearner(nn.Module):
         self.log_rates = nn.Parameter(torch.full((inner_steps,), inner_lr).log())
         self.log_scale = nn.Parameter(torch.zeros(()))
         self.log_prior = nn.Parameter(torch.zeros(2))
-        self.register_buffer("centre", torch.zeros(embedding_size))
-        self.register_buffer("whitener", torch.eye(embedding_size))
-        self.register_buffer("met", torch.zeros(len(phonemes), dtype=torch.bool))
-        self.centre: Tensor
-        self.whitener: Tensor
-        self.met: Tensor
+        self.centre: Tensor = nn.Buffer(torch.zeros(embedding_size))
+        self.whitener: Tensor = nn.Buffer(torch.eye(embedding_size))
+        self.met: Tensor = nn.Buffer(torch.zeros(len(phonemes), dtype=torch.bool))
         self.guess = torch.zeros(len(phonemes), len(phonemes))  # the row guessed for each is guess @ θ
 
     @property
