@@ -10,22 +10,10 @@ from pathlib import Path
 import torch
 
 from mtl_speech.core.config import MetaTrainConfig
-from mtl_speech.model.learner import (
-    MetaLearner,
-    extend,
-)
+from mtl_speech.model.learner import MetaLearner, extend
 from mtl_speech.model.pack import CARD, Pack, load_pack, save_pack
-from mtl_speech.model.strategy import (
-    BaseModel,
-    new_learner,
-    prepare_learner,
-)
-from tests.helpers import (
-    PHONEMES,
-    meta_config,
-    shake,
-    toy_store,
-)
+from mtl_speech.model.strategy import BaseModel, new_learner, prepare_learner
+from tests.helpers import PHONEMES, meta_config, shake, toy_store
 
 
 def make_pack(seed: int = 0, kind: str = "language", **card: object) -> Pack:

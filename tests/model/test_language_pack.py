@@ -10,20 +10,9 @@ import torch
 
 from mtl_speech.core.errors import PackError
 from mtl_speech.model.language_pack import LanguageModel, language_pack, load_language, true_labels, utterances
-from mtl_speech.model.learner import (
-    Head,
-    embed_segments,
-)
-from mtl_speech.model.strategy import (
-    BaseModel,
-)
-from tests.helpers import (
-    make_store,
-    predicted,
-    seeded,
-    tiny_base,
-    toy_store,
-)
+from mtl_speech.model.learner import Head, embed_segments
+from mtl_speech.model.strategy import BaseModel
+from tests.helpers import make_store, predicted, seeded, tiny_base, toy_store
 from tests.pack_files import prepared, saved
 
 

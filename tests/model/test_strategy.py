@@ -11,14 +11,7 @@ import pytest
 import torch
 
 from mtl_speech.core.errors import PackError
-from mtl_speech.model.learner import (
-    N_NEIGHBOURS,
-    embed_segments,
-    extend,
-    guess_weights,
-    nearest,
-    row_of,
-)
+from mtl_speech.model.learner import N_NEIGHBOURS, embed_segments, extend, guess_weights, nearest, row_of
 from mtl_speech.model.pack import save_pack
 from mtl_speech.model.scale_shift import distance_from_identity, scale_shift_layers
 from mtl_speech.model.strategy import (
@@ -32,15 +25,7 @@ from mtl_speech.model.strategy import (
 )
 from mtl_speech.phonology.articulation import articulatory_features
 from mtl_speech.training.meta_train import MetaTrainer
-from tests.helpers import (
-    PHONEMES,
-    frozen_bytes,
-    make_store,
-    meta_config,
-    phi_names,
-    tiny_base,
-    toy_store,
-)
+from tests.helpers import PHONEMES, frozen_bytes, make_store, meta_config, phi_names, tiny_base, toy_store
 from tests.pack_files import prepared, saved
 
 
