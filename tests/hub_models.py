@@ -10,7 +10,13 @@ import torch
 import torchaudio
 from torchaudio.pipelines import Wav2Vec2Bundle
 
+from mtl_speech.corpora.audio import HOP_LENGTH
+from mtl_speech.features.store import RAW
+from tests.helpers import seeded
+
 N_LAYERS = 3
+FEW = ("--meta-steps", 2, "--threads", 1, "--quiet")
+AUTO_LAYER = 2  # of N_LAYERS
 KINDS = ("wav2vec2", "wav2vec2-layer-norm", "hubert", "wavlm", "whisper", "torchaudio", "speechbrain")
 SMALL = {
     "hidden_size": 16,
@@ -121,3 +127,9 @@ def _speechbrain(folder: Path) -> str:
     torch.save(tuned, folder / "wav2vec2.ckpt")
     (folder / "hyperparams.yaml").write_text(HYPERPARAMETERS, encoding="utf-8")
     return str(folder)
+
+
+def rows_of_noise(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """n windows of noise, and spans within them."""
+    windows = 0.1 * torch.randn(n, RAW.window, HOP_LENGTH, generator=seeded(seed))
+    return windows, torch.tensor([[40.0, 50.0]]).expand(n, 2)

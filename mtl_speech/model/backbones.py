@@ -74,8 +74,8 @@ class WhisperBackbone(Backbone):
         self.encoder, self.size = encoder, encoder.config.d_model
         self.n_fft, self.step = extractor.n_fft, extractor.hop_length
         filters = torch.as_tensor(extractor.mel_filters, dtype=torch.float32)
-        self.register_buffer("filters", filters.T.contiguous(), persistent=False)
-        self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
+        self.filters: Tensor = nn.Buffer(filters.T.contiguous(), persistent=False)
+        self.window: Tensor = nn.Buffer(torch.hann_window(self.n_fft), persistent=False)
         self.hop = self.step * encoder.conv1.stride[0] * encoder.conv2.stride[0]
         self.receptive = 0  # frames are centred on their sample
 
@@ -93,9 +93,8 @@ class WhisperBackbone(Backbone):
 
     def log_mel(self, waveforms: Tensor) -> Tensor:
         """(n, samples) -> (n, n_mels, n_frames), as Whisper's own feature extractor scales them."""
-        window, filters = cast(Tensor, self.window), cast(Tensor, self.filters)
-        spectrum = torch.stft(waveforms, self.n_fft, self.step, window=window, return_complex=True)[..., :-1]
-        mel = (filters @ spectrum.abs().square()).clamp_min(1e-10).log10()
+        spectrum = torch.stft(waveforms, self.n_fft, self.step, window=self.window, return_complex=True)[..., :-1]
+        mel = (self.filters @ spectrum.abs().square()).clamp_min(1e-10).log10()
         return (torch.maximum(mel, mel.amax((1, 2), keepdim=True) - 8.0) + 4.0) / 4.0
 
 

@@ -59,10 +59,9 @@ class LogMel(nn.Module):
         bins = torch.arange(FFT_SIZE // 2 + 1, dtype=torch.float64)
         angle = 2 * math.pi / FFT_SIZE * samples.unsqueeze(1) * bins
         window = torch.hann_window(WINDOW_LENGTH, dtype=torch.float64).unsqueeze(1)
-        self.register_buffer("basis", window * torch.cat((angle.cos(), angle.sin()), dim=1), persistent=True)
-        self.register_buffer("filters", mel_filters().double(), persistent=True)
-        self.basis: Tensor  # (WINDOW_LENGTH, 2 * bins): cosines, then sines
-        self.filters: Tensor  # (bins, MEL_BANDS)
+        # (WINDOW_LENGTH, 2 * bins): cosines, then sines
+        self.basis: Tensor = nn.Buffer(window * torch.cat((angle.cos(), angle.sin()), dim=1))
+        self.filters: Tensor = nn.Buffer(mel_filters().double())  # (bins, MEL_BANDS)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(n_samples,) at 16 kHz -> normalised log-mel (1 + n_samples // HOP_LENGTH, MEL_BANDS)."""

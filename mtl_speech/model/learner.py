@@ -176,12 +176,9 @@ class MetaLearner(nn.Module):
         self.log_rates = nn.Parameter(torch.full((inner_steps,), inner_lr).log())
         self.log_scale = nn.Parameter(torch.zeros(()))
         self.log_prior = nn.Parameter(torch.zeros(2))
-        self.register_buffer("centre", torch.zeros(embedding_size))
-        self.register_buffer("whitener", torch.eye(embedding_size))
-        self.register_buffer("met", torch.zeros(len(phonemes), dtype=torch.bool))
-        self.centre: Tensor
-        self.whitener: Tensor
-        self.met: Tensor
+        self.centre: Tensor = nn.Buffer(torch.zeros(embedding_size))
+        self.whitener: Tensor = nn.Buffer(torch.eye(embedding_size))
+        self.met: Tensor = nn.Buffer(torch.zeros(len(phonemes), dtype=torch.bool))
         self.guess = torch.zeros(len(phonemes), len(phonemes))  # the row guessed for each is guess @ θ
 
     @property

@@ -41,10 +41,8 @@ class Segmenter(nn.Module):
         self.first = FrameConv(channels + stride * MEL_BANDS, hidden, 5, padding=2)
         self.second = FrameConv(hidden, hidden, 3, padding=1)
         self.out = FrameConv(hidden, 2 * stride, 1)
-        self.register_buffer("centre", torch.zeros(channels))
-        self.register_buffer("spread", torch.ones(channels))
-        self.centre: Tensor
-        self.spread: Tensor
+        self.centre: Tensor = nn.Buffer(torch.zeros(channels))
+        self.spread: Tensor = nn.Buffer(torch.ones(channels))
 
     def forward(self, frames: Tensor, features: Tensor) -> Tensor:
         """Frames of Θ (batch, n_frames / stride, channels) and features (batch, n_frames, MEL_BANDS) -> (batch, n_frames, 2)."""
