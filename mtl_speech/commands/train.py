@@ -29,6 +29,7 @@ from mtl_speech.model.strategy import strategy_pack
 from mtl_speech.phonology.languages import canonical
 from mtl_speech.training.adapt import MIN_SPEAKERS, refuse_shared
 from mtl_speech.training.checkpoint import Checkpoints, hashes_of
+from mtl_speech.training.episodes import EpisodeSampler
 from mtl_speech.training.meta_test import benchmark_tasks, train_meta_transfer
 
 MIN_LANGUAGES = 5  # from here on whole languages are held out
@@ -112,6 +113,9 @@ def meta_train(folder: Path, options: MetaTrainOptions, run: Run) -> Path:
         store = build_store(train, front_end=base.front_end)
         held = build_store(valid, front_end=base.front_end)
     run.left_out((*store.problems, *held.problems), folder)
+    told = EpisodeSampler(store).left_out([(n_way, n_shot) for n_way in config.n_way for n_shot in config.n_shot])
+    if told is not None:
+        run.say(told)
     tasks = benchmark_tasks(held, options.valid_tasks, VALID_DRAWS, options.seed + 1)
     if not tasks:
         raise DataError(
