@@ -34,6 +34,7 @@ from mtl_speech.model.strategy import base_pack, strategy_pack
 from mtl_speech.phonology.languages import canonical
 from mtl_speech.report.results import earlier_kept
 from mtl_speech.training.checkpoint import Checkpoints, hashes_of
+from mtl_speech.training.episodes import EpisodeSampler
 from mtl_speech.training.folds import MIN_SPEAKERS, refuse_shared
 from mtl_speech.training.meta_test import Setup, benchmark_tasks, train_meta_transfer
 
@@ -98,6 +99,9 @@ def meta_train(folder: Path, options: MetaTrainOptions, run: Run) -> Path:
         store = build_store(train, front_end=base.front_end)
         held = build_store(valid, front_end=base.front_end)
     run.left_out((*store.problems, *held.problems), folder)
+    told = EpisodeSampler(store).left_out([(n_way, n_shot) for n_way in config.n_way for n_shot in config.n_shot])
+    if told is not None:
+        run.say(told)
     tasks = benchmark_tasks(held, options.valid_tasks, VALID_DRAWS, options.seed + 1)
     if not tasks:
         raise DataError(

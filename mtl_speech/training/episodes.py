@@ -4,15 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.features.store import SegmentStore
+from mtl_speech.corpora.corpus import Corpus
 
-MAX_TRIES = 20  # draws of an episode before a language counts as too small for it
+MAX_TRIES = 20  # draws of an episode, and orders in which its recordings are divided
+N_PROBES = 30  # sets of classes that are tried before a language counts as too small for a kind of task
+
+
+class Tokens(Protocol):
+    """The segments that tasks are made of, as a `SegmentStore` has them: (n_segments,) indices each."""
+
+    @property
+    def label(self) -> Tensor: ...
+    @property
+    def utterance(self) -> Tensor: ...
+    @property
+    def speaker(self) -> Tensor: ...
+    @property
+    def language(self) -> Tensor: ...
+    @property
+    def languages(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True)
+class LabelTokens:
+    """The tokens of corpora whose audio was not read: enough to tell which tasks they allow."""
+
+    label: Tensor
+    utterance: Tensor
+    speaker: Tensor
+    language: Tensor
+    languages: tuple[str, ...]
+
+
+def tokens_of(corpora: Sequence[Corpus]) -> LabelTokens:
+    """The tokens of labelled corpora, by their labels alone."""
+    spoken = [(c.name, u, s.phoneme) for c in corpora for u in c.utterances for s in u.segments]
+    columns = (
+        [phoneme for _, _, phoneme in spoken],
+        [f"{name}/{u.id}" for name, u, _ in spoken],
+        [f"{name}/{u.speaker}" for name, u, _ in spoken],
+        [u.language for _, u, _ in spoken],
+    )
+    indices = [np.unique(column, return_inverse=True)[1] if spoken else np.zeros(0, np.int64) for column in columns]
+    label, utterance, speaker, language = map(torch.from_numpy, indices)
+    return LabelTokens(label, utterance, speaker, language, tuple(sorted(set(columns[3]))))
 
 
 @dataclass(frozen=True)
@@ -77,9 +119,10 @@ class EpisodeSampler:
     `languages` holds the tokens (segments of the store) of each language by phoneme.
     """
 
-    def __init__(self, store: SegmentStore, by: str = "utterance") -> None:
-        self.store = store
+    def __init__(self, store: Tokens, by: str = "utterance") -> None:
+        self.names = store.languages
         self.groups = {"utterance": store.utterance, "speaker": store.speaker}[by].numpy()
+        self._divisions: dict[tuple[int, int, int], tuple[list[int], np.ndarray] | None] = {}
         label, language = store.label.numpy(), store.language.numpy()
         self.languages: dict[int, dict[int, np.ndarray]] = {}
         order = np.lexsort((np.arange(len(label)), label, language))
@@ -100,23 +143,74 @@ class EpisodeSampler:
         return [p for p, tokens in members.items() if len(tokens) > n_shot and (language, p) in self._divisible]
 
     def feasible(self, n_way: int, n_shot: int) -> list[int]:
-        """Languages with at least n_way such phonemes."""
-        return [language for language in self.languages if len(self.classes(language, n_shot)) >= n_way]
+        """The languages that such a task was made of, when it was tried.
+
+        Enough tokens are not enough: where phonemes share few recordings, no division gives each of them support and a query.
+        """
+        return [language for language in self.languages if self._division(language, n_way, n_shot) is not None]
+
+    def left_out(self, shapes: Sequence[tuple[int, int]]) -> str | None:
+        """A sentence on the languages that allow no task of any of the shapes (n_way, n_shot); None where all do."""
+        able = {language for shape in shapes for language in self.feasible(*shape)}
+        names = [self.names[language] for language in sorted(self.languages) if language not in able]
+        if not names:
+            return None
+        kinds = ", ".join(f"{n_way}-way {n_shot}-shot" for n_way, n_shot in shapes)
+        return (
+            f"{', '.join(names)}: left out of {kinds} tasks: too few phonemes have enough examples in recordings "
+            "that can be divided into support and query"
+        )
+
+    def _division(self, language: int, n_way: int, n_shot: int) -> tuple[list[int], np.ndarray] | None:
+        """Classes of a language that can be divided, and which recordings give support then; None where no try has found any.
+
+        The tries have a generator of their own, so the draws of tasks do not depend on them.
+        """
+        key = (language, n_way, n_shot)
+        if key not in self._divisions:
+            rng = np.random.default_rng(key)
+            pool = self.classes(language, n_shot)
+            widest = sorted(pool, key=lambda p: -len(np.unique(self.groups[self.languages[language][p]])))[:n_way]
+            tries = (rng.choice(pool, size=n_way, replace=False).tolist() if i else widest for i in range(N_PROBES))
+            found = (
+                (chosen, support)
+                for chosen in tries
+                if (support := self._divide(rng, self._counts(language, chosen)[-1], n_shot)) is not None
+            )
+            self._divisions[key] = next(found, None) if len(pool) >= n_way else None
+        return self._divisions[key]
+
+    def _counts(self, language: int, classes: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The tokens of some classes, their classes as 0, 1, …, their recordings as 0, 1, …, and how many tokens each recording
+        has of each class, (n_recordings, n_classes)."""
+        members = [self.languages[language][int(p)] for p in classes]
+        tokens = np.concatenate(members)
+        labels = np.repeat(np.arange(len(classes)), [len(each) for each in members])
+        groups = np.unique(self.groups[tokens], return_inverse=True)[1]
+        counts = np.zeros((groups.max() + 1, len(classes)), dtype=np.int64)
+        np.add.at(counts, (groups, labels), 1)
+        return tokens, labels, groups, counts
 
     def sample(
         self, rng: np.random.Generator, language: int, classes: Sequence[int], n_shot: int, n_query: int
     ) -> Episode | None:
         """One episode over the given classes, at most n_query queries a class; None when their tokens do not allow it."""
-        members = self.languages[language]
+        support_groups = self._divide(rng, self._counts(language, classes)[-1], n_shot)
+        return (
+            None if support_groups is None else self._episode(rng, language, classes, support_groups, n_shot, n_query)
+        )
+
+    def _episode(
+        self,
+        rng: np.random.Generator,
+        language: int,
+        classes: Sequence[int],
+        support_groups: np.ndarray,
+        n_shot: int,
+        n_query: int,
+    ) -> Episode:
+        tokens, labels, groups, _ = self._counts(language, classes)
         chosen = np.asarray(classes)
-        tokens = np.concatenate([members[int(p)] for p in chosen])
-        labels = np.repeat(np.arange(len(chosen)), [len(members[int(p)]) for p in chosen])
-        groups = np.unique(self.groups[tokens], return_inverse=True)[1]
-        counts = np.zeros((groups.max() + 1, len(chosen)), dtype=np.int64)
-        np.add.at(counts, (groups, labels), 1)
-        support_groups = self._divide(rng, counts, n_shot)
-        if support_groups is None:
-            return None
         shuffle = rng.permutation(len(tokens))
         tokens, labels, in_support = tokens[shuffle], labels[shuffle], support_groups[groups[shuffle]]
         support = [np.flatnonzero(in_support & (labels == c))[:n_shot] for c in range(len(chosen))]
@@ -153,23 +247,24 @@ class EpisodeSampler:
     ) -> Episode:
         """An episode over random classes of a random (or the given) language.
 
-        Raises DataError when no language has n_way phonemes with enough tokens.
+        Raises DataError when there is no such task: of any language, if `feasible` has none; of the given one, if it is not in it.
         """
-        languages = self.feasible(n_way, n_shot) if language is None else [language]
+        able = self.feasible(n_way, n_shot)
+        languages = able if language is None else [language] if language in able else []
+        if not languages:
+            raise DataError(
+                f"no language has {n_way} phonemes with {n_shot} examples and a query in another recording; "
+                f"lower n_way or n_shot, or add labelled recordings"
+            )
         for _ in range(MAX_TRIES):
-            if not languages:
-                break
             drawn = int(rng.choice(languages))
             pool = self.classes(drawn, n_shot)
-            if len(pool) < n_way:
-                break
             episode = self.sample(rng, drawn, rng.choice(pool, size=n_way, replace=False).tolist(), n_shot, n_query)
             if episode is not None:
                 return episode
-        raise DataError(
-            f"no language has {n_way} phonemes with {n_shot} examples and a query in another recording; "
-            f"lower n_way or n_shot, or add labelled recordings"
-        )
+        division = self._division(drawn, n_way, n_shot)
+        assert division is not None  # for the language is feasible
+        return self._episode(rng, drawn, *division, n_shot, n_query)
 
 
 def full_inventory(

@@ -40,7 +40,17 @@ from mtl_speech.features.augment import WaveformAugment
 from mtl_speech.features.store import SegmentStore, build_store
 from mtl_speech.model.pack import pack_hash
 from mtl_speech.model.strategy import BaseModel, load_base
-from mtl_speech.training.meta_test import Setup, Tasks, benchmark_tasks, meta_test, train_baseline, train_meta_transfer
+from mtl_speech.training.episodes import EpisodeSampler, tokens_of
+from mtl_speech.training.meta_test import (
+    N_WAY,
+    SHOTS,
+    Setup,
+    Tasks,
+    benchmark_tasks,
+    meta_test,
+    train_baseline,
+    train_meta_transfer,
+)
 
 logger = logging.getLogger("mtl_speech.recipes")
 
@@ -117,6 +127,7 @@ def run(given: argparse.Namespace, command: str) -> dict[str, Any]:
     kept = given.output_dir / "methods"
     missing = [name for name in given.methods if read_row(kept, name, settings) is None]
     if missing:
+        check_tasks(given.test_dir)
         known = stores(given, base, train, held)
         systems = [fit(name, known) for name in missing]
         logger.info("training has ended; the test languages are read now")
@@ -133,6 +144,21 @@ def run(given: argparse.Namespace, command: str) -> dict[str, Any]:
     if BEST in names:
         pairs += [(name, BEST) for name in names if name not in ABLATION]
     return results(rows, pairs, {"command": command, **settings})
+
+
+def check_tasks(folder: Path) -> None:
+    """Say which languages cannot be tested on, by their labels alone, before anything is trained.
+
+    Raises DataError where no language allows a task.
+    """
+    sampler = EpisodeSampler(tokens_of(corpora(language_folders(folder))))
+    for shot in SHOTS:
+        told = sampler.left_out([(N_WAY, shot)])
+        if told is not None:
+            logger.warning("%s", told)
+            print(f"{folder}: {told}", file=sys.stderr)
+    if not any(sampler.feasible(N_WAY, shot) for shot in SHOTS):
+        raise DataError(f"{folder}: no language has enough labelled phonemes for a {N_WAY}-way task to test on")
 
 
 def read_row(folder: Path, name: str, settings: Mapping[str, Any]) -> Row | None:

@@ -59,20 +59,23 @@ def arguments(place: Path, output: Path, *more: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def output(bench: ModuleType, place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a run of all methods left. The test folder lies elsewhere until the last of them has been trained."""
+    """What a run of all methods left. The recordings to test on are silent until the last of them has been trained."""
     pytest.importorskip("peft")
     folder, trained = tmp_path_factory.mktemp("out"), []
     fit = bench.fit
+    sounds = {path: path.read_bytes() for path in (place / "test").rglob("*.wav")}
 
     def watched(name: str, given: Any) -> Any:
         assert {utterance.split("/")[0] for utterance in given.train.utterance_ids} == {"aka", "bfd"}
         found = fit(name, given)
         trained.append(name)
         if len(trained) == len(bench.METHODS):
-            (place / "hidden").rename(place / "test")
+            for path, sound in sounds.items():
+                path.write_bytes(sound)
         return found
 
-    (place / "test").rename(place / "hidden")
+    for path, sound in sounds.items():
+        path.write_bytes(sound[:44] + bytes(len(sound) - 44))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench, "fit", watched)
         assert bench.main(arguments(place, folder, "--base-dir", str(place / "own"))) == 0
@@ -138,6 +141,18 @@ def test_what_was_scored_is_taken_from_there_and_other_settings_are_not(
     with pytest.raises(pytest.fail.Exception):
         bench.main(arguments(place, output, "--methods", "centroid", "--seed", "1"))
     assert asked == ["centroid"]
+
+
+def test_test_languages_without_tasks_are_told_before_anything_is_trained(
+    bench: ModuleType, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their phonemes have examples enough, but in one recording beside a single one of each."""
+    monkeypatch.setattr(bench, "fit", lambda *_: pytest.fail("trained"))
+    recording(tmp_path / "test" / "kea" / "a.wav", PHONEMES[:5] * 2, PHONEMES[:5] * 2, 1)
+    assert bench.main([*arguments(place, tmp_path / "out"), "--test-dir", str(tmp_path / "test")]) == 1
+    said = capsys.readouterr().err
+    assert "kea: left out of 5-way 1-shot tasks" in said and "kea: left out of 5-way 5-shot tasks" in said
+    assert "no language has enough labelled phonemes for a 5-way task" in said
 
 
 def test_a_language_to_choose_on_that_is_not_there_is_named(

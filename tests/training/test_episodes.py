@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +12,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.features.store import SegmentStore
-from mtl_speech.training.episodes import Episode, EpisodeSampler, full_inventory, stack
-from tests.helpers import make_store, toy_store
+from mtl_speech.features.store import SegmentStore, build_store
+from mtl_speech.training.episodes import Episode, EpisodeSampler, full_inventory, stack, tokens_of
+from tests.helpers import PHONEMES, make_store, toy_corpus, toy_store
 
 
 @st.composite
@@ -135,6 +138,45 @@ def test_infeasible_tasks_are_an_error_that_says_what_to_do() -> None:
     with pytest.raises(DataError):
         tight.random(rng, 2, 3, 1)
     assert tight.sample(rng, 0, [0, 1], 2, 1) is None
+
+
+def test_what_is_feasible_was_sampled() -> None:
+    """Tokens by number do not say so: here every division of two classes leaves one without a query."""
+    tight = make_store([[0, 0, 1], [1, 1, 0], [2, 2], [3, 3]], languages=[0, 0, 1, 1])
+    sampler = EpisodeSampler(tight)
+    assert len(sampler.classes(0, 2)) == 2 and sampler.feasible(2, 2) == [] and sampler.feasible(2, 1) == [0]
+    told = sampler.left_out([(2, 2), (2, 1)])
+    assert told is not None and told.startswith(
+        f"{tight.languages[1]}: left out of 2-way 2-shot, 2-way 1-shot tasks: too few phonemes"
+    )
+    assert EpisodeSampler(toy_store()).left_out([(2, 1)]) is None
+
+
+def test_a_task_that_is_seldom_possible_is_found_every_time() -> None:
+    """Of eight phonemes that lie in the same two recordings, and two that lie in two others, one pair alone can be divided."""
+    lopsided = [[*range(8)] * 2, [*range(8)] * 2, [8] * 3, [9] * 3, [8, 9]]
+    store = make_store(lopsided, phonemes=tuple("abcdefghij"))
+    sampler = EpisodeSampler(store)
+    assert sampler.feasible(2, 3) == [0]
+    for seed in range(40):
+        check(store, sampler.random(np.random.default_rng(seed), 2, 3, 4), 2, 3, 4, "utterance")
+
+
+@given(store=stores(), n_way=st.integers(2, 3), n_shot=st.integers(1, 3), seed=st.integers(0, 99))
+def test_every_language_that_is_feasible_gives_a_task(store: SegmentStore, n_way: int, n_shot: int, seed: int) -> None:
+    sampler = EpisodeSampler(store)
+    for language in sampler.feasible(n_way, n_shot):
+        assert sampler.random(np.random.default_rng(seed), n_way, n_shot, 2, language).language == language
+
+
+def test_labels_alone_tell_what_is_feasible(tmp_path: Path) -> None:
+    corpora = [toy_corpus(tmp_path / name, 3, 1, PHONEMES[:n], name) for name, n in (("x", 2), ("y", 5))]
+    corpora = [replace(c, utterances=tuple(replace(u, language=c.name) for u in c.utterances)) for c in corpora]
+    by_labels, by_store = EpisodeSampler(tokens_of(corpora)), EpisodeSampler(build_store(corpora))
+    for shape in ((2, 1), (4, 1), (2, 2), (6, 1)):
+        assert by_labels.feasible(*shape) == by_store.feasible(*shape)
+        assert by_labels.left_out([shape]) == by_store.left_out([shape])
+    assert by_labels.feasible(4, 1) == [1] and EpisodeSampler(tokens_of([])).feasible(2, 1) == []
 
 
 def test_the_language_asked_for_is_used_and_all_are_otherwise() -> None:
