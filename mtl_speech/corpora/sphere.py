@@ -12,7 +12,11 @@ _MAX_HEADER = 1 << 16  # bytes; the header of nearly all files has 1,024
 def sphere_header(path: Path) -> dict[str, str] | None:
     """The fields of a SPHERE file's header by name, such as "sample_count"; None for a file that is none."""
     with open(path, "rb") as file:
-        head = file.read(_MAX_HEADER)
+        return sphere_fields(file.read(_MAX_HEADER))
+
+
+def sphere_fields(head: bytes) -> dict[str, str] | None:
+    """The fields of the header that bytes begin with, as `sphere_header` gives them; None where they begin with none."""
     if not head.startswith(MAGIC):
         return None
     text = head.partition(b"end_head")[0].decode("latin-1")
