@@ -289,7 +289,7 @@ def _blocks(sound: soundfile.SoundFile, path: Path, part: Part, before: float) -
 
 def _require_whole(path: Path, part: Part, seconds: float) -> None:
     """Raise DataError where a recording lacks more at its end, after `seconds`, than can be passed over."""
-    if part.lacking > TAIL:
+    if part.lacking > min(TAIL, seconds / 4):
         claim = f"{seconds:.2f} s of the {seconds + part.lacking:.2f} s that its header claims"
         end = f"the file ends at byte {path.stat().st_size:,}"
         raise DataError(f"{path}: damaged or cut short: {claim} can be read; {end}: copy it again")
@@ -304,7 +304,7 @@ def _notes(layout: Layout) -> tuple[str, ...]:
     return (*layout.notes, *said)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1 << 12)
 def _mixes(path: Path, stamp: tuple[int, int]) -> tuple[Mix, ...]:
     """How the channels of each recording in a file are mixed; `stamp` tells whether the file has changed."""
     with _found(path) as (file, layout):

@@ -15,7 +15,7 @@ def flac_samples(file: IO[bytes], first: int, end: int) -> int | None:
     block = int.from_bytes(file.read(12)[10:], "big")  # samples of each frame but the last, where all are alike
     begin = max(first + 42, end - _MAX_FRAME)
     file.seek(begin)
-    data = file.read(end - begin)
+    data = file.read(max(0, end - begin))
     at = len(data)
     while (at := data.rfind(b"\xff", 0, at)) >= 0:
         found = _frame_end(data[at : at + 16], block)

@@ -19,7 +19,27 @@ from mtl_speech.corpora.labels import MACHINE_LABELS, Interval, Labels, MissingP
 
 LabelReader = Callable[[Path], Labels]
 
-UNREADABLE_SUFFIXES = (".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr", ".3gp")
+UNREADABLE_SUFFIXES = (
+    *(".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr", ".3gp"),
+    *(
+        ".m4b",
+        ".mka",
+        ".alac",
+        ".ac3",
+        ".ape",
+        ".wv",
+        ".mpc",
+        ".tta",
+        ".spx",
+        ".ra",
+        ".rm",
+        ".awb",
+        ".qcp",
+        ".gsm",
+        ".vox",
+    ),
+    *(".dss", ".ds2", ".msv", ".dvf", ".dsf", ".dff", ".nsp", ".pcm", ".raw"),
+)
 _READERS: tuple[tuple[str, LabelReader], ...] = (
     (".phn", timit.read_labels),
     (".eaf", elan.read_labels),

@@ -24,8 +24,8 @@ _SEGMENT = Kind[Segment](
 )
 _WORD = Kind[tuple[str, float, float]](lambda each: (*each, 0), lambda text, start, end, _: (text, start, end))
 _EXPECTED = (
-    "expected audio files (WAV, FLAC, Opus, Ogg, MP3), each with a .TextGrid or .eaf (a tier 'phones') or a .PHN of the "
-    "same name beside it, or one .ctm file in the folder"
+    "expected audio files (WAV, FLAC, Opus, Ogg, MP3, AIFF, AU and others), each with a .TextGrid or .eaf (a tier 'phones') or "
+    "a .PHN of the same name beside it, or one .ctm file in the folder"
 )
 
 
@@ -115,18 +115,19 @@ def _place(problem: Problem) -> tuple[str, str, int]:
 
 def _duration(path: Path, in_full: bool, problems: list[Problem]) -> float | None:
     """Seconds of audio by the header, or in full by its samples; None, with a problem, if it is of no use."""
+    notes: list[str] = []
     try:
-        if not in_full:
-            return audio_duration(path)
-        waveform = load_audio(path)
+        waveform = load_audio(path, notes) if in_full else None
+        duration = audio_duration(path, notes) if waveform is None else len(waveform) / SAMPLE_RATE
     except DataError as error:
         problems.append(Problem(path, str(error).removeprefix(f"{path}: ")))
         return None
-    reason = check_audio(waveform)
+    reason = check_audio(waveform) if waveform is not None else None
     if reason is not None:
         problems.append(Problem(path, reason))
         return None
-    return len(waveform) / SAMPLE_RATE
+    problems.extend(Problem(path, note, used=True) for note in notes)
+    return duration
 
 
 def _labelled(

@@ -84,7 +84,7 @@ def damaged(path: Path) -> tuple[Path, str]:
     if kind == "empty":
         raw, said = bytearray(), "empty file"
     elif kind == "text":
-        raw = bytearray(b"not audio at all " * 40)
+        raw, said = bytearray(b"not audio at all " * 40), "is a text file"
     elif kind == "headless":
         raw = raw[4000:]
     elif kind == "cut":
