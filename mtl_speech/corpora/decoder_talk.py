@@ -22,15 +22,11 @@ def without_talk(talkative: bool) -> Iterator[None]:
 
     The decoder complains of sound files too, whose samples are those that other decoders give. Real faults show in the length.
     """
-    if not talkative:
+    if not talkative or sys.__stderr__ is None:  # without a standard error its number may be that of any file
         yield
         return
     with _LOCK, tempfile.TemporaryFile() as kept:
-        try:
-            saved = os.dup(2)
-        except OSError:  # a process without a standard error
-            yield
-            return
+        saved = os.dup(2)
         with suppress(AttributeError, OSError, ValueError):
             sys.stderr.flush()
         os.dup2(kept.fileno(), 2)

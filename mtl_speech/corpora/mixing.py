@@ -14,6 +14,7 @@ SILENT_PEAK = 1e-3  # full scale is 1: a recording whose peak is below this (-60
 # Peaks that are worth scaling up, of formats that are fine enough: below them the steps would be heard. Others are as coarse as
 # 16 bits, where a peak of SILENT_PEAK is 33 steps.
 _LOWEST_PEAK = {"FLOAT": 1e-6, "DOUBLE": 1e-6, "PCM_32": 1e-6, "PCM_24": 1e-5}
+_HUGE = 1e30  # no sample is as large
 _CANCELLED = 0.05  # share that the mean has left of the power that channels without relation would leave it
 
 
@@ -29,7 +30,8 @@ class Mix:
         """Samples (n, channels) as (n,), float32."""
         import numpy as np
 
-        mono = block.mean(axis=1, dtype=np.float32) if self.channel is None else block[:, self.channel]
+        with np.errstate(over="ignore", invalid="ignore"):  # what is no number then is told later
+            mono = block.mean(axis=1, dtype=np.float32) if self.channel is None else block[:, self.channel]
         return mono if self.gain == 1.0 else mono * np.float32(self.gain)
 
 
@@ -74,14 +76,15 @@ class _Levels:
     def add(self, block: np.ndarray) -> None:
         import numpy as np
 
-        mean = block.mean(axis=1, dtype=np.float32)
+        mean = Mix().apply(block)
         self.n += len(block)
         for i, samples in enumerate((*block.T, mean)):
             peak = float(max(samples.max(initial=0.0), -samples.min(initial=0.0)))
-            self.finite = self.finite and bool(np.isfinite(peak))
-            self.peaks[i] = max(self.peaks[i], peak)
-            self.sums[i] += float(samples.sum(dtype=np.float64))
-            self.squares[i] += float(np.dot(samples, samples))
+            self.finite = self.finite and peak < _HUGE
+            if self.finite:
+                self.peaks[i] = max(self.peaks[i], peak)
+                self.sums[i] += float(samples.sum(dtype=np.float64))
+                self.squares[i] += float(np.square(samples, dtype=np.float64).sum())
 
     def mix(self) -> tuple[Mix, float]:
         """The mix without its gain, and its peak."""

@@ -222,8 +222,8 @@ def _sure(file: IO[bytes], at: int, end: int) -> bool:
         file.seek(at)
         frame = _frame(file.read(4))
         if frame is None or kind not in (None, frame.kind) or (n == 0 and at + frame.size > end):
-            # Another recording or a tag may follow.
-            return n > 1 or (n == 1 and (end - at < 4 or after_tags(file, at, end) > at))
+            file.seek(at)
+            return n > 0 and (end - at < 4 or is_tag(file.read(16)))
         kind, at = frame.kind, at + frame.size
     return True
 

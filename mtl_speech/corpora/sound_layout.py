@@ -30,7 +30,7 @@ def layout_of(file: IO[bytes], path: Path) -> Layout:
     head = file.read(_HEAD)
     layout = _layout(file, path, (head, size))
     alone = layout.parts[0] if len(layout.parts) == 1 else None
-    if alone is not None and not alone.head and alone.spans == ((0, size),):
+    if alone is not None and not alone.head and not alone.seeming_size and alone.spans == ((0, size),):
         return replace(layout, parts=(replace(alone, whole=True),))
     return layout
 
