@@ -227,10 +227,8 @@ def _found(path: Path) -> Iterator[tuple[IO[bytes], Layout]]:
     """An audio file and the recordings in it, as `layout_of` gives them; what the system refuses as a DataError."""
     if not path.is_file():
         raise DataError(f"{path}: no such audio file")
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: empty file: record it again or leave it out")
     try:
-        with open(path, "rb", buffering=1 << 16) as file:
+        with open(path, "rb", buffering=1 << 14) as file:
             yield file, layout_of(file, path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}): copy it again") from error

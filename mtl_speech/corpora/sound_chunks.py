@@ -65,7 +65,8 @@ def _part(file: IO[bytes], path: Path, within: tuple[int, int], found: _Samples)
     end = size
     if found.end < size:
         end = rest_of(file, path, found.end, size, per_second, there / per_second)
-    return replace(_slice(first, found.first, end, mended), lacking=lacking), end
+    part = _slice(first, found.first, end, mended)
+    return replace(part, lacking=lacking) if lacking else part, end
 
 
 def _slice(first: int, samples: int, end: int, head: bytes) -> Part:
@@ -127,7 +128,8 @@ def _chunks(
         at = _after(file, at + 8 + n, size, order)
     if found is None:
         return None
-    return replace(found, end=at, per_second=_per_second(form, names[0], found.claimed))
+    per_second = _per_second(form, names[0], found.claimed)
+    return _Samples(found.first, found.claimed, at, per_second, found.size_at, found.size_form, found.mend)
 
 
 def _after(file: IO[bytes], at: int, size: int, order: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +26,9 @@ def layout_of(file: IO[bytes], path: Path) -> Layout:
     Raises:
         DataError: not a recording at all, or one that is damaged in its structure.
     """
-    size = file.seek(0, 2)
-    file.seek(0)
+    size = os.fstat(file.fileno()).st_size
+    if size == 0:
+        raise DataError(f"{path}: empty file: record it again or leave it out")
     head = file.read(_HEAD)
     layout = _layout(file, path, (head, size))
     alone = layout.parts[0] if len(layout.parts) == 1 else None
@@ -41,7 +43,7 @@ def _layout(file: IO[bytes], path: Path, known: tuple[bytes, int]) -> Layout:
     told = None if begins_recording(head) else what_it_is(head)
     if told is not None:
         raise DataError(f"{path}: {told}")
-    first = after_tags(file, 0, size)
+    first = 0 if begins_recording(head) else after_tags(file, 0, size)
     if first == size:
         what = "nothing but zeros" if not head.strip(b"\0") else "tags, and no frame of audio is found"
         raise DataError(f"{path}: holds {what}: copy it again, or leave it out")
