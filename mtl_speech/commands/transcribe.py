@@ -16,6 +16,7 @@ from mtl_speech.core.options import TranscribeOptions
 from mtl_speech.core.run import Run, use_caches
 from mtl_speech.core.settings import as_dict
 from mtl_speech.core.terminal import Kind, filled_table, progress
+from mtl_speech.corpora.audio import audio_notes
 from mtl_speech.corpora.corpus import Segment
 from mtl_speech.corpora.elan import read_eaf
 from mtl_speech.corpora.folder import Contents, Recording, find_recordings, labels_beside
@@ -60,8 +61,8 @@ def transcribe(
     n_phones = sum(len(each.spoken) for each in found.values())
     seconds = sum(each.duration for each in found.values())
     run.say(f"{len(found)} recordings, {seconds / 60:.1f} minutes, {n_phones:,} phones, by '{pack.name}'")
-    for problem in problems:
-        run.result(f"left out: {problem}")
+    for problem in (*_odd(recordings, found), *problems):
+        run.result(f"{'used' if problem.used else 'left out'}: {problem}")
     scores = None
     if options.score:
         scores = _score([r for r in recordings if r.name in found], found, pack, options, run, output)
@@ -87,6 +88,12 @@ def _transcribed(
             problems += outputs.write(recording, found[recording.name])
     problems += outputs.finish()
     return found
+
+
+def _odd(recordings: Sequence[Recording], found: Mapping[str, Transcription]) -> list[Problem]:
+    """What is odd about the audio of recordings that were transcribed all the same."""
+    done = [recording.audio for recording in recordings if recording.name in found]
+    return [Problem(path, note, used=True) for path in done for note in audio_notes(path)]
 
 
 @dataclass

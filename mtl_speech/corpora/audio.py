@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from mtl_speech.core.errors import DataError
+from mtl_speech.corpora.decoder_talk import without_talk
+from mtl_speech.corpora.mixing import SILENT_PEAK as SILENT_PEAK
+from mtl_speech.corpora.mixing import Mix, find_mix, may_be_odd
+from mtl_speech.corpora.sound_layout import layout_of
+from mtl_speech.corpora.sound_parts import TAIL, Layout, Part, Spliced
+from mtl_speech.corpora.sphere import why_unreadable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,23 +29,33 @@ MEL_BANDS = 80
 FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH  # 100
 MEL_LOW, MEL_HIGH = 20.0, 7600.0  # Hz: the edges of the mel filterbank
 POWER_FLOOR = 1e-10  # power below it counts as it, so that the logarithm is finite
-SILENT_PEAK = 1e-3  # full scale is 1: a recording whose peak is below this (-60 dB) is silent
 MIN_SOURCE_RATE, MAX_SOURCE_RATE = 4_000, 768_000  # Hz: a header outside is not believed
 MAX_SECONDS = 2 * 3600.0  # longer recordings are refused: cut them
 MAX_CHANNELS = 64
-AUDIO_SUFFIXES = (".wav", ".flac", ".opus", ".ogg", ".oga", ".mp3", ".aif", ".aiff", ".sph")
+# Whatever libsndfile reads, by its usual names. Those of raw samples are not among them: nothing tells their rate.
+AUDIO_SUFFIXES = (
+    *(".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".opus", ".ogg", ".oga", ".mp3", ".mp2", ".mpga"),
+    *(".aif", ".aiff", ".aifc", ".au", ".snd", ".sph", ".nist", ".nis", ".caf"),
+    *(".voc", ".ircam", ".paf", ".pvf", ".8svx", ".svx", ".avr"),
+)
+
 _BLOCK = 1 << 18  # samples read at once, so that an absurd header costs no memory
-# Bytes that a WAV header claims when it was written to a pipe and the length was not known: SoX, and ffmpeg.
-_UNKNOWN_SIZES = (range(0x7FFFF000, 0x80000000), range(0xFFFFFF00, 0x100000000))
+_MIN_LACKING = 1e-3  # seconds at the end of a recording that are worth a word
 _HELP = "convert it to WAV or FLAC"
 _SPHERE_MAGIC = b"NIST_1A\n"
 _MAX_SPHERE_HEADER = 1 << 16  # bytes; the header of nearly all SPHERE files has 1,024
 
 
-def load_audio(path: Path) -> np.ndarray:
+def load_audio(path: Path, notes: list[str] | None = None) -> np.ndarray:
     """A recording as mono samples at 16 kHz.
 
-    Any rate is resampled (soxr, high quality) and channels are averaged. Reads WAV, FLAC, Opus, Ogg, MP3 and AIFF.
+    Any rate is resampled (soxr, high quality) and channels are averaged, unless they cancel each other: then the better one is
+    taken. A recording that is quiet, in a format as fine as float, is scaled by its own peak. Of several recordings in one file
+    all are read, one after another.
+
+    Args:
+        path: WAV, FLAC, Opus, Ogg, MP3, AIFF or whatever else libsndfile reads.
+        notes: where what is odd, and yet used, is added in words.
 
     Returns:
         float32 array (n_samples,), full scale 1.
@@ -50,44 +65,69 @@ def load_audio(path: Path) -> np.ndarray:
     """
     import numpy as np
 
-    return np.concatenate(list(stream_audio(path)))
+    return np.concatenate(list(stream_audio(path, notes)))
 
 
-def stream_audio(path: Path) -> Iterator[np.ndarray]:
+def stream_audio(path: Path, notes: list[str] | None = None) -> Iterator[np.ndarray]:
     """The samples of `load_audio` in blocks, float32 (n_samples,), so that a long recording needs no more memory than a short one.
 
     Raises:
         DataError: as `load_audio`, some of it only after blocks have been given.
     """
-    import numpy as np
-    import soxr
-
-    total = 0
-    with _opened(path) as file:
-        resampler = (
-            None
-            if file.samplerate == SAMPLE_RATE
-            else soxr.ResampleStream(file.samplerate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-        )
-        for block in _blocks(file, path):
-            total += len(block)
-            if not np.isfinite(block).all():
-                raise DataError(f"{path}: has samples that are not finite numbers (NaN or infinity): export it again")
-            yield block if resampler is None else resampler.resample_chunk(block)
-        if resampler is not None:
-            yield resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
-    if total == 0:
+    told = [] if notes is None else notes
+    mixes: tuple[Mix, ...] = ()
+    seconds = 0.0
+    with _found(path) as (file, layout):
+        told.extend(_notes(layout))
+        for number, part in enumerate(layout.parts):
+            with _opened(path, file, part) as sound:
+                if not mixes and may_be_odd(sound):
+                    mixes = _mixes(path, _stamp(path))
+                    told.extend(dict.fromkeys(note for mix in mixes for note in mix.notes))
+                mix = mixes[number] if mixes else Mix()
+                blocks = _blocks(sound, path, part, seconds)
+                seconds += yield from _at_our_rate(map(mix.apply, blocks), sound.samplerate, path)
+    if not seconds:
         raise DataError(f"{path}: no samples: record it again or leave it out")
 
 
-def audio_duration(path: Path) -> float:
-    """Seconds of audio by the header, without decoding it.
+def _at_our_rate(blocks: Iterator[np.ndarray], rate: int, path: Path) -> Generator[np.ndarray, None, float]:
+    """Blocks of mono samples at `rate` Hz, resampled to SAMPLE_RATE. Returns their seconds; raises DataError for NaN."""
+    import numpy as np
+    import soxr
+
+    resampler = (
+        None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    )
+    total = 0
+    for block in blocks:
+        total += len(block)
+        if not np.isfinite(block).all():
+            raise DataError(f"{path}: has samples that are not finite numbers (NaN or infinity): export it again")
+        yield block if resampler is None else resampler.resample_chunk(block)
+    if resampler is not None:
+        yield resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
+    return total / rate
+
+
+def audio_duration(path: Path, notes: list[str] | None = None) -> float:
+    """Seconds of audio by the headers, without decoding it; those of MP3 and Ogg are read to the end of the file.
+
+    Args:
+        path: as in `load_audio`.
+        notes: where what is odd, and yet used, is added in words, as far as headers tell.
 
     Raises:
-        DataError: unreadable, empty, or the header is absurd.
+        DataError: unreadable, empty, cut short, or the header is absurd.
     """
-    with _opened(path) as file:
-        seconds = file.frames / file.samplerate
+    seconds = 0.0
+    with _found(path) as (file, layout):
+        for part in layout.parts:
+            with _opened(path, file, part) as sound:
+                seconds += (sound.frames if part.samples is None else part.samples) / sound.samplerate
+                _require_whole(path, part, seconds)
+    if notes is not None:
+        notes.extend(_notes(layout))
     if seconds <= 0:
         raise DataError(f"{path}: no samples: record it again or leave it out")
     if seconds > MAX_SECONDS:
@@ -96,6 +136,17 @@ def audio_duration(path: Path) -> float:
             "or convert it again if it is not that long"
         )
     return seconds
+
+
+def audio_notes(path: Path) -> tuple[str, ...]:
+    """What is odd about a recording that can be used, in words.
+
+    Raises:
+        DataError: as `load_audio`, but of what only decoding shows.
+    """
+    with _found(path) as (file, layout), _opened(path, file, layout.parts[0]) as sound:
+        mixes = _mixes(path, _stamp(path)) if may_be_odd(sound) else ()
+        return (*_notes(layout), *dict.fromkeys(note for mix in mixes for note in mix.notes))
 
 
 def check_audio(waveform: np.ndarray) -> str | None:
@@ -174,20 +225,32 @@ def mel_filters() -> torch.Tensor:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
-    """An open sound file whose header is plausible; every failure of the library as a DataError that names the file."""
-    import soundfile
-
+def _found(path: Path) -> Iterator[tuple[IO[bytes], Layout]]:
+    """An audio file and the recordings in it, as `layout_of` gives them; what the system refuses as a DataError."""
     if not path.is_file():
         raise DataError(f"{path}: no such audio file")
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: empty file: record it again or leave it out")
     try:
-        with soundfile.SoundFile(path) as file:
-            if not MIN_SOURCE_RATE <= file.samplerate <= MAX_SOURCE_RATE or file.channels > MAX_CHANNELS:
-                claim = f"{file.samplerate} Hz and {file.channels} channels"
+        with open(path, "rb", buffering=1 << 14) as file:
+            yield file, layout_of(file, path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}): copy it again") from error
+
+
+@contextmanager
+def _opened(path: Path, file: IO[bytes], part: Part) -> Iterator[soundfile.SoundFile]:
+    """A recording whose header is plausible; every failure of the library as a DataError that names the file."""
+    import soundfile
+
+    try:
+        with without_talk(part.talkative):
+            sound = soundfile.SoundFile(path if part.whole else Spliced(file, part))
+        with sound:
+            if not MIN_SOURCE_RATE <= sound.samplerate <= MAX_SOURCE_RATE or sound.channels > MAX_CHANNELS:
+                claim = f"{sound.samplerate} Hz and {sound.channels} channels"
                 raise DataError(f"{path}: its header claims {claim}, which is absurd: {_HELP}")
-            yield file
+            if sound.format == "MP3" and not part.talkative:
+                raise DataError(f"{path}: cannot be read as audio (no frame of audio is found): {_HELP}")
+            yield sound
     except (soundfile.LibsndfileError, OSError, RuntimeError, ValueError) as error:
         # The library's words for an MP3 without a frame speak of a pipe.
         reason = "no frame of audio is found" if "possibly a pipe" in str(error) else error
@@ -195,67 +258,63 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
         raise DataError(f"{path}: {told}") from error
 
 
-def _blocks(file: soundfile.SoundFile, path: Path) -> Iterator[np.ndarray]:
-    """All samples, channels averaged, block by block: no more memory than there is audio.
+def _blocks(sound: soundfile.SoundFile, path: Path, part: Part, before: float) -> Iterator[np.ndarray]:
+    """All samples (n, channels) block by block: no more memory than there is audio. `before` are seconds of parts before this one.
 
     Raises:
         DataError: damaged, shorter than the header claims, or longer than two hours.
     """
-    import numpy as np
     import soundfile
 
-    total = 0
+    total, broken = 0, ""
     try:
         while True:
-            block = file.read(max(_BLOCK // file.channels, 1), dtype="float32", always_2d=True)
+            with without_talk(part.talkative):
+                block = sound.read(max(_BLOCK // sound.channels, 1), dtype="float32", always_2d=True)
             if len(block) == 0:
                 break
             total += len(block)
-            if total > MAX_SECONDS * file.samplerate:
+            if before + total / sound.samplerate > MAX_SECONDS:
                 raise DataError(f"{path}: longer than two hours: cut it into shorter recordings")
-            yield block.mean(axis=1, dtype=np.float32)
-        broken = ""
+            yield block
     except soundfile.LibsndfileError as error:
         broken = f" ({error})"
-    claimed = _claimed_frames(file)
-    slack = claimed // 20 if file.format == "MP3" else 1  # the length of an MP3 can be an estimate
-    if broken or claimed - total > slack:
-        seconds = f"{total / file.samplerate:.2f} s of the {claimed / file.samplerate:.2f} s that its header claims"
-        raise DataError(f"{path}: damaged or cut short: {seconds} can be read{broken}: copy it again")
+    claimed = sound.frames if part.samples is None else part.samples
+    if broken or claimed - total > (TAIL * sound.samplerate if part.talkative else 1):
+        seconds = f"{before + total / sound.samplerate:.2f} s"
+        claim = f"{before + claimed / sound.samplerate + part.lacking:.2f} s that its header claims"
+        raise DataError(f"{path}: damaged or cut short: {seconds} of the {claim} can be read{broken}: copy it again")
+    _require_whole(path, part, before + total / sound.samplerate)
 
 
-def _claimed_frames(file: soundfile.SoundFile) -> int:
-    """Frames by the header. For WAV and AIFF libsndfile corrects the number silently, but its log tells; for SPHERE it does not."""
-    if file.format == "NIST":
-        claimed = (sphere_header(Path(file.name)) or {}).get("sample_count", "")
-        return int(claimed) if claimed.isdecimal() else int(file.frames)
-    found = re.search(r"(?:data|SSND) : (\d+) \(should be (\d+)\)", file.extra_info)
-    if not found or any(int(found[1]) in sizes for sizes in _UNKNOWN_SIZES):
-        return int(file.frames)
-    return round(file.frames * int(found[1]) / max(int(found[2]), 1))
+def _require_whole(path: Path, part: Part, seconds: float) -> None:
+    """Raise DataError where a recording lacks more at its end, after `seconds`, than can be passed over."""
+    if part.lacking > min(TAIL, seconds / 4):
+        claim = f"{seconds:.2f} s of the {seconds + part.lacking:.2f} s that its header claims"
+        end = f"the file ends at byte {path.stat().st_size:,}"
+        raise DataError(f"{path}: damaged or cut short: {claim} can be read; {end}: copy it again")
 
 
-def sphere_header(path: Path) -> dict[str, str] | None:
-    """The fields of a SPHERE file's header by name, such as "sample_count"; None for a file that is none."""
-    with open(path, "rb") as file:
-        head = file.read(_MAX_SPHERE_HEADER)
-    if not head.startswith(_SPHERE_MAGIC):
-        return None
-    text = head.partition(b"end_head")[0].decode("latin-1")
-    return dict(re.findall(r"^(\w+) -(?:i|r|s\d+) (.*?)\s*$", text, re.MULTILINE))
+def _notes(layout: Layout) -> tuple[str, ...]:
+    """What is odd about the recordings of a file, but for their channels and peak."""
+    lacking = [part.lacking for part in layout.parts if part.lacking > _MIN_LACKING]
+    said = [
+        f"its last {1000 * seconds:.0f} ms are missing: its header claims them; the rest is used" for seconds in lacking
+    ]
+    return (*layout.notes, *said)
 
 
-def why_unreadable(path: Path) -> str | None:
-    """Why a SPHERE file cannot be read, and what to do; None where its header does not tell, or for a file that is none."""
-    try:
-        coding = (sphere_header(path) or {}).get("sample_coding", "pcm")
-    except OSError:
-        return None
-    if "shorten" in coding:
-        return (
-            f"a SPHERE file whose samples are compressed ({coding}): convert it with `sph2pipe -f wav {path.name} OUT.wav` "
-            "(SoX cannot read this compression)"
-        )
-    if coding != "pcm":
-        return f"a SPHERE file with samples in {coding}: convert it with `sox -t sph {path.name} OUT.wav`"
-    return None
+@lru_cache(maxsize=1 << 12)
+def _mixes(path: Path, stamp: tuple[int, int]) -> tuple[Mix, ...]:
+    """How the channels of each recording in a file are mixed; `stamp` tells whether the file has changed."""
+    with _found(path) as (file, layout):
+        mixes = []
+        for part in layout.parts:
+            with _opened(path, file, part) as sound:
+                mixes.append(find_mix(_blocks(sound, path, part, 0.0), sound.subtype))
+        return tuple(mixes)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns

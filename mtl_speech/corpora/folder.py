@@ -19,7 +19,12 @@ from mtl_speech.corpora.labels import MACHINE_LABELS, Interval, Labels, MissingP
 
 LabelReader = Callable[[Path], Labels]
 
-UNREADABLE_SUFFIXES = (".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr", ".3gp")
+# Sound that cannot be read: it has to be converted.
+UNREADABLE_SUFFIXES = tuple(
+    f".{name}"
+    for name in "m4a aac mp4 wma webm amr 3gp m4b mka alac ac3 ape wv mpc tta spx ra rm awb qcp gsm vox dss ds2 msv dvf dsf dff "
+    "nsp pcm raw".split()
+)
 # The formats of label files that stand beside a recording. They are read in this order, and the last one found is used.
 READERS: dict[str, LabelReader] = {
     ".phn": label_lines.read_phn,

@@ -21,8 +21,8 @@ _SEGMENT = Kind[Segment](
 )
 _WORD = Kind[tuple[str, float, float]](lambda each: (*each, 0), lambda text, start, end, _: (text, start, end))
 _EXPECTED = (
-    "expected audio files (WAV, FLAC, Opus, Ogg, MP3), each with a .TextGrid or .eaf (a tier 'phones') or a .PHN of the "
-    "same name beside it, or one .ctm file in the folder"
+    "expected audio files (WAV, FLAC, Opus, Ogg, MP3, AIFF, AU and others), each with a .TextGrid or .eaf (a tier 'phones') or "
+    "a .PHN of the same name beside it, or one .ctm file in the folder"
 )
 
 
@@ -99,9 +99,9 @@ def _scanned(folder: Path, labels: Path | None, readers: Mapping[str, LabelReade
     return contents
 
 
-def _seconds_in_full(path: Path) -> float:
+def _seconds_in_full(path: Path, notes: list[str]) -> float:
     """Seconds of audio by the samples. Raises DataError where they are of no use."""
-    waveform = load_audio(path)
+    waveform = load_audio(path, notes)
     reason = check_audio(waveform)
     if reason is not None:
         raise DataError(f"{path}: {reason}")
@@ -111,11 +111,14 @@ def _seconds_in_full(path: Path) -> float:
 def _utterance(key: str, contents: Contents, language: str, phone_set: str, in_full: bool) -> Utterance | None:
     """A recording with its labels, kept in the file of `contents`; None, with a problem, where one of them is of no use."""
     audio, labels = contents.recordings[key], contents.labels.get(key)
+    notes: list[str] = []  # on what is odd about the audio
     try:
-        duration = _seconds_in_full(audio) if in_full else audio_duration(audio)
+        duration = _seconds_in_full(audio, notes) if in_full else audio_duration(audio, notes)
     except DataError as error:
         contents.problems.append(problem_of(audio, error))
         return None
+    for note in notes:
+        contents.tell(audio, note, used=True)
     if labels is None:
         return None
     found = check_labels(labels, duration, phone_set)

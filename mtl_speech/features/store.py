@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -21,7 +22,9 @@ from mtl_speech.corpora import audio
 from mtl_speech.corpora.audio import FRAMES_PER_SECOND, HOP_LENGTH, MEL_BANDS, check_audio, load_audio, log_mel
 from mtl_speech.corpora.corpus import Corpus, Utterance
 
-FEATURE_VERSION = 1  # of what `FrameSource` computes: raised with every change that no constant below tells of
+logger = logging.getLogger(__name__)
+
+FEATURE_VERSION = 2  # of what `FrameSource` computes: raised with every change that no constant below tells of
 
 WINDOW_FRAMES = 48  # 480 ms around the middle of a segment
 MARGIN = WINDOW_FRAMES  # frames between two recordings, so that no window reaches into its neighbour
@@ -254,7 +257,10 @@ class FrameSource:
         return found
 
     def _compute(self, path: Path, number: int) -> tuple[Tensor, float]:
-        waveform = load_audio(path)
+        notes: list[str] = []
+        waveform = load_audio(path, notes)
+        for note in notes if self.transform is None else ():
+            logger.warning("used: %s: %s", path, note)
         fault = check_audio(waveform)
         if fault is not None:
             raise DataError(fault)

@@ -22,11 +22,10 @@ from mtl_speech.corpora.audio import (
     check_audio,
     load_audio,
     log_mel,
-    sphere_header,
     stream_audio,
     stream_log_mel,
-    why_unreadable,
 )
+from mtl_speech.corpora.sphere import sphere_header, why_unreadable
 from tests.corpora_like.timit import sphere_header as made_header
 
 
@@ -87,7 +86,7 @@ def damaged(path: Path) -> tuple[Path, str]:
     if kind == "empty":
         raw, said = bytearray(), "empty file"
     elif kind == "text":
-        raw = bytearray(b"not audio at all " * 40)
+        raw, said = bytearray(b"not audio at all " * 40), "is a text file"
     elif kind == "headless":
         raw = raw[4000:]
     elif kind == "cut":

@@ -96,10 +96,10 @@ HEARD = {
 }
 UNHEARD = {
     "claims-4-gb.wav": "damaged or cut short: 0.05 s of the .* that its header claims.*copy it again",
-    "id3-and-no-frames.mp3": "no frame of audio is found.*convert it",
+    "id3-and-no-frames.mp3": "no frame of audio is found.*copy it again",
     "mp3-named.wav": "no frame of audio is found.*convert it",
     "no-data-chunk.wav": "No 'data' chunk.*convert it",
-    "text-named.wav": "Format not recognised.*convert it",
+    "text-named.wav": "is a text file.*copy the recording again",
     "truncated.wav": "0.03 s of the 0.05 s that its header claims.*copy it again",
 }
 

@@ -19,7 +19,14 @@ from pathlib import Path
 MAX_SECONDS = 20  # for one input, on a machine that does other things too
 MAX_MEGABYTES = 2_000  # torch alone has some hundred
 MAX_BYTES = 4_096  # of an input
-SLOW = {"card_values": 0.05, "audio": 0.4, "card": 0.4}  # their share of the runs, against 1 of the others
+SLOW = {
+    "card_values": 0.05,
+    "audio": 0.4,
+    "card": 0.4,
+    "mpeg": 0.2,
+    "ogg": 0.3,
+    "joined": 0.4,
+}  # their share of the runs, against 1 of the others
 
 
 def main() -> int:

@@ -8,6 +8,9 @@ import json
 import struct
 import tarfile
 
+import numpy as np
+import soundfile
+
 _SHORT = """File type = "ooTextFile"
 Object class = "TextGrid"
 
@@ -195,6 +198,48 @@ AUDIO = (
     b"FORM\0\0\0\x30AIFFCOMM\0\0\0\x12\0\1\0\0\0\4\0\x10\x40\x0c\xfa\0\0\0\0\0\0\0SSND\0\0\0\x0c\0\0\0\0\0\0\0\0\0\1\0\1",
     b"OggS\0\2" + b"\0" * 20 + b"\1\x1e\1vorbis" + b"\0" * 23,
     b"ID3\4\0\0\0\0\0\x0a" + b"\0" * 10 + b"\xff\xfb\x90\x00" + b"\0" * 413,
+)
+
+
+def _written(kind: str, subtype: str, n: int = 2_000, **options: object) -> bytes:
+    """A recording of n samples at 16 kHz."""
+    stream = io.BytesIO()
+    samples = 0.1 * np.random.default_rng(n).normal(size=n).cumsum().clip(-3, 3)
+    soundfile.write(stream, samples, 16_000, format=kind, subtype=subtype, **options)
+    return stream.getvalue()
+
+
+_ID3 = b"ID3\4\0\0\0\0\0\x0a" + b"\0" * 10
+_APE = b"APETAGEX" + struct.pack("<IIII", 2000, 32, 0, 0x80000000) + bytes(8)
+_LYRICS = b"LYRICSBEGININD0000200000023LYRICS200"
+_MP3 = _written("MP3", "MPEG_LAYER_III", bitrate_mode="VARIABLE", compression_level=0.9)
+MPEG = (
+    _MP3,
+    _MP3[_MP3.index(b"\xff", 300) :],
+    _ID3 + _MP3 + _LYRICS + b"TAG".ljust(128, b"\0"),
+    _MP3 + _APE,
+    _MP3 + _ID3 + _MP3,
+    _MP3.replace(b"Xing", b"VBRI").replace(b"Info", b"VBRI"),
+)
+_VORBIS, _OPUS = _written("OGG", "VORBIS", 500), _written("OGG", "OPUS")
+OGG = (_OPUS, _OPUS * 2, _VORBIS, _VORBIS[:-100], _OPUS + _ID3)
+_CHUNKED = (
+    ("WAV", "PCM_16"),
+    ("AIFF", "PCM_16"),
+    ("W64", "PCM_U8"),
+    ("CAF", "PCM_16"),
+    ("AU", "ULAW"),
+    ("FLAC", "PCM_16"),
+)
+JOINED = tuple(_written(kind, subtype, 300) * n for kind, subtype in (*_CHUNKED, ("RF64", "FLOAT")) for n in (1, 2))
+JOINED += (_written("NIST", "PCM_16", 300), wav(b"\0\1" * 500, size=0), wav(b"\0\1" * 500, size=20))
+JOINED += (_written("FLAC", "PCM_16", 300).replace(b"\0\0\1\x2c", bytes(4), 1),)
+OTHER_FILES = (
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\n",
+    b"\xef\xbb\xbf <!-- x --> <!DOCTYPE html><html>",
+    b"\xff\xfe" + 'File type = "ooTextFile"'.encode("utf-16-le"),
+    b"\0\0\0\x20ftypM4A ",
+    "ਇਹ ਇੱਕ".encode() * 9,
 )
 
 

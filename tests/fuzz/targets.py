@@ -30,8 +30,9 @@ from mtl_speech.core.options import (
 from mtl_speech.core.settings import load_config
 from mtl_speech.core.tensor_files import decode, header_entries
 from mtl_speech.corpora import corrections, elan, label_lines, textgrid
-from mtl_speech.corpora.audio import audio_duration, check_audio, load_audio
+from mtl_speech.corpora.audio import SAMPLE_RATE, audio_duration, check_audio, load_audio
 from mtl_speech.corpora.labels import Labels, find_segments, find_words
+from mtl_speech.corpora.not_audio import what_it_is
 from mtl_speech.corpora.places import members, unsafe
 from mtl_speech.corpora.textgrid import long_form, read_whole
 from mtl_speech.model.language_pack import LanguageModel, language_pack, load_language
@@ -47,6 +48,7 @@ from tests.fuzz import seeds
 from tests.helpers import tiny_base
 
 MAX_MESSAGE = 20_000  # characters: an error is for a person
+MAX_DIFFERENCE = 1.0  # seconds: a frame of MP3 in each of a few parts of a file
 FOUND = Transcription(0.5, (Phone("", 0.0, 0.1, 1.0), Phone("t̪ʰ", 0.1, 0.4, 0.87), Phone("", 0.4, 0.5, 1.0)))
 
 
@@ -124,10 +126,18 @@ def _config(path: Path) -> None:
 
 
 def _audio(path: Path) -> None:
+    """What is read is as long as the headers say, and what is told can be printed."""
+    notes: list[str] = []
     try:
-        audio_duration(path)
-    finally:
-        check_audio(load_audio(path))
+        seconds: float | None = audio_duration(path, notes)
+    except MtlSpeechError:
+        seconds = None
+    samples = load_audio(path, notes)
+    check_audio(samples)
+    assert seconds is None or abs(len(samples) / SAMPLE_RATE - seconds) < MAX_DIFFERENCE, (
+        f"{len(samples)}, not {seconds}"
+    )
+    assert all(note.isprintable() and len(note) < MAX_MESSAGE for note in notes)
 
 
 def _text(path: Path) -> None:
@@ -221,5 +231,9 @@ TARGETS = {
     "card_values": Target("values.json", _card_values, seeds.CARD_VALUES),
     "weights": Target(WEIGHTS, _weights, seeds.WEIGHTS),
     "audio": Target("a.wav", _audio, seeds.AUDIO),
+    "mpeg": Target("a.mp3", _audio, seeds.MPEG),
+    "ogg": Target("a.ogg", _audio, seeds.OGG),
+    "joined": Target("a.au", _audio, seeds.JOINED),
+    "sniffed": Target("a.bin", lambda path: what_it_is(path.read_bytes()), seeds.OTHER_FILES),
     "tar": Target("a.tar", _tar, seeds.TARS),
 }
