@@ -9,7 +9,15 @@ from pathlib import Path
 
 from mtl_speech.core.errors import DataError, Problem
 from mtl_speech.corpora.corpus import Segment
-from mtl_speech.phonology.phonemes import MAX_LABEL, UnmappableLabel, is_modifier, is_silence, normalise_ipa, to_ipa
+from mtl_speech.phonology.phonemes import (
+    MAX_LABEL,
+    UnmappableLabel,
+    is_modifier,
+    is_silence,
+    is_unknown,
+    normalise_ipa,
+    to_ipa,
+)
 
 ROUNDING = 0.001  # seconds: differences up to this are rounding, adjusted without a word
 TOLERANCE = 0.020  # seconds: overlaps and overruns up to this are adjusted and reported as used; beyond it left out
@@ -115,6 +123,7 @@ class Checked:
     segments: tuple[Segment, ...]
     words: tuple[tuple[str, float, float], ...]
     machine: tuple[Segment, ...]
+    unknown: tuple[tuple[float, float], ...]
     problems: tuple[Problem, ...]
 
 
@@ -124,7 +133,51 @@ def check_labels(labels: Labels, duration: float, phone_set: str) -> Checked:
     words, of_words = find_words(labels, duration)
     transcribed = replace(labels, tier=MACHINE_LABELS, phones=labels.machine, duration=None)
     machine, of_machine = find_segments(transcribed, duration, "ipa")
-    return Checked(segments, words, machine, (*labels.problems, *problems, *of_words, *of_machine))
+    unknown, of_unknown = find_unknown(labels, segments, duration)
+    every = (*labels.problems, *problems, *of_words, *of_machine, *of_unknown)
+    return Checked(segments, words, machine, unknown, every)
+
+
+def find_unknown(
+    labels: Labels, segments: Sequence[Segment], duration: float
+) -> tuple[tuple[tuple[float, float], ...], tuple[Problem, ...]]:
+    """The stretches (start, end) in seconds that have a label, and no segment: what is said or sounds there is not known.
+
+    So every interval that was left out is one, whatever the reason, and those of speech that nobody transcribed ("spn") or of
+    noise, which are told here.
+    """
+    findings = _Findings(labels.file, labels.tier)
+    spans, known = [], sorted((segment.start, segment.end) for segment in segments)
+    for interval in sorted(labels.phones, key=lambda each: (each.start, each.end)):
+        if is_unknown(interval.label):
+            findings.add(
+                interval, "is no phoneme: what sounds there is neither speech nor silence to a model", used=True
+            )
+        elif is_silence(interval.label):
+            continue
+        if math.isfinite(interval.start) and math.isfinite(interval.end):
+            spans.append((max(interval.start, 0.0), min(interval.end, duration)))
+    return tuple(_without(spans, known)), tuple(findings.problems)
+
+
+def _without(
+    spans: Sequence[tuple[float, float]], known: Sequence[tuple[float, float]]
+) -> Iterator[tuple[float, float]]:
+    """What is in one of the spans and in none of the known ones, both sorted by start: stretches in order, apart from each other."""
+    reached, place = -math.inf, 0
+    for start, end in spans:
+        start = max(start, reached)
+        while place < len(known) and known[place][1] <= start:
+            place += 1
+        here = place
+        while here < len(known) and known[here][0] < end and start < end:
+            if known[here][0] - start > ROUNDING:
+                yield start, known[here][0]
+            start = max(start, known[here][1])
+            here += 1
+        if end - start > ROUNDING:
+            yield start, end
+        reached = max(reached, end)
 
 
 def find_segments(labels: Labels, duration: float, phone_set: str) -> tuple[tuple[Segment, ...], tuple[Problem, ...]]:

@@ -127,5 +127,5 @@ def _utterance(key: str, contents: Contents, language: str, phone_set: str, in_f
         contents.tell(labels.file, "no usable phoneme in it; the recording is left out", labels.tier)
         return None
     keep, speaker = contents.spool.keep, audio.parent.resolve().name
-    kept = keep(found.segments, _SEGMENT), keep(found.words, _WORD), keep(found.machine, _SEGMENT)
+    kept = keep(found.segments, _SEGMENT), keep(found.words, _WORD), keep(found.machine, _SEGMENT), found.unknown
     return Utterance(key, audio, language, speaker, duration, *kept)

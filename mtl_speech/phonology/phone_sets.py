@@ -54,6 +54,12 @@ SILENCE_LABELS: frozenset[str] = frozenset(
     }
 )  # fmt: skip
 
+# Those of them under which something sounds, of which it is not known what: no silence for a model to learn, and no error to
+# count. A breath is none: nothing is said there.
+UNKNOWN_LABELS: frozenset[str] = frozenset(
+    {"spn", "ns", "nsn", "noise", "vocnoise", "lau", "laugh", "laughter", "cough", "lip", "unk", "xxx", "cutoff"}
+)
+
 # Characters that look like an IPA character and mean it, after Unicode NFD. The empty string: not part of a phoneme.
 LOOK_ALIKES: dict[str, str] = {
     "g": "ɡ", ":": "ː", "'": "ʼ", "’": "ʼ", "′": "ʼ", "\u035c": "\u0361", "\u0311": "\u032f",

@@ -17,6 +17,7 @@ from mtl_speech.phonology.phone_sets import (
     LOOK_ALIKES,
     MODIFIER_ORDER,
     SILENCE_LABELS,
+    UNKNOWN_LABELS,
     TABLES,
     TIE,
     TIMIT_TO_IPA,
@@ -46,9 +47,19 @@ def named(characters: Iterable[str]) -> str:
 
 def is_silence(label: str) -> bool:
     """Whether a label means silence, a pause or noise: "", "sil", "SP", "<eps>", "spn", "h#", ..."""
+    return not _bare(label).isdisjoint(SILENCE_LABELS)
+
+
+def is_unknown(label: str) -> bool:
+    """Whether a silence label means that something sounds, but not what: "spn", "<unk>", "laughter", "[noise]", ..."""
+    return not _bare(label).isdisjoint(UNKNOWN_LABELS)
+
+
+def _bare(label: str) -> set[str]:
+    """A label in lower case, with and without the brackets around it."""
     text = label.strip().lower()
     inner = _BRACKETS.match(text)
-    return text in SILENCE_LABELS or (inner is not None and inner.group(1) in SILENCE_LABELS)
+    return {text, inner.group(1)} if inner is not None else {text}
 
 
 def is_modifier(label: str) -> bool:
