@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from mtl_speech.core.errors import DataError, UsageError
-from mtl_speech.phonology.articulation import N_FEATURES, analyse, articulation_order, articulatory_features
+from mtl_speech.phonology.articulation import N_FEATURES, articulation_order, articulatory_features
+from mtl_speech.phonology.ipa_grammar import EJECTIVE, GLOTTAL_STOP, parse
 from mtl_speech.phonology.phone_sets import (
     AFFRICATES,
     ARPABET_TO_IPA,
@@ -32,6 +33,7 @@ __all__ = [
     "articulation_order",
     "articulatory_features",
     "guess_phone_set",
+    "is_apostrophe",
     "is_modifier",
     "is_silence",
     "named",
@@ -66,6 +68,11 @@ def is_silence(label: str) -> bool:
     return text in SILENCE_LABELS or (inner is not None and inner.group(1) in SILENCE_LABELS)
 
 
+def is_apostrophe(label: str) -> bool:
+    """Whether a label is an apostrophe alone, of whatever shape: by itself it is a glottal stop."""
+    return len(label) <= MAX_LABEL and normalise_ipa(label) == EJECTIVE
+
+
 def is_modifier(label: str) -> bool:
     """Whether a label has no letter of its own, such as the detached "ʰ" of "kː ʰ"."""
     if len(label) > MAX_LABEL:
@@ -97,8 +104,12 @@ def _clusters(text: str) -> str:
     clusters = re.findall(f"[^{_COMBINING}{MODIFIER_ORDER}]{_MARKS}*|^{_MARKS}+", text)
     result = ""
     for index, cluster in enumerate(clusters):
-        if re.match(_MARKS, cluster):  # marks that begin the label: a prenasal "ⁿ", or a detached modifier
-            result += "".join(sorted(cluster, key=_mark_order))
+        if re.match(_MARKS, cluster):  # marks that begin the label: a prenasal "ⁿ" or "ᵑ̊", or a detached modifier
+            each_with_its_own = re.findall(f"^[{_COMBINING}]+|[{MODIFIER_ORDER}][{_COMBINING}]*", cluster)
+            result += "".join(
+                "".join(sorted(part, key=lambda c: (c not in MODIFIER_ORDER, _mark_order(c))))
+                for part in sorted(each_with_its_own, key=lambda part: _mark_order(part[0]))
+            )
             continue
         letter, marks = cluster[0], cluster[1:].replace(TIE, "")
         following = clusters[index + 1][0] if index + 1 < len(clusters) else ""
@@ -138,10 +149,12 @@ def to_ipa(label: str, phone_set: str = "auto") -> str | None:
     if phone_set == "auto":
         phone_set = guess_phone_set([label])
     if phone_set == "ipa":
-        return _checked_ipa(label)
+        return GLOTTAL_STOP if is_apostrophe(label) else _checked_ipa(label)
     if phone_set == "xsampa":
         return _checked_ipa(_from_xsampa(label))
     if phone_set not in ("arpabet", "timit"):
+        if is_apostrophe(label):
+            return GLOTTAL_STOP
         return _checked_ipa(_own_labels(phone_set).get(normalise_ipa(label), label))
     name = "ARPAbet" if phone_set == "arpabet" else "TIMIT"
     found = _arpabet(label) if phone_set == "arpabet" else TIMIT_TO_IPA.get(label.strip().lower())
@@ -188,15 +201,8 @@ def guess_phone_set(labels: Iterable[str]) -> str:
 
 
 def _checked_ipa(label: str) -> str:
-    """The normalised label, if every character of it is known and it is one phoneme.
-
-    One phoneme is a consonant (also an affricate, or a nasal and its stop) or a run of up to three vowels, with a glide
-    before or a sonorant after it.
-    """
-    text = normalise_ipa(label)
-    kinds, unknown = analyse(text)
-    if unknown:
-        raise UnmappableLabel(f"label '{label}' has characters that are not IPA here: {named(unknown)}")
-    if not re.fullmatch(r"[OSNG]|NO|G?V{1,3}[SNG]?", kinds):
-        raise UnmappableLabel(f"label '{label}' is more than one phoneme")
-    return text
+    """The label in one spelling, if it is one segment by the grammar of IPA."""
+    segment = parse(normalise_ipa(label))
+    if segment.reason:
+        raise UnmappableLabel(f"label '{label}' {segment.reason}")
+    return segment.text
