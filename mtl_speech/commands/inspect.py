@@ -14,7 +14,7 @@ from mtl_speech.commands.target import load_chosen_base
 from mtl_speech.core.errors import DataError, MtlSpeechError, PackError, printable
 from mtl_speech.core.files import atomic_write
 from mtl_speech.core.options import InfoOptions, ValidateOptions, VerifyOptions
-from mtl_speech.core.problems import Problem
+from mtl_speech.core.problems import Problem, in_groups
 from mtl_speech.core.run import Run, use_caches
 from mtl_speech.corpora import reading
 from mtl_speech.corpora.corpus import Corpus
@@ -40,8 +40,8 @@ def validate(folder: Path, options: ValidateOptions, run: Run) -> Corpus:
     folder, corpus = local.folder, replace(corpus, problems=(*local.problems, *corpus.problems))
     for line in summary(corpus, lang):
         run.say(line)
-    for problem in corpus.problems:
-        run.result(f"{'changed' if problem.used else 'left out'}: {problem}")
+    for line in in_groups(corpus.problems):
+        run.result(line)
     unused = sum(not problem.used for problem in corpus.problems)
     if output is not None:
         run.wrote(output, [atomic_write(output / "problems.csv", _csv(corpus.problems, folder))])
@@ -61,6 +61,7 @@ def summary(corpus: Corpus, lang: str) -> list[str]:
         f"speakers:   {len({u.speaker for u in corpus.utterances})}",
         f"minutes:    {corpus.seconds / 60:.1f}",
         f"phonemes:   {len(counts)}, {sum(counts.values()):,} examples",
+        *([f"phone set:  {corpus.notation}"] if corpus.notation else []),
     ]
     order = articulation_order(counts)
     lines += ["  " + "  ".join(f"{p} {counts[p]}" for p in order[i : i + 10]) for i in range(0, len(order), 10)]
@@ -75,7 +76,7 @@ def _csv(problems: Sequence[Problem], folder: Path) -> str:
     writer.writerow(("file", "tier", "interval", "used", "reason"))
     for p in problems:
         name = p.file.relative_to(folder) if p.file.is_relative_to(folder) else p.file
-        writer.writerow((name, p.tier or "", p.interval or "", "yes" if p.used else "no", p.reason))
+        writer.writerow((name, p.tier or "", p.interval or "", "yes" if p.used else "no", p.said))
     return "\ufeff" + printable(stream.getvalue())
 
 

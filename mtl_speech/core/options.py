@@ -10,7 +10,7 @@ from mtl_speech.core.config import AdaptConfig, DemoConfig, EncoderConfig, MetaT
 from mtl_speech.core.settings import Config, setting, settings
 
 C = TypeVar("C", bound=Config)
-_PHONE_SETS = ("auto", "ipa", "arpabet", "timit", "mfa", "voxcommunis", "xsampa", "espeak")
+_PHONE_SETS = ("auto", "ipa", "arpabet", "timit", "mfa", "voxcommunis", "xsampa", "espeak", "disc")
 
 
 @dataclass(frozen=True)

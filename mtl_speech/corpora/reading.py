@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from mtl_speech.core.errors import DataError, UsageError
-from mtl_speech.core.problems import Problem
+from mtl_speech.core.problems import Problem, once_each
 from mtl_speech.core.spool import Kind
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.audio import SAMPLE_RATE, audio_duration, check_audio, load_audio
 from mtl_speech.corpora.corpus import Corpus, Segment, Utterance
 from mtl_speech.corpora.folder import Contents, LabelReader, has_audio, scan
-from mtl_speech.corpora.labels import MACHINE_LABELS, find_segments, find_words
+from mtl_speech.corpora.labels import MACHINE_LABELS, find_segments, find_words, is_refused_label
 from mtl_speech.phonology.languages import canonical
-from mtl_speech.phonology.phonemes import PHONE_SETS, guess_phone_set
+from mtl_speech.phonology.notation import Notation, notation_of, y_share
+from mtl_speech.phonology.phonemes import PHONE_SETS
 
 __all__ = ["language_folders", "read_corpus", "validate"]
 
@@ -96,17 +98,37 @@ def _read(
     if not contents.recordings:
         hint = f" ({contents.problems[0]})" if contents.problems else ""
         raise DataError(f"{folder}: no audio files{hint}: {_EXPECTED}")
-    if phone_set == "auto":
-        phone_set = guess_phone_set(phone.label for each in contents.labels.values() for phone in each.phones)
+    notation = _notation(contents, phone_set)
     name = folder.resolve().name
     utterances: list[Utterance] = []
     for key in progress(sorted(contents.recordings), f"{'Checking' if in_full else 'Reading'} {name}"):
         duration = _duration(contents.recordings[key], in_full, contents.problems)
-        found = _labelled(key, contents, duration, phone_set) if duration is not None else None
+        found = _labelled(key, contents, duration, notation.phone_set) if duration is not None else None
         if duration is not None and found is not None:
             audio = contents.recordings[key]
             utterances.append(Utterance(key, audio, tag, audio.parent.resolve().name, duration, *found))
-    return Corpus(name, tuple(utterances), tuple(sorted(contents.problems, key=_place)))
+    problems = once_each([*_told(folder, notation), *sorted(_without_refused(contents.problems, notation), key=_place)])
+    return Corpus(name, tuple(utterances), tuple(problems), str(notation) if contents.labels else "")
+
+
+def _notation(contents: Contents, phone_set: str) -> Notation:
+    """The notation of all labels of a folder together."""
+    counts = Counter(phone.label for each in contents.labels.values() for phone in each.phones)
+    beside = 0.0
+    if "y" in counts and "j" not in counts:
+        beside = y_share((phone.label for phone in each.phones) for each in contents.labels.values())
+    return notation_of(counts, phone_set, beside)
+
+
+def _told(folder: Path, notation: Notation) -> list[Problem]:
+    """What is to be said of the labels of a folder as a whole."""
+    unfit = [Problem(folder, notation.unfit)] if notation.unfit else []
+    return unfit + [Problem(folder, doubt, used=True) for doubt in notation.doubts]
+
+
+def _without_refused(problems: Sequence[Problem], notation: Notation) -> list[Problem]:
+    """The problems; where one sentence says that the phone set does not fit, without each label that it does not have."""
+    return [each for each in problems if not (notation.unfit and is_refused_label(each))]
 
 
 def _place(problem: Problem) -> tuple[str, str, int]:

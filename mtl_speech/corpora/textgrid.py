@@ -11,6 +11,7 @@ from pathlib import Path
 from mtl_speech.core.errors import DataError
 from mtl_speech.core.files import read_limited
 from mtl_speech.core.problems import Problem
+from mtl_speech.corpora import praat_symbols
 from mtl_speech.corpora.labels import Interval, Labels, decoded, labels_of_tiers
 
 MAX_BYTES = 64 << 20  # a TextGrid of an hour has under 10 MB
@@ -138,15 +139,16 @@ def read_textgrid(path: Path) -> TextGrid:
 def read_labels(path: Path) -> Labels:
     """The `phones` and `words` tiers of a TextGrid.
 
-    A phone tier under a near name ("Phones", "phone", "speaker - phones") is taken, with a problem that says so.
+    A phone tier under a near name ("Phones", "phone", "speaker - phones") is taken, with a problem that says so. Praat's backslash
+    symbols are read as what Praat shows.
 
     Raises:
         MissingPhones: no tier or several tiers could be the phone tier.
         DataError: the file cannot be read.
     """
     grid = read_textgrid(path)
-    tiers = [(tier.name, tier.intervals) for tier in grid.tiers]
-    return labels_of_tiers(path, tiers, "interval tiers", grid.problems, grid.duration)
+    tiers, changes = praat_symbols.decode(path, [(tier.name, tier.intervals) for tier in grid.tiers])
+    return labels_of_tiers(path, tiers, "interval tiers", (*grid.problems, *changes), grid.duration)
 
 
 def write_textgrid(path: Path, duration: float, tiers: Mapping[str, Sequence[tuple[float, float, str]]]) -> None:
