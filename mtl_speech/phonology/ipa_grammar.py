@@ -106,7 +106,7 @@ def parse(text: str) -> IpaSegment:
         text: a label as `phonemes.normalise_ipa` gives it.
     """
     segment = _split(text)
-    unknown = analyse(text)[1]
+    unknown = analyse("".join(letter.text for letter in segment.letters))[1]
     if unknown or not segment.letters:
         return replace(segment, reason=_unknown(text, unknown if segment.letters else []))
     segment = _breathy(_click_front(segment))
@@ -206,7 +206,7 @@ def _wrong_mark(segment: IpaSegment, kinds: str) -> str:
 def _wrong_onset(segment: IpaSegment, kinds: str) -> str:
     """Why a mark cannot stand before the first letter; else nothing."""
     first, letter = kinds[:1], segment.letters[0].base
-    for mark in segment.onset:
+    for place, mark in enumerate(segment.onset):
         if mark in PRENASAL and first != "O":
             return f"has a prenasal {mark} before {letter}, which is no obstruent"
         if mark in PRESTOP and first not in "NSO":
@@ -216,7 +216,8 @@ def _wrong_onset(segment: IpaSegment, kinds: str) -> str:
                 f"begins with an ejective mark: write ˀ{letter} if it is preglottalised, or give {GLOTTAL_STOP} an interval "
                 "of its own"
             )
-        if mark not in PRENASAL and mark not in PRESTOP and mark not in "ʰʱˀʷ" and not unicodedata.combining(mark):
+        on_mark = place > 0 and mark in "\u0325\u0330\u0324"  # such as the ring of ᵑ̊ǃ
+        if mark not in PRENASAL and mark not in PRESTOP and mark not in "ʰʱˀʷ" and not on_mark:
             return f"begins with {mark}, which stands after its letter"
         if first == "V" and mark != "ˀ":
             return f"has {mark} before the vowel {letter}: it stands before consonants alone"

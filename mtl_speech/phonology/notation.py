@@ -10,6 +10,7 @@ from mtl_speech.phonology.phonemes import (
     PHONE_SETS,
     UnmappableLabel,
     guess_phone_set,
+    has_arpabet_vowels,
     is_silence,
     modifier_of,
     to_ipa,
@@ -17,7 +18,8 @@ from mtl_speech.phonology.phonemes import (
 )
 
 FIT = 0.5  # of all labels: a phone set that reads fewer is called wrong
-BETTER = 0.8  # of all labels: a phone set that reads so many may be named instead
+BETTER = 0.8  # of all labels: a phone set that reads so many may be named instead of one that reads fewer
+MUCH_BETTER = 0.95  # of all labels: a phone set that reads so many is named also where the other reads a half
 N_EXAMPLES = 3
 _PINYIN_INITIALS = frozenset("zh ch sh".split())
 _PINYIN_ONLY = frozenset("ang eng ing ong iang iong uang ueng ian uan uai iao ia ie iu ui uo ve van vn er".split())
@@ -53,11 +55,13 @@ def notation_of(counts: Mapping[str, int], phone_set: str = "auto", y_beside_vow
     chosen = guess_phone_set(counts) if guessed else phone_set
     labels = {label: n for label, n in counts.items() if not is_silence(label) and not modifier_of(label, chosen)}
     total = sum(labels.values())
-    read = {name: _read(labels, name) for name in dict.fromkeys((chosen,))}
-    unfit = ""
-    if total and read[chosen] < FIT * total:
-        unfit = _unfit(labels, chosen, read[chosen], total)
+    read = _read(labels, chosen)
+    unfit = _unfit(labels, chosen, read, total) if read < BETTER * total else ""
     doubts = tuple(_doubts(labels, chosen, y_beside_vowels)) if not unfit else ()
+    if chosen == "xsampa" and counts.get("_") and max(map(len, labels), default=0) == 1:
+        doubts += (
+            f"'_' ({counts['_']:,} labels) is read as silence; if the labels are DISC, where it is d͡ʒ, give --phone-set disc",
+        )
     return Notation(chosen, guessed, unfit, doubts)
 
 
@@ -74,9 +78,12 @@ def _is_phoneme(label: str, phone_set: str) -> bool:
 
 
 def _unfit(labels: Mapping[str, int], chosen: str, read: int, total: int) -> str:
-    """One sentence on a corpus most of whose labels are no phonemes, with the phone set that would fit best."""
-    shares = {name: _read(labels, name) for name in PHONE_SETS[1:] if name != chosen}
+    """One sentence on a corpus whose labels are no phonemes, with the phone set that would fit best; nothing where a half fits
+    and no other set is clearly better."""
+    shares = {name: _read(labels, name) for name in PHONE_SETS[1:] if name != chosen and _plausible(labels, name)}
     best = max(shares, key=lambda name: shares[name])
+    if read >= FIT * total and shares[best] < MUCH_BETTER * total:
+        return ""
     wrong = [label for label, n in sorted(labels.items(), key=lambda each: -each[1]) if not _is_phoneme(label, chosen)]
     said = f"{total - read:,} of {total:,} labels are no phonemes of the phone set {chosen} ({_examples(wrong)}): "
     if shares[best] >= BETTER * total and shares[best] > read:
@@ -85,6 +92,14 @@ def _unfit(labels: Mapping[str, int], chosen: str, read: int, total: int) -> str
         f"no other phone set reads more than {max(shares[best], read):,} of them: write them in IPA, or one of the sets "
         f"{', '.join(PHONE_SETS[2:])}"
     )
+
+
+def _plausible(labels: Iterable[str], phone_set: str) -> bool:
+    """Whether labels may be of a phone set, whatever it reads of them: capitals of other notations mean other sounds."""
+    plain = [without_position(label.strip()) for label in labels]
+    if phone_set in ("xsampa", "disc"):
+        return any(label[:1].islower() for label in plain)
+    return phone_set != "arpabet" or has_arpabet_vowels(plain)
 
 
 def _examples(labels: Iterable[str]) -> str:
@@ -115,8 +130,7 @@ def _doubts(labels: Mapping[str, int], chosen: str, y_beside_vowels: float) -> l
         found.append(
             f"{pairs} ({n:,} labels) are read as diphthongs of IPA, but look like ARPAbet: correct those labels"
         )
-    ascii_only = all(label.isascii() for label in plain)
-    if "y" in plain and "j" not in plain and ascii_only and y_beside_vowels >= 0.8:
+    if "y" in plain and "j" not in plain and y_beside_vowels >= 0.8:
         found.append(
             f"'y' ({labels.get('y', 0):,} labels) is read as the vowel y of IPA, as in French 'tu', but mostly stands beside a "
             "vowel: if it is the glide of 'yes', write j"

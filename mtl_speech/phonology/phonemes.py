@@ -34,6 +34,7 @@ __all__ = [
     "articulatory_features",
     "change_of",
     "guess_phone_set",
+    "has_arpabet_vowels",
     "is_apostrophe",
     "is_modifier",
     "is_silence",
@@ -259,7 +260,8 @@ def guess_phone_set(labels: Iterable[str]) -> str:
         return "timit"
     lower = [label for label in kinds if _arpabet(label) is not None]
     telling = {label.rstrip("0123").lower() for label in lower} & _NO_IPA
-    if len(lower) >= 0.8 * len(kinds) and len(telling) >= 3:
+    stressed = any(label[-1:].isdecimal() for label in lower)
+    if len(lower) >= 0.8 * len(kinds) and (len(telling) >= 3 or (telling and stressed)):
         return "arpabet"
     return _ipa_or_xsampa(raw, kinds) if len(kinds) >= MIN_GUESS else "ipa"
 
@@ -269,9 +271,13 @@ def _is_arpabet(kinds: set[str]) -> bool:
     capitals = [label for label in kinds if label[:1].isupper() and _arpabet(label) is not None]
     if len(capitals) < 0.5 * len(kinds):
         return False
-    others = {label for label in kinds if label[:1].isupper()} - set(capitals)
-    pairs = any(len(label.rstrip("0123")) > 1 for label in capitals)
-    return pairs or not others or len(kinds) < MIN_GUESS
+    return not set("AEIOU") & kinds or has_arpabet_vowels(kinds)
+
+
+def has_arpabet_vowels(labels: Iterable[str]) -> bool:
+    """Whether there are vowels of ARPAbet among labels: they have two letters ("AA1"), unlike those of other capitals ("A")."""
+    names = (label.rstrip("0123").upper() for label in labels)
+    return any(len(name) > 1 and name[0] in "AEIOU" and name in ARPABET_TO_IPA for name in names)
 
 
 def _is_disc(raw: set[str]) -> bool:
@@ -279,7 +285,7 @@ def _is_disc(raw: set[str]) -> bool:
     short = {label for label in raw if len(label) == 1}
     if len(short) < MIN_GUESS or len(short) < 0.9 * len(raw - {""}) or len(short & set("123456789{}IEUVQ@NSTDZ")) < 5:
         return False
-    return "$" in short or {"#", "_"} <= short or ("_" in short and len(short & set("1245678")) >= 3)
+    return "$" in short or {"#", "_"} <= short or ("_" in short and len(short & set("1245678")) >= 2)
 
 
 def _ipa_or_xsampa(raw: set[str], kinds: set[str]) -> str:
@@ -289,9 +295,11 @@ def _ipa_or_xsampa(raw: set[str], kinds: set[str]) -> str:
     as_xsampa = {label for label in spoken if modifier_of(label, "xsampa") or _is_read(label, "xsampa")}
     ipa, xsampa = len(as_ipa) / len(kinds), len(as_xsampa) / len(spoken)
     others = kinds - as_ipa
-    apostrophes = any("'" in label for label in kinds)  # an ejective in IPA, palatal in X-SAMPA
-    if xsampa > ipa and xsampa >= 0.8 and (ipa < 0.85 or (xsampa == 1 and len(others) > 1 and not apostrophes)):
-        return "xsampa"
+    if xsampa >= 0.8 and any(label[:1].islower() for label in kinds):  # a notation of capitals alone is none of the two
+        apostrophes = any("'" in label for label in kinds)  # an ejective in IPA, palatal in X-SAMPA
+        gained = len(as_xsampa) - len(as_ipa)
+        if gained > 0 and ((xsampa == 1 and gained > 1 and not apostrophes) or (gained > 2 and ipa < 0.85)):
+            return "xsampa"
     if any(normalise_ipa(label) in _own_labels("espeak") for label in others):
         return "espeak"
     return "ipa"
