@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from mtl_speech.phonology.ipa_grammar import EJECTIVE, GLOTTAL_STOP, parse
 from mtl_speech.phonology.phone_sets import LOOK_ALIKES, TIE
 from mtl_speech.phonology.phonemes import is_modifier, named, normalise_ipa
 
@@ -66,6 +67,9 @@ def letters_of(text: str, inventory: Collection[str] = ()) -> list[str]:
     parts: list[str] = []
     for character in normalise_ipa(text.replace(".", "")):
         last = parts[-1] if parts else ""
+        if character == EJECTIVE and (not last or "ejective" in parse(last + EJECTIVE).reason):
+            parts.append(GLOTTAL_STOP)  # an apostrophe after a vowel or at the begin
+            continue
         if last and (is_modifier(character) or last.endswith(TIE) or last + character in inventory):
             parts[-1] += character
         else:

@@ -57,6 +57,7 @@ _AFFRICATE_OF_XSAMPA = re.compile(r"[tT]`?_[sS]")  # a tie, not a position
 _XSAMPA = re.compile("|".join([*map(re.escape, sorted(TABLES["xsampa"], key=len, reverse=True)), "."]), re.DOTALL)
 # ARPAbet in small letters that is no phoneme of IPA, or a strange one.
 _NO_IPA = frozenset("aa ae ah ao eh er hh ih iy uh uw ch dh jh ng sh th zh".split())
+_XSAMPA_ALONE = re.compile(r"[A-Z@{}&\\`~]")  # characters that IPA has not, nor people who number their labels
 _COMBINING = "\u0300-\u036f\u1dc0-\u1dff"
 _MARKS = f"[{_COMBINING}{MODIFIER_ORDER}]"
 
@@ -297,7 +298,7 @@ def _ipa_or_xsampa(raw: set[str], kinds: set[str]) -> str:
     others = kinds - as_ipa
     if xsampa >= 0.8 and any(label[:1].islower() for label in kinds):  # a notation of capitals alone is none of the two
         apostrophes = any("'" in label for label in kinds)  # an ejective in IPA, palatal in X-SAMPA
-        gained = len(as_xsampa) - len(as_ipa)
+        gained = sum(_XSAMPA_ALONE.search(label) is not None for label in as_xsampa - as_ipa)
         if gained > 0 and ((xsampa == 1 and gained > 1 and not apostrophes) or (gained > 2 and ipa < 0.85)):
             return "xsampa"
     if any(normalise_ipa(label) in _own_labels("espeak") for label in others):
