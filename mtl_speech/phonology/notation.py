@@ -12,6 +12,7 @@ from mtl_speech.phonology.phonemes import (
     guess_phone_set,
     has_arpabet_vowels,
     is_silence,
+    may_be_xsampa,
     modifier_of,
     to_ipa,
     without_position,
@@ -98,7 +99,7 @@ def _plausible(labels: Iterable[str], phone_set: str) -> bool:
     """Whether labels may be of a phone set, whatever it reads of them: capitals of other notations mean other sounds."""
     plain = [without_position(label.strip()) for label in labels]
     if phone_set in ("xsampa", "disc"):
-        return any(label[:1].islower() for label in plain)
+        return may_be_xsampa(plain)
     return phone_set != "arpabet" or has_arpabet_vowels(plain)
 
 

@@ -38,6 +38,7 @@ __all__ = [
     "is_apostrophe",
     "is_modifier",
     "is_silence",
+    "may_be_xsampa",
     "modifier_of",
     "named",
     "normalise_ipa",
@@ -279,6 +280,12 @@ def has_arpabet_vowels(labels: Iterable[str]) -> bool:
     """Whether there are vowels of ARPAbet among labels: they have two letters ("AA1"), unlike those of other capitals ("A")."""
     names = (label.rstrip("0123").upper() for label in labels)
     return any(len(name) > 1 and name[0] in "AEIOU" and name in ARPABET_TO_IPA for name in names)
+
+
+def may_be_xsampa(labels: Iterable[str]) -> bool:
+    """Whether labels have what X-SAMPA or DISC has and IPA has not, and are not the capitals of another notation alone."""
+    given = list(labels)
+    return any(label[:1].islower() for label in given) and any(_XSAMPA_ALONE.search(label) for label in given)
 
 
 def _is_disc(raw: set[str]) -> bool:

@@ -25,7 +25,8 @@ DISC = "p b t d k g N m n l r f v T D s z S Z j h w J _ i # $ u 3 1 2 4 5 6 7 8 
         (GERMAN, "xsampa"), ("{ 2 y a e i o u p t k d s h l r m n j v N", "xsampa"), ("t_hS S a A s\\ r\\ n`", "xsampa"),
         ("p t k r. ts. a i u s m n", "espeak"), (DISC, "disc"), ("k { t _ V m p 2 s 1 n @ l I d", "disc"),
         ("p t k a e i o u ɛ s m", "ipa"), ("ɑ_B t_E ə_S n_I s_B", "ipa"), ("A p t k B a e i o u s m ɛ ɔ ŋ", "ipa"),
-        ("k' p' t' ? a i u e s m n l", "ipa"), ("' a e i o u k l m n p h w", "ipa"), ("b d s t k m", "ipa"), ("", "ipa"), ("a e i o u p t k s m n 1 2 3 4 5 %2", "ipa"),
+        ("k' p' t' ? a i u e s m n l", "ipa"), ("' a e i o u k l m n p h w", "ipa"), ("b d s t k m", "ipa"), ("", "ipa"),
+        ("a e i o u p t k s m n 1 2 3 4 5 %2", "ipa"),
         ("a i u e o k s t n h m y r w g z d b p N Q sh ch ts f", "ipa"),  # Japanese in Latin letters: N and Q are no X-SAMPA
         ("A B CH D E F G I K L M N O P R S T U V Z", "ipa"), ("A E I O U P T K S M N L R", "ipa"),  # capitals of other notations
     ],
