@@ -40,13 +40,17 @@ def validate(folder: Path, options: ValidateOptions, run: Run) -> Corpus:
     folder, corpus = local.folder, replace(corpus, problems=(*local.problems, *corpus.problems))
     for line in summary(corpus, lang):
         run.say(line)
-    for line in in_groups(corpus.problems):
+    lines = in_groups(corpus.problems)
+    for line in lines:
         run.result(line)
+    named = "they are named above" + (
+        ", three of each kind; -o writes all" if len(lines) < len(corpus.problems) else ""
+    )
     unused = sum(not problem.used for problem in corpus.problems)
     if output is not None:
         run.wrote(output, [atomic_write(output / "problems.csv", _csv(corpus.problems, folder))])
     if unused:
-        raise DataError(f"{folder}: {unused} things in it cannot be used; they are named above")
+        raise DataError(f"{folder}: {unused} things in it cannot be used; {named}")
     changed = f"; {len(corpus.problems)} things are changed as said above" if corpus.problems else ""
     run.result(f"{folder}: nothing is left out{changed}")
     return corpus

@@ -66,12 +66,25 @@ def in_groups(problems: Sequence[Problem]) -> list[str]:
         kinds: dict[str, list[Problem]] = {}
         for problem in problems:
             if problem.used == used:
-                kinds.setdefault(kind_of(problem.reason), []).append(problem)
+                kinds.setdefault(_family(problem.reason), []).append(problem)
         for those in kinds.values():
-            lines += [f"{what}: {problem}" for problem in those[:N_NAMED]]
+            lines += [f"{what}: {problem}" for problem in _examples(those)]
             if len(those) > N_NAMED:
                 lines.append(f"{what}: {len(those) - N_NAMED:,} more of this kind, {len(those):,} in all")
     return lines
+
+
+def _family(reason: str) -> str:
+    """The kind of a reason, whatever the label that it is about."""
+    about_a_label = re.match(r"label '.*?' ([a-z][^:'(]*)", reason)
+    return about_a_label[1] if about_a_label and "is read as" not in reason else kind_of(reason)
+
+
+def _examples(problems: Sequence[Problem]) -> list[Problem]:
+    """Three of the problems, in order; with different reasons, if there are so many."""
+    different = list({problem.reason: place for place, problem in reversed(list(enumerate(problems)))}.values())
+    others = [place for place in range(len(problems)) if place not in different]
+    return [problems[place] for place in sorted((sorted(different) + others)[:N_NAMED])]
 
 
 def relative(problem: Problem, folder: Path) -> str:

@@ -21,6 +21,7 @@ from mtl_speech.phonology.phonemes import (
 FIT = 0.5  # of all labels: a phone set that reads fewer is called wrong
 BETTER = 0.8  # of all labels: a phone set that reads so many may be named instead of one that reads fewer
 MUCH_BETTER = 0.95  # of all labels: a phone set that reads so many is named also where the other reads a half
+MANY = 20  # labels: of fewer that no phone set reads each is told by itself
 N_EXAMPLES = 3
 _PINYIN_INITIALS = frozenset("zh ch sh".split())
 _PINYIN_ONLY = frozenset("ang eng ing ong iang iong uang ueng ian uan uai iao ia ie iu ui uo ve van vn er".split())
@@ -83,7 +84,9 @@ def _unfit(labels: Mapping[str, int], chosen: str, read: int, total: int) -> str
     and no other set is clearly better."""
     shares = {name: _read(labels, name) for name in PHONE_SETS[1:] if name != chosen and _plausible(labels, name)}
     best = max(shares, key=lambda name: shares[name])
-    if read >= FIT * total and shares[best] < MUCH_BETTER * total:
+    if shares[best] < (MUCH_BETTER if read >= FIT * total else BETTER) * total and (
+        read >= FIT * total or total < MANY
+    ):
         return ""
     wrong = [label for label, n in sorted(labels.items(), key=lambda each: -each[1]) if not _is_phoneme(label, chosen)]
     said = f"{total - read:,} of {total:,} labels are no phonemes of the phone set {chosen} ({_examples(wrong)}): "
