@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl_speech.commands.target import load_chosen_base
-from mtl_speech.core.errors import DataError, MtlSpeechError, PackError, Problem, printable
+from mtl_speech.core.errors import DataError, MtlSpeechError, PackError, Problem, in_groups, printable
 from mtl_speech.core.files import atomic_write, csv_text
 from mtl_speech.core.options import ExportOptions, InfoOptions, ValidateOptions, VerifyOptions
 from mtl_speech.core.run import Run, use_caches
@@ -37,13 +37,17 @@ def validate(folder: Path, options: ValidateOptions, run: Run) -> Corpus:
     folder, corpus = local.folder, replace(corpus, problems=(*local.problems, *corpus.problems))
     for line in summary(corpus, lang):
         run.say(line)
-    for problem in corpus.problems:
-        run.result(f"{'changed' if problem.used else 'left out'}: {problem}")
+    lines = in_groups(corpus.problems)
+    for line in lines:
+        run.result(line)
+    named = "they are named above" + (
+        ", three of each kind; -o writes all" if len(lines) < len(corpus.problems) else ""
+    )
     unused = sum(not problem.used for problem in corpus.problems)
     if output is not None:
         run.wrote(output, [atomic_write(output / "problems.csv", _csv(corpus.problems, folder))])
     if unused:
-        raise DataError(f"{folder}: {unused} things in it cannot be used; they are named above")
+        raise DataError(f"{folder}: {unused} things in it cannot be used; {named}")
     changed = f"; {len(corpus.problems)} things are changed as said above" if corpus.problems else ""
     run.result(f"{folder}: nothing is left out{changed}")
     return corpus
@@ -58,6 +62,7 @@ def summary(corpus: Corpus, lang: str) -> list[str]:
         f"speakers:   {len({u.speaker for u in corpus.utterances})}",
         f"minutes:    {corpus.seconds / 60:.1f}",
         f"phonemes:   {len(counts)}, {sum(counts.values()):,} examples",
+        *([f"phone set:  {corpus.notation}"] if corpus.notation else []),
     ]
     order = articulation_order(counts)
     lines += ["  " + "  ".join(f"{p} {counts[p]}" for p in order[i : i + 10]) for i in range(0, len(order), 10)]
@@ -73,7 +78,7 @@ def _csv(problems: Sequence[Problem], folder: Path) -> str:
             p.tier or "",
             p.interval or "",
             "yes" if p.used else "no",
-            p.reason,
+            p.said,
         )
         for p in problems
     ]

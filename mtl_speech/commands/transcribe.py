@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +20,14 @@ from mtl_speech.corpora.audio import audio_notes
 from mtl_speech.corpora.corpus import Segment
 from mtl_speech.corpora.elan import read_eaf
 from mtl_speech.corpora.folder import Contents, Recording, find_recordings, labels_beside
-from mtl_speech.corpora.labels import MACHINE_LABELS, Labels, find_segments
+from mtl_speech.corpora.labels import MACHINE_LABELS, check_labels
 from mtl_speech.corpora.remote import local_folder
 from mtl_speech.corpora.textgrid import read_whole
 from mtl_speech.model.pack import Pack, load_pack, pack_hash
 from mtl_speech.phonology.articulation import articulation_order
 from mtl_speech.phonology.phonemes import guess_phone_set
 from mtl_speech.scoring.bootstrap import interval_text
-from mtl_speech.scoring.sequences import SequenceScores, score_transcriptions
+from mtl_speech.scoring.sequences import SequenceScores, outside, score_transcriptions
 from mtl_speech.transcription.transcribe import Transcriber
 from mtl_speech.transcription.transcript import Transcription, ctm_lines, eaf_bytes, textgrid_text, transcription_json
 
@@ -192,19 +192,20 @@ def _score(
     output: Path,
 ) -> SequenceScores:
     """Compare with the labels beside the recordings; print a table and write scores.json. Raises DataError where there are none."""
-    references, skipped = reference_phones(recordings, found, options.phone_set)
-    for problem in skipped:
-        run.say(f"not scored: {problem}")
+    scored, told = comparable(recordings, found, options.phone_set)
+    for problem in told:
+        run.say(f"{'scored without it' if problem.used else 'not scored'}: {problem}")
+    references = [reference for reference, _ in scored.values()]
     if not references:
         raise DataError("--score: beside no recording lies a TextGrid or .eaf with a tier 'phones' that can be used")
     inventory = pack.phonemes("inventory")
-    outside = Counter(s.phoneme for each in references.values() for s in each if s.phoneme not in inventory)
-    scores = score_transcriptions(list(references.values()), [found[name] for name in references], seed=options.seed)
+    strangers = Counter(s.phoneme for each in references for s in each if s.phoneme not in inventory)
+    scores = score_transcriptions(references, [heard for _, heard in scored.values()], seed=options.seed)
     run.table(scores_table(scores))
-    if outside:
+    if strangers:
         run.result(
-            f"{outside.total()} of the labelled phones are not in the pack's inventory, so each is an error: "
-            + ", ".join(f"{phoneme} ({outside[phoneme]})" for phoneme in articulation_order(outside))
+            f"{strangers.total()} of the labelled phones are not in the pack's inventory, so each is an error: "
+            + ", ".join(f"{phoneme} ({strangers[phoneme]})" for phoneme in articulation_order(strangers))
         )
     data: dict[str, Any] = {
         "format": SCORES_FORMAT,
@@ -213,36 +214,39 @@ def _score(
         "pack_sha256": pack_hash(pack),
         "settings": as_dict(options),
         "scores": scores,
-        "outside_inventory": dict(sorted(outside.items())),
-        "not_scored": [str(problem) for problem in skipped],
+        "outside_inventory": dict(sorted(strangers.items())),
+        "not_scored": [str(problem) for problem in told if not problem.used],
     }
     path = atomic_write(output / "scores.json", json_text(plain(data)))
     run.result(f"the scores are in {path}")
     return scores
 
 
-def reference_phones(
+def comparable(
     recordings: Sequence[Recording], found: Mapping[str, Transcription], phone_set: str
-) -> tuple[dict[str, tuple[Segment, ...]], list[Problem]]:
-    """The labelled phones of recordings by name, and why the others have none.
+) -> tuple[dict[str, tuple[Sequence[Segment], Transcription]], list[Problem]]:
+    """The labelled phones of recordings by name, each with what was found there; and what is to be told, of the others too.
 
-    A recording of which a label cannot be used is left out as a whole: what is said there could not be compared.
+    What lies under a label that cannot be used, or that means noise or speech nobody transcribed, is not compared.
     """
     contents = labels_of(recordings)
     problems = [problem for problem in contents.problems if not problem.used]
     if phone_set == "auto":
         phone_set = guess_phone_set(phone.label for labels in contents.labels.values() for phone in labels.phones)
-    result: dict[str, tuple[Segment, ...]] = {}
+    result: dict[str, tuple[Sequence[Segment], Transcription]] = {}
     for recording in recordings:
         labels = contents.labels.get(recording.name)
         if labels is None:
-            if not recording.labels:
-                problems.append(Problem(recording.audio, "no labels beside it"))
+            problems += [] if recording.labels else [Problem(recording.audio, "no labels beside it")]
             continue
-        segments, wrong = _usable(labels, found[recording.name].duration, phone_set)
-        problems += wrong
-        if segments:
-            result[recording.name] = segments
+        heard = found[recording.name]
+        checked = check_labels(labels, heard.duration, phone_set)
+        if checked.segments:
+            result[recording.name] = checked.segments, outside(heard, checked.unknown)
+            problems += [replace(each, used=True) for each in checked.problems if not each.used]
+        else:
+            wrong = [each for each in checked.problems if not each.used]
+            problems += wrong or [Problem(labels.file, "no phoneme in it", labels.tier)]
     return result, problems
 
 
@@ -250,15 +254,6 @@ def labels_of(recordings: Sequence[Recording]) -> Contents:
     """What the label files beside recordings hold, by the names of the recordings."""
     files = [(recording.name, path) for recording in recordings for path in recording.labels.values()]
     return labels_beside({r.name: r.audio for r in recordings}, files)
-
-
-def _usable(labels: Labels, duration: float, phone_set: str) -> tuple[tuple[Segment, ...], list[Problem]]:
-    """All segments of a recording; none, with the problems, if a label cannot be used or there is no phoneme."""
-    segments, problems = find_segments(labels, duration, phone_set)
-    wrong = [problem for problem in (*labels.problems, *problems) if not problem.used]
-    if not segments and not wrong:
-        wrong = [Problem(labels.file, "no phoneme in it", labels.tier)]
-    return (() if wrong else segments), wrong
 
 
 def scores_table(scores: SequenceScores) -> Table:

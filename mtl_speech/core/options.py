@@ -10,7 +10,7 @@ from typing import ClassVar, TypeVar
 from mtl_speech.core.settings import Config, setting, settings
 
 C = TypeVar("C", bound=Config)
-PHONE_SETS = ("auto", "ipa", "arpabet", "timit", "mfa", "voxcommunis", "xsampa", "espeak")
+PHONE_SETS = ("auto", "ipa", "arpabet", "timit", "mfa", "voxcommunis", "xsampa", "espeak", "disc")
 
 
 @dataclass(frozen=True)

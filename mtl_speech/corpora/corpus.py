@@ -44,11 +44,15 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Utterances, and what was found wrong while they were read (nothing is skipped in silence)."""
+    """Utterances, and what was found wrong while they were read (nothing is skipped in silence).
+
+    `notation` says which phone set the labels were read in and how it was chosen; empty where none were read.
+    """
 
     name: str
     utterances: tuple[Utterance, ...]
     problems: tuple[Problem, ...] = ()
+    notation: str = ""
 
     def phoneme_counts(self) -> Counter[str]:
         """Tokens per phoneme."""

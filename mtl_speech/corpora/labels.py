@@ -9,12 +9,15 @@ from pathlib import Path
 
 from mtl_speech.core.errors import DataError, Problem
 from mtl_speech.corpora.corpus import Segment
+from mtl_speech.phonology.ipa_grammar import joined
 from mtl_speech.phonology.phonemes import (
     MAX_LABEL,
     UnmappableLabel,
-    is_modifier,
+    change_of,
+    is_apostrophe,
     is_silence,
     is_unknown,
+    modifier_of,
     normalise_ipa,
     to_ipa,
 )
@@ -25,6 +28,9 @@ MISMATCH = 0.1  # seconds: label file and recording may differ by so much withou
 MACHINE_LABELS = "phones-pred"  # the tier of a transcription: never taken for labels that a person has checked
 _PHONE_TIERS = ("phones", "phone", "phonemes", "phoneme", "segments")
 _WORD_TIERS = ("words", "word")
+_NO_LETTER = (
+    "is a mark that neither the phoneme before it nor the one after it can take: write it on its letter; left out"
+)
 
 
 class MissingPhones(DataError):
@@ -110,10 +116,24 @@ class _Findings:
     file: Path
     tier: str | None
     problems: list[Problem] = field(default_factory=list)
+    changes: dict[str, tuple[int, int]] = field(default_factory=dict)  # reason: its first interval, how often
 
     def add(self, interval: Interval, reason: str, used: bool = False) -> None:
         named = f"'{interval.label[:MAX_LABEL]}' " if interval.label else ""
         self.problems.append(Problem(self.file, named + reason, self.tier, interval.number, used))
+
+    def changed(self, interval: Interval, reason: str) -> None:
+        """Something that was read in another way than it stands; the same is told once, with its number."""
+        first, number = self.changes.get(reason, (interval.number, 0))
+        self.changes[reason] = first, number + 1
+
+    def all(self) -> tuple[Problem, ...]:
+        """The problems in the order of their intervals."""
+        changes = [Problem(self.file, reason, self.tier, *about) for reason, about in self._counted()]
+        return tuple(sorted((*self.problems, *changes), key=lambda problem: problem.interval or 0))
+
+    def _counted(self) -> list[tuple[str, tuple[int, bool, int]]]:
+        return [(reason, (first, True, number)) for reason, (first, number) in self.changes.items()]
 
 
 @dataclass(frozen=True)
@@ -150,20 +170,20 @@ def find_unknown(
     spans, known = [], sorted((segment.start, segment.end) for segment in segments)
     for interval in sorted(labels.phones, key=lambda each: (each.start, each.end)):
         if is_unknown(interval.label):
-            findings.add(
-                interval, "is no phoneme: what sounds there is neither speech nor silence to a model", used=True
+            findings.changed(
+                interval, f"'{interval.label}': what sounds there is neither speech nor silence to a model"
             )
         elif is_silence(interval.label):
             continue
         if math.isfinite(interval.start) and math.isfinite(interval.end):
             spans.append((max(interval.start, 0.0), min(interval.end, duration)))
-    return tuple(_without(spans, known)), tuple(findings.problems)
+    return tuple(_without(spans, known)), findings.all()
 
 
 def _without(
     spans: Sequence[tuple[float, float]], known: Sequence[tuple[float, float]]
 ) -> Iterator[tuple[float, float]]:
-    """What is in one of the spans and in none of the known ones, both sorted by start: stretches in order, apart from each other."""
+    """What lies in one of the spans and in none of the known ones, both sorted by start: stretches in order and apart."""
     reached, place = -math.inf, 0
     for start, end in spans:
         start = max(start, reached)
@@ -185,7 +205,8 @@ def find_segments(labels: Labels, duration: float, phone_set: str) -> tuple[tupl
 
     Left out are intervals that overlap another by more than 20 ms or run past the end of the audio by more than 20 ms,
     that do not start before they end, or whose label is no phoneme. Smaller overlaps are split in the middle,
-    smaller overruns cut. A detached modifier (an interval "kː", then one "ʰ") is joined to the phoneme before it.
+    smaller overruns cut. A detached mark (an interval "kː", then one "ʰ") is joined to the phoneme before it if that can take
+    it, or to the one after it ("ⁿ", then "d"); an apostrophe that joins no voiceless obstruent is ʔ.
     """
     findings = _Findings(labels.file, labels.tier)
     if labels.duration is not None and abs(labels.duration - duration) > MISMATCH:
@@ -193,20 +214,80 @@ def find_segments(labels: Labels, duration: float, phone_set: str) -> tuple[tupl
             f"made for {labels.duration:.2f} s of audio, but the recording has {duration:.2f} s: is it the right one?"
         )
         findings.problems.append(Problem(labels.file, reason, used=True))
+    result = _phonemes(_disjoint(_inside(labels.phones, duration, findings), findings), phone_set, findings)
+    return tuple(result), findings.all()
+
+
+def _phonemes(intervals: Sequence[Interval], phone_set: str, findings: _Findings) -> list[Segment]:
+    """The phonemes of intervals in time order, with detached marks joined to the phoneme that they can belong to."""
     result: list[Segment] = []
-    for interval in _disjoint(_inside(labels.phones, duration, findings), findings):
-        touches = bool(result) and interval.start - result[-1].end <= ROUNDING
-        if touches and is_modifier(interval.label) and len(result[-1].phoneme) < MAX_LABEL:
-            joined = normalise_ipa(result[-1].phoneme + interval.label)
-            result[-1] = replace(result[-1], phoneme=joined, end=interval.end)
-            findings.add(interval, f"is no phoneme of its own: joined to the one before it as '{joined}'", used=True)
+    ahead: Interval | None = None  # a mark that the phoneme before it cannot take
+    for interval in intervals:
+        before = result[-1] if result and interval.start - result[-1].end <= ROUNDING else None
+        mark = modifier_of(interval.label, phone_set)
+        if (
+            mark
+            and ahead is None
+            and before is not None
+            and len(before.phoneme) < MAX_LABEL
+            and joined(before.phoneme, mark)
+        ):
+            phoneme = normalise_ipa(before.phoneme + mark)
+            result[-1] = replace(before, phoneme=phoneme, end=interval.end)
+            findings.changed(
+                interval,
+                f"'{interval.label}' is no phoneme of its own: joined to the one before it as '{phoneme}'",
+            )
             continue
+        if ahead is not None:
+            interval = _with_mark(ahead, interval, phone_set, findings)
+        ahead = None
+        if mark and not is_apostrophe(mark):
+            ahead = interval
+            continue
+        segment = _segment(interval, phone_set, findings)
+        if segment is not None:
+            result.append(segment)
+    if ahead is not None:
+        findings.add(ahead, _NO_LETTER)
+    return result
+
+
+def _with_mark(mark: Interval, interval: Interval, phone_set: str, findings: _Findings) -> Interval:
+    """The interval with the mark that stands before it, where it can take it; else itself, and the mark is told."""
+    label = mark.label.strip() + interval.label.strip()
+    if interval.start - mark.end <= ROUNDING and not is_silence(interval.label):
         try:
-            phoneme = to_ipa(interval.label, phone_set)
-            result += [] if phoneme is None else [Segment(phoneme, interval.start, interval.end)]
-        except UnmappableLabel as error:
-            findings.problems.append(Problem(labels.file, f"{error}; left out", labels.tier, interval.number))
-    return tuple(result), tuple(sorted(findings.problems, key=lambda problem: problem.interval or 0))
+            phoneme = to_ipa(label, phone_set)
+        except UnmappableLabel:
+            phoneme = None
+        if phoneme is not None:
+            findings.changed(
+                mark, f"'{mark.label}' is no phoneme of its own: joined to the one after it as '{phoneme}'"
+            )
+            return replace(interval, start=mark.start, label=label)
+    findings.add(mark, _NO_LETTER)
+    return interval
+
+
+def is_refused_label(problem: Problem) -> bool:
+    """Whether a problem is that of a label that is no phoneme."""
+    return not problem.used and problem.reason.startswith("label '") and problem.reason.endswith("; left out")
+
+
+def _segment(interval: Interval, phone_set: str, findings: _Findings) -> Segment | None:
+    """The phoneme of an interval, or None for silence and for a label that is none, with a problem."""
+    try:
+        phoneme = to_ipa(interval.label, phone_set)
+    except UnmappableLabel as error:
+        findings.problems.append(Problem(findings.file, f"{error}; left out", findings.tier, interval.number))
+        return None
+    if phoneme is None:
+        return None
+    change = change_of(interval.label, phone_set)
+    if change:
+        findings.changed(interval, change)
+    return Segment(phoneme, interval.start, interval.end)
 
 
 def find_words(labels: Labels, duration: float) -> tuple[tuple[tuple[str, float, float], ...], tuple[Problem, ...]]:

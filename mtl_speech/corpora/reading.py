@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mtl_speech.core.cache import Kind
-from mtl_speech.core.errors import DataError, UsageError, problem_of
+from mtl_speech.core.errors import DataError, Problem, UsageError, once_each, problem_of
 from mtl_speech.core.options import PHONE_SETS
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.audio import SAMPLE_RATE, audio_duration, check_audio, load_audio
 from mtl_speech.corpora.corpus import Corpus, Segment, Utterance
 from mtl_speech.corpora.folder import Contents, LabelReader, has_audio, scan
-from mtl_speech.corpora.labels import check_labels
+from mtl_speech.corpora.labels import check_labels, is_refused_label
 from mtl_speech.phonology.languages import canonical
-from mtl_speech.phonology.phonemes import guess_phone_set
+from mtl_speech.phonology.notation import Notation, notation_of, y_share
 
 _SEGMENT = Kind[Segment](
     lambda each: (each.phoneme, each.start, each.end, 0), lambda phoneme, start, end, _: Segment(phoneme, start, end)
@@ -56,13 +57,14 @@ def read_corpus(
     if phone_set not in PHONE_SETS:
         raise UsageError(f"unknown phone set '{phone_set}': use one of {', '.join(PHONE_SETS)}")
     contents = _scanned(folder, labels, readers)
-    if phone_set == "auto":
-        phone_set = guess_phone_set(phone.label for each in contents.labels.values() for phone in each.phones)
+    notation = _notation(contents, phone_set)
     name = folder.resolve().name
     keys = progress(sorted(contents.recordings), f"{'Checking' if in_full else 'Reading'} {name}")
-    found = [_utterance(key, contents, tag, phone_set, in_full) for key in keys]
-    problems = sorted(contents.problems, key=lambda each: (str(each.file), each.tier or "", each.interval or 0))
-    return Corpus(name, tuple(each for each in found if each is not None), tuple(problems))
+    found = [_utterance(key, contents, tag, notation.phone_set, in_full) for key in keys]
+    told = _without_refused(contents.problems, notation)
+    told.sort(key=lambda each: (str(each.file), each.tier or "", each.interval or 0))
+    problems, said = once_each([*_told(folder, notation), *told]), str(notation) if contents.labels else ""
+    return Corpus(name, tuple(each for each in found if each is not None), tuple(problems), said)
 
 
 def validate(folder: Path, language: str = "und", phone_set: str = "auto") -> Corpus:
@@ -97,6 +99,26 @@ def _scanned(folder: Path, labels: Path | None, readers: Mapping[str, LabelReade
         hint = f" ({contents.problems[0]})" if contents.problems else ""
         raise DataError(f"{folder}: no audio files{hint}: {_EXPECTED}")
     return contents
+
+
+def _notation(contents: Contents, phone_set: str) -> Notation:
+    """The notation of all labels of a folder together."""
+    counts = Counter(phone.label for each in contents.labels.values() for phone in each.phones)
+    beside = 0.0
+    if "y" in counts and "j" not in counts:
+        beside = y_share((phone.label for phone in each.phones) for each in contents.labels.values())
+    return notation_of(counts, phone_set, beside)
+
+
+def _told(folder: Path, notation: Notation) -> list[Problem]:
+    """What is to be said of the labels of a folder as a whole."""
+    unfit = [Problem(folder, notation.unfit)] if notation.unfit else []
+    return unfit + [Problem(folder, doubt, used=True) for doubt in notation.doubts]
+
+
+def _without_refused(problems: Sequence[Problem], notation: Notation) -> list[Problem]:
+    """The problems; where one sentence says that the phone set does not fit, without each label that it does not have."""
+    return [each for each in problems if not (notation.unfit and is_refused_label(each))]
 
 
 def _seconds_in_full(path: Path, notes: list[str]) -> float:

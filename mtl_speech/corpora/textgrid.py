@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mtl_speech.core.errors import DataError, Problem
 from mtl_speech.core.files import read_limited, replacing
+from mtl_speech.corpora import praat_symbols
 from mtl_speech.corpora.labels import Interval, Labels, decoded, labels_of_tiers
 
 MAX_BYTES = 64 << 20  # a TextGrid of an hour has under 10 MB
@@ -174,15 +175,15 @@ def read_whole(path: Path) -> TextGrid:
 
 
 def read_labels(path: Path) -> Labels:
-    """The `phones` and `words` tiers of a TextGrid, as `labels_of_tiers` chooses them.
+    """The `phones` and `words` tiers of a TextGrid, as `labels_of_tiers` chooses them; backslash symbols as Praat shows them.
 
     Raises:
         MissingPhones: no tier or several tiers could be the phone tier.
         DataError: the file cannot be read.
     """
     grid = read_textgrid(path)
-    tiers = [(tier.name, tier.intervals) for tier in grid.tiers]
-    return labels_of_tiers(path, tiers, "interval tiers", grid.problems, grid.duration)
+    tiers, changes = praat_symbols.decode(path, [(tier.name, tier.intervals) for tier in grid.tiers])
+    return labels_of_tiers(path, tiers, "interval tiers", (*grid.problems, *changes), grid.duration)
 
 
 def write_textgrid(path: Path, duration: float, tiers: Mapping[str, Sequence[tuple[float, float, str]]]) -> None:

@@ -161,7 +161,7 @@ def _mostly_speech(store: SegmentStore, starts: np.ndarray, length: int) -> np.n
 
 
 def frame_labels(store: SegmentStore, rows: Tensor) -> Tensor:
-    """The phoneme of each of the rows of a store, len(store.phonemes) for silence, UNKNOWN where that is so: of the shape of `rows`."""
+    """The phoneme of each of the rows of a store, len(store.phonemes) for silence, UNKNOWN where none knows: shaped as `rows`."""
     last = len(store) - 1
     # The first segment whose end, rounded, lies behind the row; half a frame is rounded to an even one.
     segment = torch.searchsorted(store.end, rows + 0.5).clamp_max(last)

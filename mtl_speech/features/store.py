@@ -345,7 +345,7 @@ def _named(found: Sequence[Found], *names: Sequence[str]) -> Iterator[np.ndarray
 
 
 def place(found: Sequence[Found], cache: FeatureCache) -> dict[str, Any]:
-    """Where recordings and their segments lie among the rows of a store: `first`, `length`, `start`, `end`, `unknown`. Raises OSError."""
+    """Where things lie among the rows of a store: `first`, `length`, `start`, `end` and `unknown`. Raises OSError."""
     length = torch.tensor([f.n_frames for f in found])
     first = (length + 2 * MARGIN).cumsum(0) - length - MARGIN
 

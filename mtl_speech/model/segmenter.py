@@ -78,7 +78,8 @@ def frame_targets(
     )
     begin = store.first[max(0, here.start) : here.stop] - first
     in_recording = _covered(begin, begin + store.length[max(0, here.start) : here.stop], n)
-    unknown = _covered(*(store.unknown.round().long() - first).T, n)
+    begin, stop = (store.unknown.round().long() - first).T
+    unknown = _covered(begin, stop, n)
     weights = _covered(start - reached, end + reached, n) * in_recording * (1 - unknown)
     return torch.stack((boundary, speech), dim=1), weights
 
