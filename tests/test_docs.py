@@ -192,6 +192,22 @@ def test_functions_that_the_page_names_are_there() -> None:
         )
 
 
+# architecture.md
+
+
+def test_what_the_walks_go_through_is_there() -> None:
+    """Every `wing.module.name` of the page can be imported."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    wings = re.findall(r"^(\w+) {2,}\w", text.partition("```\n")[2].partition("```")[0], re.MULTILINE)
+    named = set(re.findall(rf"`((?:{'|'.join(wings)})(?:\.\w+)+)`", text))
+    assert len(wings) == 10 and len(named) > 35
+    for name in named:
+        wing, module, *attributes = name.split(".")
+        found: object = importlib.import_module(f"mtl_speech.{wing}.{module}")
+        for attribute in attributes:
+            found = getattr(found, attribute)
+
+
 # Both
 
 
