@@ -52,11 +52,13 @@ def named(characters: Iterable[str]) -> str:
     return ", ".join(names.values())
 
 
+@lru_cache(maxsize=1 << 14)
 def is_silence(label: str) -> bool:
     """Whether a label means silence, a pause or noise: "", "sil", "SP", "<eps>", "spn", "h#", ..."""
     return not _bare(label).isdisjoint(SILENCE_LABELS)
 
 
+@lru_cache(maxsize=1 << 14)
 def is_unknown(label: str) -> bool:
     """Whether a silence label means that something sounds, but not what: "spn", "<unk>", "laughter", "[noise]", ..."""
     return not _bare(label).isdisjoint(UNKNOWN_LABELS)
