@@ -15,8 +15,7 @@ ROUNDING = 0.001  # seconds: differences up to this are rounding, adjusted witho
 TOLERANCE = 0.020  # seconds: overlaps and overruns up to this are adjusted and reported as used; beyond it left out
 MISMATCH = 0.1  # seconds: label file and recording may differ by so much without a word
 MACHINE_LABELS = "phones-pred"  # the tier of a transcription: never taken for labels that a person has checked
-_PHONE_TIERS = ("phones", "phone", "phonemes", "phoneme", "segments")
-_WORD_TIERS = ("words", "word")
+_LAST = (math.inf, math.inf)
 
 
 class MissingPhones(DataError):
@@ -35,7 +34,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Labels:
-    """What a label file says of one recording, before any check. `tier` names the phone tier in problems."""
+    """What a label file says of one recording, before any check. `tier` names the phone tier in problems.
+
+    Of several speakers the first has the labels of the others in `more`. Times are in seconds.
+    """
 
     file: Path
     tier: str | None
@@ -44,55 +46,16 @@ class Labels:
     problems: tuple[Problem, ...] = ()
     duration: float | None = None  # seconds, where the file states it
     machine: Sequence[Interval] = ()  # the tier of a transcription
+    speaker: str = ""  # as the tier is named
+    notation: str = ""  # the phone set of the tool that names its tiers so
+    begin: float = 0.0  # where the file says that its recording begins
+    unlabelled: Sequence[tuple[float, float]] = ()  # others speak there, or nobody labelled it; sorted and apart
+    more: tuple[Labels, ...] = ()
 
 
-def labels_of_tiers(
-    path: Path,
-    tiers: Sequence[tuple[str, tuple[Interval, ...]]],
-    kind: str,
-    problems: Sequence[Problem] = (),
-    duration: float | None = None,
-) -> Labels:
-    """The `phones` and `words` tiers of a label file, from its tiers (name, intervals).
-
-    A phone tier under a near name ("Phones", "phone", "speaker - phones", "phones@speaker") is taken, with a problem that says so.
-    `kind` says in messages what the tiers are; `problems` were found before.
-
-    Raises:
-        MissingPhones: no tier or several tiers could be the phone tier.
-    """
-    names = [name for name, _ in tiers]
-    index = _find_tier(names, _PHONE_TIERS)
-    if index is None and MACHINE_LABELS in names:
-        raise MissingPhones(
-            f"{path}: the tier '{MACHINE_LABELS}' holds machine labels: check them and rename the tier to 'phones'"
-        )
-    if index is None:
-        listed = ", ".join(f"'{name[:MAX_LABEL]}'" for name in names[:8]) or "none"
-        raise MissingPhones(f"{path}: no 'phones' tier ({kind}: {listed}): name the tier of phonemes 'phones'")
-    name = names[index]
-    found = list(problems)
-    if name != "phones":
-        found.append(Problem(path, f"tier '{name}' is taken as the tier 'phones'", name, used=True))
-    if names.count(name) > 1:
-        found.append(Problem(path, f"{names.count(name)} tiers '{name}'; the first is used", name))
-    word_index = _find_tier(names, _WORD_TIERS)
-    words = () if word_index is None else tiers[word_index][1]
-    machine = dict(tiers).get(MACHINE_LABELS, ())
-    return Labels(path, name, tiers[index][1], words, tuple(found), duration, machine)
-
-
-def _find_tier(names: Sequence[str], wanted: Sequence[str]) -> int | None:
-    """The index of the tier with the best name: exact, other case, another wanted name, then with a speaker's name beside it."""
-    lowered = [name.lower() for name in names]
-    if wanted[0] in names:
-        return names.index(wanted[0])
-    for name in wanted:
-        if name in lowered:
-            return lowered.index(name)
-    ends, begins = tuple(f"- {name}" for name in wanted[:2]), tuple(f"{name}@" for name in wanted[:2])
-    near = [index for index, name in enumerate(lowered) if name.endswith(ends) or name.startswith(begins)]
-    return near[0] if len(near) == 1 else None
+def in_time_order(intervals: Iterable[Interval]) -> list[Interval]:
+    """The intervals by their times, whatever the order of the file; those without a finite time come last."""
+    return sorted(intervals, key=lambda each: (each.start, each.end) if math.isfinite(each.start + each.end) else _LAST)
 
 
 @dataclass
