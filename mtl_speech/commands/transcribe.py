@@ -251,7 +251,7 @@ def reference_phones(
 
 
 def labels_of(recordings: Sequence[Recording], tier: str | None = None) -> Contents:
-    """What the label files beside recordings hold, by the names of the recordings; of their tiers the one of that name or pattern."""
+    """What the label files beside recordings hold, by the names of the recordings; of their tiers the one so named."""
     files = [(recording.name, path) for recording in recordings for path in recording.labels.values()]
     return labels_beside({r.name: r.audio for r in recordings}, files, tier)
 

@@ -13,8 +13,8 @@ from mtl_speech.corpora.spans import union
 def from_begin(labels: Labels, duration: float) -> Labels:
     """Labels with their times from the begin of a recording of `duration` seconds, and a problem where they were shifted.
 
-    A file that begins late is of a part that was cut out, with the times of the whole: shifted if it is as long as the recording. If
-    it ends where the recording ends, it is of the whole recording, of which the first part has no labels.
+    A file that begins late is of a part that was cut out, with the times of the whole: shifted if it is as long as the
+    recording. If it ends where the recording ends, it is of the whole recording, of which the first part has no labels.
 
     Raises:
         DataError: it begins late and fits in neither way.
@@ -25,7 +25,9 @@ def from_begin(labels: Labels, duration: float) -> Labels:
     shifted, kept = abs(end - begin - duration), abs(end - duration)
     which = f"begins at {begin:.2f} s, not at 0, and ends at {end:.2f} s"
     if shifted <= MISMATCH and shifted + ROUNDING < kept:
-        return _shifted(labels, -begin, f"{which}: all its times are shifted by {-begin:.2f} s, to the recording's begin")
+        return _shifted(
+            labels, -begin, f"{which}: all its times are shifted by {-begin:.2f} s, to the recording's begin"
+        )
     if abs(begin) <= MISMATCH:
         return labels
     if kept > MISMATCH or begin < 0:

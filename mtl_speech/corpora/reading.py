@@ -49,8 +49,8 @@ def read_corpus(
         folder: searched with all its subfolders.
         language: any code or name that `languages.canonical` knows.
         phone_set: one of PHONE_SETS, such as "ipa" or "arpabet", or "auto": guessed from all labels of the folder together.
-        tier: of TextGrids and .eaf files the name of the tier of phones, or a pattern of names with * and ?; by default "phones", or
-            a known name of another tool.
+        tier: of TextGrids and .eaf files the name of the tier of phones, or a pattern of names with * and ?; by default "phones",
+            or a known name of another tool.
         labels: a folder of label files, in whatever folders below it, to be read in place of those beside the recordings.
         readers: how label files of a suffix (".phn") are read, where not as the package does.
 
@@ -146,7 +146,9 @@ def _utterances(key: str, contents: Contents, language: str, phone_set: str, in_
     for own in (labels, *labels.more):
         name = f"{key}@{own.speaker.replace('/', '_')}" if labels.more else key
         if name != key and (name in contents.recordings or any(name == each.id for each in found)):
-            contents.tell(own.file, f"'{name}' is the name of another recording or speaker: left out; rename one", own.tier)
+            contents.tell(
+                own.file, f"'{name}' is the name of another recording or speaker: left out; rename one", own.tier
+            )
             continue
         utterance = Utterance(name, audio, language, own.speaker or folder, duration, ())
         found += _with_labels(utterance, own, contents, phone_set)

@@ -72,9 +72,9 @@ def labels_of_tiers(
 ) -> Labels:
     """The phones and words of a label file, from its tiers (name, intervals).
 
-    Of several speakers the first has the others in `more`. `kind` says in messages what the tiers are; `problems` were found before.
-    `tier` is the name of the tier of phones, or a pattern of names with * and ?; by default the names of `CONVENTIONS`, with a
-    problem where it is not 'phones'.
+    Of several speakers the first has the others in `more`. `kind` says in messages what the tiers are; `problems` were found
+    before. `tier` is the name of the tier of phones, or a pattern of names with * and ?; by default the names of `CONVENTIONS`,
+    with a problem where it is not 'phones'.
 
     Raises:
         MissingPhones: no tier could be the phone tier.
@@ -256,7 +256,9 @@ def _unused(
     path: Path, tiers: Sequence[NamedTier], name: str, full: Sequence[tuple[Convention, list[_Found]]]
 ) -> list[Problem]:
     """What speakers' tiers of phones are not used, since there is one without a speaker's name."""
-    others = [tiers[each.place][0] for convention, group in full for each in group if each.speaker and not convention.tool]
+    others = [
+        tiers[each.place][0] for convention, group in full for each in group if each.speaker and not convention.tool
+    ]
     if not others:
         return []
     listed = ", ".join(f"'{other}'" for other in others[:_LISTED])
@@ -295,9 +297,13 @@ def _speaker_of(name: str) -> str:
 
 def _fitting(names: Sequence[str], pattern: str, flags: int) -> list[_Found]:
     """The tiers whose names a pattern fits. Where there are several, a speaker's name is what stands for its * and ?."""
-    parts = (part.replace("?", ".").replace("*", ".*") if place % 2 else re.escape(part)
-             for place, part in enumerate(re.split(r"(\*+|\?+)", re.sub(r"\*+", "*", pattern))))
-    fits = re.compile("".join(f"({part})" if place % 2 else part for place, part in enumerate(parts)), flags | re.DOTALL)
+    parts = (
+        part.replace("?", ".").replace("*", ".*") if place % 2 else re.escape(part)
+        for place, part in enumerate(re.split(r"(\*+|\?+)", re.sub(r"\*+", "*", pattern)))
+    )
+    fits = re.compile(
+        "".join(f"({part})" if place % 2 else part for place, part in enumerate(parts)), flags | re.DOTALL
+    )
     found: list[tuple[int, str]] = []
     for place, name in enumerate(names):
         match = fits.fullmatch(name) if len(name) <= MAX_NAME and name != MACHINE_LABELS else None
