@@ -136,9 +136,9 @@ def _find_parts(tiers: Sequence[Element], found: Timed) -> None:
             elif each.tag == "REF_ANNOTATION" and parent:
                 parts[parent][number].append(each)
     timed = list(found.spans)
-    for parent in timed:  # grows: what refers to a part gets its time from the part
-        for siblings in parts.pop(parent.get("ANNOTATION_ID", ""), {}).values():
-            _divide(parent, siblings, found)
+    for whole in timed:  # grows: what refers to a part gets its time from the part
+        for siblings in parts.pop(whole.get("ANNOTATION_ID", ""), {}).values():
+            _divide(whole, siblings, found)
             timed += siblings
 
 

@@ -58,7 +58,7 @@ class Tokens:
         """The next value, which must be of the kind that this group of `_TOKEN` is."""
         match = self._found()
         if match is None:
-            raise Malformed(f"the file ends where {expected} should stand")
+            raise Malformed("the file ends")
         if match.lastindex == _OPEN:
             raise Malformed(f"{expected} expected, not a quote that nothing closes: {self._shown(match.start())}")
         if match.lastindex != group:

@@ -61,9 +61,9 @@ class TextGrid:
 
     @property
     def begin(self) -> float:
-        """Where it begins, in seconds: by its head, or by its tiers where they begin earlier."""
+        """Where it begins, in seconds: by its head, or by its entries where they begin earlier."""
         firsts = (tier.entries[0][0] for tier in self.tiers if tier.entries)
-        return min(float(time) for time in (self.start, *(tier.start for tier in self.tiers), *firsts))
+        return min(float(time) for time in (self.start, *firsts))
 
 
 def read_textgrid(path: Path) -> TextGrid:
