@@ -81,6 +81,8 @@ class Tokens:
         """A number as it is written."""
         text = self._value(_NUMBER, "a number")
         if not _NUMERAL.fullmatch(text):
+            if self._position + len(text) == len(self._text):
+                raise Malformed("the file ends within a number")
             raise Malformed(f"a number expected, not {text[:_SHOWN]!r}")
         if text[0] == ".":
             self.taken.setdefault("a number that begins with a point", self.line)
@@ -110,7 +112,7 @@ class Tokens:
 
     def _shown(self, position: int) -> str:
         """What stands there, to the end of the line."""
-        return repr(_LINE_END.split(self._text[position : position + _SHOWN], maxsplit=1)[0])
+        return repr(_LINE_END.split(self._text[position : position + _SHOWN], maxsplit=1)[0].rstrip())
 
     @property
     def first_line(self) -> str:

@@ -88,8 +88,8 @@ def read_textgrid(path: Path) -> TextGrid:
     try:
         _read_tiers(tokens, head, tiers)
     except Malformed as error:
-        where = f"in tier {len(tiers) or 1} of {head.n_tiers:g}; what follows is left out"
-        problems.append(Problem(path, f"line {tokens.line}: {error}, {where}{_advice(tokens)}"))
+        where = "" if head.chronological else f", in tier {len(tiers) or 1} of {head.n_tiers:g}"
+        problems.append(Problem(path, f"line {tokens.line}: {error}{where}; what follows is left out{_advice(tokens)}"))
     else:
         try:
             tokens.end()
