@@ -33,7 +33,7 @@ def validate(folder: Path, options: ValidateOptions, run: Run) -> Corpus:
     use_caches(options)
     lang = canonical(options.lang)
     local = local_folder(folder, run)
-    corpus = reading.validate(local.folder, lang, options.phone_set)
+    corpus = reading.validate(local.folder, lang, options.phone_set, options.tier)
     folder, corpus = local.folder, replace(corpus, problems=(*local.problems, *corpus.problems))
     for line in summary(corpus, lang):
         run.say(line)
@@ -58,7 +58,7 @@ def summary(corpus: Corpus, lang: str) -> list[str]:
     counts = corpus.phoneme_counts()
     lines = [
         f"language:   {display_name(lang)} ({lang})",
-        f"recordings: {len(corpus.utterances)}",
+        f"recordings: {len({u.audio for u in corpus.utterances})}",
         f"speakers:   {len({u.speaker for u in corpus.utterances})}",
         f"minutes:    {corpus.seconds / 60:.1f}",
         f"phonemes:   {len(counts)}, {sum(counts.values()):,} examples",

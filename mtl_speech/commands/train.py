@@ -132,12 +132,12 @@ def _keep(output: Path, pack: Pack, history: Mapping[str, object], run: Run) -> 
 
 def _divided(folder: Path, options: PretrainOptions, run: Run) -> tuple[Corpus, Corpus, str]:
     """The recordings to train on, those to validate on, and how they were divided, in words."""
-    corpus = read_corpus(folder, options.lang, options.phone_set)
+    corpus = read_corpus(folder, options.lang, options.phone_set, options.tier)
     run.left_out(corpus.problems, folder)
     if options.valid is None:
         return hold_out(corpus, options.valid_share, options.seed)
     valid_folder = local_folder(options.valid, run).folder
-    valid = read_corpus(valid_folder, options.lang, options.phone_set)
+    valid = read_corpus(valid_folder, options.lang, options.phone_set, options.tier)
     refuse_shared(corpus, valid)
     run.left_out(valid.problems, valid_folder)
     return corpus, valid, "--valid"
@@ -192,7 +192,7 @@ def read_languages(folder: Path, options: MetaTrainOptions, run: Run) -> list[Co
         except (DataError, UsageError):
             run.say(f"{folder}: one corpus, for its subfolders are not all named by languages")
     found = subfolders or [(folder, options.lang or "und")]
-    corpora = [read_corpus(path, tag, options.phone_set) for path, tag in found]
+    corpora = [read_corpus(path, tag, options.phone_set, options.tier) for path, tag in found]
     run.left_out([problem for corpus in corpora for problem in corpus.problems], folder)
     return corpora
 

@@ -10,19 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl_speech.commands.target import load_chosen_base
-from mtl_speech.core.errors import DataError, Problem
+from mtl_speech.core.errors import DataError, Problem, problem_of
 from mtl_speech.core.files import append_line, atomic_write, content_hash, json_text, plain, unchanged
 from mtl_speech.core.options import TranscribeOptions
 from mtl_speech.core.run import Run, use_caches
 from mtl_speech.core.settings import as_dict
 from mtl_speech.core.terminal import Kind, filled_table, progress
 from mtl_speech.corpora.audio import audio_notes
+from mtl_speech.corpora.clock import from_begin
 from mtl_speech.corpora.corpus import Segment
 from mtl_speech.corpora.elan import read_eaf
 from mtl_speech.corpora.folder import Contents, Recording, find_recordings, labels_beside
 from mtl_speech.corpora.labels import MACHINE_LABELS, check_labels
 from mtl_speech.corpora.remote import local_folder
 from mtl_speech.corpora.textgrid import read_whole
+from mtl_speech.corpora.tiers import common_notation, of_all_speakers
 from mtl_speech.model.pack import Pack, load_pack, pack_hash
 from mtl_speech.phonology.articulation import articulation_order
 from mtl_speech.phonology.phonemes import guess_phone_set
@@ -192,12 +194,13 @@ def _score(
     output: Path,
 ) -> SequenceScores:
     """Compare with the labels beside the recordings; print a table and write scores.json. Raises DataError where there are none."""
-    scored, told = comparable(recordings, found, options.phone_set)
+    scored, told = comparable(recordings, found, options.phone_set, options.tier)
     for problem in told:
         run.say(f"{'scored without it' if problem.used else 'not scored'}: {problem}")
     references = [reference for reference, _ in scored.values()]
     if not references:
-        raise DataError("--score: beside no recording lies a TextGrid or .eaf with a tier 'phones' that can be used")
+        name = options.tier or "phones"
+        raise DataError(f"--score: beside no recording lies a TextGrid or .eaf with a tier '{name}' that can be used")
     inventory = pack.phonemes("inventory")
     strangers = Counter(s.phoneme for each in references for s in each if s.phoneme not in inventory)
     scores = score_transcriptions(references, [heard for _, heard in scored.values()], seed=options.seed)
@@ -223,16 +226,18 @@ def _score(
 
 
 def comparable(
-    recordings: Sequence[Recording], found: Mapping[str, Transcription], phone_set: str
+    recordings: Sequence[Recording], found: Mapping[str, Transcription], phone_set: str, tier: str | None = None
 ) -> tuple[dict[str, tuple[Sequence[Segment], Transcription]], list[Problem]]:
     """The labelled phones of recordings by name, each with what was found there; and what is to be told, of the others too.
 
-    What lies under a label that cannot be used, or that means noise or speech nobody transcribed, is not compared.
+    What lies under a label that cannot be used, or that means noise or speech nobody transcribed, is not compared. The phones of
+    several speakers are one sequence; where they speak at once, nothing is compared.
     """
-    contents = labels_of(recordings)
+    contents = labels_of(recordings, tier)
     problems = [problem for problem in contents.problems if not problem.used]
     if phone_set == "auto":
-        phone_set = guess_phone_set(phone.label for labels in contents.labels.values() for phone in labels.phones)
+        guess = guess_phone_set(phone.label for labels in contents.every_labels() for phone in labels.phones)
+        phone_set = common_notation(contents.labels.values()) or guess
     result: dict[str, tuple[Sequence[Segment], Transcription]] = {}
     for recording in recordings:
         labels = contents.labels.get(recording.name)
@@ -240,6 +245,11 @@ def comparable(
             problems += [] if recording.labels else [Problem(recording.audio, "no labels beside it")]
             continue
         heard = found[recording.name]
+        try:
+            labels = of_all_speakers(from_begin(labels, heard.duration))
+        except DataError as error:
+            problems.append(problem_of(labels.file, error))
+            continue
         checked = check_labels(labels, heard.duration, phone_set)
         if checked.segments:
             result[recording.name] = checked.segments, outside(heard, checked.unknown)
@@ -250,10 +260,10 @@ def comparable(
     return result, problems
 
 
-def labels_of(recordings: Sequence[Recording]) -> Contents:
-    """What the label files beside recordings hold, by the names of the recordings."""
+def labels_of(recordings: Sequence[Recording], tier: str | None = None) -> Contents:
+    """What the label files beside recordings hold, by the names of the recordings; of their tiers the one so named."""
     files = [(recording.name, path) for recording in recordings for path in recording.labels.values()]
-    return labels_beside({r.name: r.audio for r in recordings}, files)
+    return labels_beside({r.name: r.audio for r in recordings}, files, tier)
 
 
 def scores_table(scores: SequenceScores) -> Table:

@@ -185,7 +185,7 @@ def evaluate(folder: Path, options: EvaluateOptions, run: Run) -> Scores:
     base = load_chosen_base(options, pack)
     model = load_language(pack, base)
     local = local_folder(options.data, run)
-    corpus = read_corpus(local.folder, lang, options.phone_set)
+    corpus = read_corpus(local.folder, lang, options.phone_set, options.tier)
     run.say(describe(corpus, lang))
     with unchanged(u.audio for u in corpus.utterances):
         store = build_store([corpus], front_end=base.front_end)

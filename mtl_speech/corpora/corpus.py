@@ -64,8 +64,8 @@ class Corpus:
 
     @property
     def seconds(self) -> float:
-        """Seconds of audio."""
-        return sum(u.duration for u in self.utterances)
+        """Seconds of audio; a recording of several speakers counts once."""
+        return sum({u.audio: u.duration for u in self.utterances}.values())
 
 
 def split_by(

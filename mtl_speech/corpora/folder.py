@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from mtl_speech.core.cache import Kind, Spool
@@ -32,6 +32,13 @@ READERS: dict[str, LabelReader] = {
     ".textgrid": textgrid.read_labels,
 }
 LABEL_SUFFIXES = tuple(READERS)
+
+
+def readers_of(tier: str | None) -> dict[str, LabelReader]:
+    """The readers of the formats that have tiers, for a tier of that name or pattern; for none as in `READERS`."""
+    return {".eaf": partial(elan.read_labels, tier=tier), ".textgrid": partial(textgrid.read_labels, tier=tier)}
+
+
 _STEM_SUFFIXES = (*AUDIO_SUFFIXES, *UNREADABLE_SUFFIXES, *LABEL_SUFFIXES)
 _INTERVAL = Kind[Interval](
     lambda each: (each.label, each.start, each.end, each.number),
@@ -61,8 +68,17 @@ class Contents:
             self.tell(labels.file, f"is used; {both}", used=True)
         elif other is not None:
             self.tell(other.file, f"labels of '{key}' left out: {name} is used")
+        first, *more = (self._kept(each) for each in (labels, *labels.more))
+        self.labels[key] = replace(first, more=tuple(more))
+
+    def _kept(self, labels: Labels) -> Labels:
         phones, words, machine = (self.spool.keep(t, _INTERVAL) for t in (labels.phones, labels.words, labels.machine))
-        self.labels[key] = replace(labels, phones=phones, words=words, machine=machine)
+        return replace(labels, phones=phones, words=words, machine=machine)
+
+    def every_labels(self) -> Iterator[Labels]:
+        """The labels of all recordings, and of each of their speakers."""
+        for labels in self.labels.values():
+            yield from (labels, *labels.more)
 
     @cached_property
     def key_of_name(self) -> dict[str, str]:
@@ -100,10 +116,15 @@ def scan(folder: Path, apart: Path | None = None, readers: Mapping[str, LabelRea
     return contents
 
 
-def labels_beside(recordings: Mapping[str, Path], files: Sequence[tuple[str, Path]]) -> Contents:
-    """The labels of recordings by id, from label files, each with the id of its recording; as `scan` reads those of a folder."""
+def labels_beside(
+    recordings: Mapping[str, Path], files: Sequence[tuple[str, Path]], tier: str | None = None
+) -> Contents:
+    """The labels of recordings by id, from label files, each with the id of its recording; as `scan` reads those of a folder.
+
+    `tier` is the name of the tier of phones, or a pattern of names.
+    """
     contents = Contents(dict(recordings))
-    _read_label_files(files, contents, "Labels", READERS)
+    _read_label_files(files, contents, "Labels", READERS | readers_of(tier))
     return contents
 
 

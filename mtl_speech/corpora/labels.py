@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mtl_speech.core.errors import DataError, Problem
 from mtl_speech.corpora.corpus import Segment
+from mtl_speech.corpora.spans import Span, union, within, without
 from mtl_speech.phonology.ipa_grammar import joined
 from mtl_speech.phonology.phonemes import (
     MAX_LABEL,
@@ -26,11 +27,10 @@ ROUNDING = 0.001  # seconds: differences up to this are rounding, adjusted witho
 TOLERANCE = 0.020  # seconds: overlaps and overruns up to this are adjusted and reported as used; beyond it left out
 MISMATCH = 0.1  # seconds: label file and recording may differ by so much without a word
 MACHINE_LABELS = "phones-pred"  # the tier of a transcription: never taken for labels that a person has checked
-_PHONE_TIERS = ("phones", "phone", "phonemes", "phoneme", "segments")
-_WORD_TIERS = ("words", "word")
 _NO_LETTER = (
     "is a mark that neither the phoneme before it nor the one after it can take: write it on its letter; left out"
 )
+_LAST = (math.inf, math.inf)
 
 
 class MissingPhones(DataError):
@@ -49,7 +49,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Labels:
-    """What a label file says of one recording, before any check. `tier` names the phone tier in problems."""
+    """What a label file says of one recording, before any check. `tier` names the phone tier in problems.
+
+    Of several speakers the first has the labels of the others in `more`. Times are in seconds.
+    """
 
     file: Path
     tier: str | None
@@ -58,55 +61,16 @@ class Labels:
     problems: tuple[Problem, ...] = ()
     duration: float | None = None  # seconds, where the file states it
     machine: Sequence[Interval] = ()  # the tier of a transcription
+    speaker: str = ""  # as the tier is named
+    notation: str = ""  # the phone set of the tool that names its tiers so
+    begin: float = 0.0  # where the file says that its recording begins
+    unlabelled: Sequence[tuple[float, float]] = ()  # others speak there, or nobody labelled it; sorted and apart
+    more: tuple[Labels, ...] = ()
 
 
-def labels_of_tiers(
-    path: Path,
-    tiers: Sequence[tuple[str, tuple[Interval, ...]]],
-    kind: str,
-    problems: Sequence[Problem] = (),
-    duration: float | None = None,
-) -> Labels:
-    """The `phones` and `words` tiers of a label file, from its tiers (name, intervals).
-
-    A phone tier under a near name ("Phones", "phone", "speaker - phones", "phones@speaker") is taken, with a problem that says so.
-    `kind` says in messages what the tiers are; `problems` were found before.
-
-    Raises:
-        MissingPhones: no tier or several tiers could be the phone tier.
-    """
-    names = [name for name, _ in tiers]
-    index = _find_tier(names, _PHONE_TIERS)
-    if index is None and MACHINE_LABELS in names:
-        raise MissingPhones(
-            f"{path}: the tier '{MACHINE_LABELS}' holds machine labels: check them and rename the tier to 'phones'"
-        )
-    if index is None:
-        listed = ", ".join(f"'{name[:MAX_LABEL]}'" for name in names[:8]) or "none"
-        raise MissingPhones(f"{path}: no 'phones' tier ({kind}: {listed}): name the tier of phonemes 'phones'")
-    name = names[index]
-    found = list(problems)
-    if name != "phones":
-        found.append(Problem(path, f"tier '{name}' is taken as the tier 'phones'", name, used=True))
-    if names.count(name) > 1:
-        found.append(Problem(path, f"{names.count(name)} tiers '{name}'; the first is used", name))
-    word_index = _find_tier(names, _WORD_TIERS)
-    words = () if word_index is None else tiers[word_index][1]
-    machine = dict(tiers).get(MACHINE_LABELS, ())
-    return Labels(path, name, tiers[index][1], words, tuple(found), duration, machine)
-
-
-def _find_tier(names: Sequence[str], wanted: Sequence[str]) -> int | None:
-    """The index of the tier with the best name: exact, other case, another wanted name, then with a speaker's name beside it."""
-    lowered = [name.lower() for name in names]
-    if wanted[0] in names:
-        return names.index(wanted[0])
-    for name in wanted:
-        if name in lowered:
-            return lowered.index(name)
-    ends, begins = tuple(f"- {name}" for name in wanted[:2]), tuple(f"{name}@" for name in wanted[:2])
-    near = [index for index, name in enumerate(lowered) if name.endswith(ends) or name.startswith(begins)]
-    return near[0] if len(near) == 1 else None
+def in_time_order(intervals: Iterable[Interval]) -> list[Interval]:
+    """The intervals by their times, whatever the order of the file; those without a finite time come last."""
+    return sorted(intervals, key=lambda each: (each.start, each.end) if math.isfinite(each.start + each.end) else _LAST)
 
 
 @dataclass
@@ -160,44 +124,24 @@ def check_labels(labels: Labels, duration: float, phone_set: str) -> Checked:
 
 def find_unknown(
     labels: Labels, segments: Sequence[Segment], duration: float
-) -> tuple[tuple[tuple[float, float], ...], tuple[Problem, ...]]:
+) -> tuple[tuple[Span, ...], tuple[Problem, ...]]:
     """The stretches (start, end) in seconds that have a label, and no segment: what is said or sounds there is not known.
 
-    So every interval that was left out is one, whatever the reason, and those of speech that nobody transcribed ("spn") or of
-    noise, which are told here.
+    So every interval that was left out is one, whatever the reason; those of speech that nobody transcribed ("spn") and of noise,
+    which are told here; and where others speak.
     """
     findings = _Findings(labels.file, labels.tier)
-    spans, known = [], sorted((segment.start, segment.end) for segment in segments)
-    for interval in sorted(labels.phones, key=lambda each: (each.start, each.end)):
+    spans = list(labels.unlabelled)
+    for interval in labels.phones:
         if is_unknown(interval.label):
             findings.changed(
                 interval, f"'{interval.label}': what sounds there is neither speech nor silence to a model"
             )
-        elif is_silence(interval.label):
-            continue
-        if math.isfinite(interval.start) and math.isfinite(interval.end):
-            spans.append((max(interval.start, 0.0), min(interval.end, duration)))
-    return tuple(_without(spans, known)), findings.all()
-
-
-def _without(
-    spans: Sequence[tuple[float, float]], known: Sequence[tuple[float, float]]
-) -> Iterator[tuple[float, float]]:
-    """What lies in one of the spans and in none of the known ones, both sorted by start: stretches in order and apart."""
-    reached, place = -math.inf, 0
-    for start, end in spans:
-        start = max(start, reached)
-        while place < len(known) and known[place][1] <= start:
-            place += 1
-        here = place
-        while here < len(known) and known[here][0] < end and start < end:
-            if known[here][0] - start > ROUNDING:
-                yield start, known[here][0]
-            start = max(start, known[here][1])
-            here += 1
-        if end - start > ROUNDING:
-            yield start, end
-        reached = max(reached, end)
+        if is_unknown(interval.label) or not is_silence(interval.label):
+            spans.append((interval.start, interval.end))
+    known = union((segment.start, segment.end) for segment in segments)
+    unknown = without(within(spans, duration), known)
+    return tuple(span for span in unknown if span[1] - span[0] > ROUNDING), findings.all()
 
 
 def find_segments(labels: Labels, duration: float, phone_set: str) -> tuple[tuple[Segment, ...], tuple[Problem, ...]]:
