@@ -51,12 +51,12 @@ from mtl_speech.report.results import Experiment, Outcome, write_report, write_r
 from mtl_speech.scoring.bootstrap import mean_interval
 from mtl_speech.scoring.metrics import Scores, score
 from mtl_speech.training.adapt import Ablation, ablate
+from mtl_speech.training.base_learning import mapping_lines
 from mtl_speech.training.checkpoint import Checkpoints, hashes_of
 from mtl_speech.training.folds import Fold, few_shots
 from mtl_speech.training.meta_test import benchmark_tasks, score_tasks, summary
 from mtl_speech.training.meta_train import MetaTrainer
 from mtl_speech.training.pretrain import PretrainModel, predict_segments, pretrain
-from mtl_speech.training.zero_shot import mapping_lines
 
 logger = logging.getLogger(__name__)
 N_TASKS, N_DRAWS = 200, 5  # few-shot tasks of a kind, and draws of a full inventory

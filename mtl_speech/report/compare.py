@@ -13,7 +13,7 @@ from mtl_speech.core.files import atomic_write, json_text, plain
 from mtl_speech.core.options import CompareOptions
 from mtl_speech.core.run import Run
 from mtl_speech.core.terminal import Kind, filled_table
-from mtl_speech.report.tables import remark_on
+from mtl_speech.report.results import remark_on
 from mtl_speech.scoring.bootstrap import Difference, interval_text
 from mtl_speech.scoring.metrics import RELIABLE_FROM, Scores, Token, macro_f1_difference, read_tokens, score
 

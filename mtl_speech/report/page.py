@@ -5,10 +5,15 @@ So are clips: short stretches of test recordings, to hear and see what was confu
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,23 +22,12 @@ import numpy as np
 from mtl_speech.core.files import json_text
 from mtl_speech.corpora.audio import SAMPLE_RATE, load_audio
 from mtl_speech.phonology.articulation import articulation_order
-from mtl_speech.scoring.metrics import Scores, Token
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-import base64
-import hashlib
-import math
-from functools import lru_cache
-from itertools import groupby
-from typing import TYPE_CHECKING
-
 from mtl_speech.report.figures import most_confused
-from mtl_speech.scoring.metrics import RELIABLE_FROM
+from mtl_speech.scoring.metrics import RELIABLE_FROM, Scores, Token
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from numpy.typing import NDArray
 
 N_SHADES = 6  # of a cell of a matrix
 LETTERS_PER_COLUMN = 4  # of the name of a group that fit above a column of the matrix
