@@ -8,10 +8,10 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from rich.table import Table
 from torch import Tensor
 
 from mtl_speech.commands.target import load_chosen_base
@@ -31,9 +31,6 @@ from mtl_speech.phonology.phonemes import is_silence
 from mtl_speech.scoring.bootstrap import as_array
 from mtl_speech.training.suggest import Brought, Candidate, Inventory, Suggestion, choose
 from mtl_speech.transcription.transcribe import Transcriber
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 logger = logging.getLogger(__name__)
 CSV_NAME = "suggestions.csv"

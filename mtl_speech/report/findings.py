@@ -31,15 +31,7 @@ from mtl_speech.model.scale_shift import scale_shift_layers
 from mtl_speech.model.strategy import BaseModel, base_pack, hub_pack
 from mtl_speech.phonology.articulation import articulation_class, articulation_order
 from mtl_speech.report.page import Clips, worst_confusions
-from mtl_speech.scoring.bootstrap import (
-    encode,
-    f1_of_counts,
-    group_index,
-    pair,
-    percentile,
-    resampled_counts,
-    unit_counts,
-)
+from mtl_speech.scoring.bootstrap import macro_f1_samples, pair, percentile
 from mtl_speech.scoring.metrics import Scores, Token
 from mtl_speech.scoring.sequences import expected_calibration_error, reliability
 from mtl_speech.training.adapt import Adaptation
@@ -194,8 +186,7 @@ def without_phi(encoder: nn.Module) -> nn.Module:
     """A plain copy of an encoder made by `attach`, without its Φ: the frozen weights as they are in it."""
     plain = copy.deepcopy(encoder)
     for name, module in scale_shift_layers(plain).items():
-        parent, _, child = name.rpartition(".")
-        setattr(plain.get_submodule(parent), child, module.layer)
+        plain.set_submodule(name, module.layer)
     return plain
 
 
@@ -320,12 +311,7 @@ def mean_macro_f1(
 
     The bootstrap draws groups with replacement, the same for all predictions, and predictions with replacement.
     """
-    labels = tuple(sorted({*true, *(label for each in predicted for label in each)}))
-    rows, columns = encode(true, labels), [encode(each, labels) for each in predicted]
     rng = np.random.default_rng(seed)
-    everything = unit_counts(np.zeros_like(rows), rows, columns, 1, len(labels))[0]
-    mean = float(f1_of_counts(everything)[1].mean())
-    counts = resampled_counts(rows, columns, group_index(groups)[0], len(labels), n_bootstrap, rng)
-    macro = f1_of_counts(counts)[1]
-    drawn = rng.integers(len(predicted), size=macro.shape)
-    return mean, pair(percentile(np.take_along_axis(macro, drawn, axis=1).mean(1)))
+    macro, samples = macro_f1_samples(true, predicted, groups, n_bootstrap, rng)
+    drawn = rng.integers(len(predicted), size=samples.shape)
+    return float(macro.mean()), pair(percentile(np.take_along_axis(samples, drawn, axis=1).mean(1)))

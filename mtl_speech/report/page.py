@@ -110,15 +110,13 @@ def phoneme_rows(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rows of the phoneme table in articulatory order: those scored and, each in its place, those that were not."""
     scored = {row["phoneme"]: row for row in data["scores"]["phonemes"]}
     missing = {row["phoneme"]: row for row in data["scores"]["not_scored"]}
-    rows = []
-    for number, name in enumerate(articulation_order(scored | missing)):
+    rows = missing | scored
+    found = []
+    for number, name in enumerate(articulation_order(rows)):
         place, manner = data["articulation"][name]
         row = {"order": number, "phoneme": name, "place": place, "manner": manner}
-        if name in scored:
-            rows.append({**row, "scored": True, **scored[name]})
-        else:
-            rows.append({**row, "scored": False, **missing[name]})
-    return rows
+        found.append({**row, "scored": name in scored, **rows[name]})
+    return found
 
 
 def confusion_matrix(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.table import Table
 
 from mtl_speech.core.files import atomic_write, content_hash, csv_text, json_text, plain, sync_folder, temporary_sibling
 from mtl_speech.core.options import AdaptConfig, MetaTrainConfig
@@ -28,11 +30,8 @@ from mtl_speech.report.figures import ablation_figure, confusion_figure, png
 from mtl_speech.report.findings import Details, Size, findings
 from mtl_speech.report.page import render
 from mtl_speech.scoring.bootstrap import interval_text
-from mtl_speech.scoring.metrics import RELIABLE_FROM, TOKENS, AblationRow, PhonemeScore, Scores, tokens_csv
+from mtl_speech.scoring.metrics import TOKENS, AblationRow, PhonemeScore, Scores, remark_on, tokens_csv
 from mtl_speech.training.adapt import Adaptation, Learned, pooled, pooled_scores
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 _CSV_COLUMNS = "kind phoneme n n_train precision recall f1 f1_low f1_high remark stamp".split()
 _NOT_KEPT = {"log.txt"}  # the run that is under way writes to it
@@ -321,11 +320,6 @@ def ordered(scores: Scores) -> list[PhonemeScore]:
     """The scored phonemes in articulatory order."""
     by_name = {phoneme.phoneme: phoneme for phoneme in scores.phonemes}
     return [by_name[name] for name in articulation_order(by_name)]
-
-
-def remark_on(zero_shot: bool, reliable: bool) -> str:
-    """What a reader must know of the F1 of a phoneme; empty where that is nothing."""
-    return "; ".join(["zero-shot"] * zero_shot + [f"unreliable: n < {RELIABLE_FROM}"] * (not reliable))
 
 
 def interval_method(scores: Scores) -> str:

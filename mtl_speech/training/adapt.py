@@ -7,17 +7,10 @@ ablation tells what each step brings: baseline → + meta-transfer → + curricu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-from mtl_speech.scoring.metrics import AblationRow, Scores
-
-if TYPE_CHECKING:
-    pass
 import copy
 import time
 from collections import Counter
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -30,6 +23,8 @@ from mtl_speech.model.language_pack import LanguageModel, Neighbours, times, tru
 from mtl_speech.model.learner import MetaLearner, embed_segments, extend, row_of
 from mtl_speech.model.strategy import BaseModel, new_learner, prepare_learner
 from mtl_speech.scoring.metrics import (
+    AblationRow,
+    Scores,
     Token,
     episode_macro_f1,
     score_tokens,

@@ -1,7 +1,8 @@
 """Few-shot phoneme tasks: N-way K-shot episodes, sampled so that support and query never share a recording.
 
-And the curriculum: which phoneme classes are hard, and tasks sampled from them. Sun et al. (2019), section 4.3 and algorithm 1: over a
-meta-batch the class of lowest score on T^(te) is taken from each task; these m classes are the hard classes, and the next round samples tasks T^(hard) ~ P(T | m). Here the score is F1. The paper's public code does not have this part.
+And the curriculum: which phoneme classes are hard, and tasks sampled from them. Sun et al. (2019), section 4.3 and algorithm 1:
+over a meta-batch the class of lowest score on T^(te) is taken from each task; these m classes are the hard classes, and the
+next round samples tasks T^(hard) ~ P(T | m). Here the score is F1. The paper's public code does not have this part.
 """
 
 from __future__ import annotations
