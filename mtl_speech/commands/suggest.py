@@ -115,7 +115,7 @@ def word_choice(pack: Pack, path: Path, run: Run) -> Choice:
 def pool_choice(pack: Pack, pool: Path, options: BaseOptions, run: Run) -> Choice:
     """The recordings below `pool` that are not labelled yet, as the model hears them."""
     recordings, problems = find_recordings([pool])
-    labelled = labelled_already(recordings, run)
+    labelled = labelled_already(recordings)
     if labelled:
         run.say(
             f"{len(labelled)} of {len(recordings)} recordings are labelled already and left out; log.txt names them"
@@ -148,7 +148,7 @@ def pool_choice(pack: Pack, pool: Path, options: BaseOptions, run: Run) -> Choic
     return Choice(candidates, inventory_of(pack, [f"like {phoneme}" for phoneme in others]), {}, zero_shot_of(pack))
 
 
-def labelled_already(recordings: Sequence[Recording], run: Run) -> set[str]:
+def labelled_already(recordings: Sequence[Recording]) -> set[str]:
     """The names of the recordings beside which lie labels with a phone. A transcription is none: nobody has checked it."""
     contents = labels_of(recordings)
     for problem in contents.problems:
