@@ -22,7 +22,7 @@ from mtl_speech.model.pack import CARD, WEIGHTS, Pack, load_pack, pack_hash, req
 from mtl_speech.model.strategy import SHIPPED_ENCODER, BaseModel, load_base, load_learner, shipped
 from mtl_speech.phonology.articulation import articulation_order
 from mtl_speech.phonology.languages import canonical, display_name
-from mtl_speech.training.zero_shot import mapping_lines
+from mtl_speech.training.base_learning import mapping_lines
 
 FEW = 5  # examples: phonemes with fewer are named
 

@@ -173,9 +173,7 @@ def checkpoints_of(
         "recordings": hashes_of(parts),
     }
     found = Checkpoints(output / CHECKPOINTS, about, options.checkpoint_minutes, options.checkpoint_steps, run.say)
-    if options.fresh:
-        found.clear()
-    found.check()
+    found.check(options.fresh)
     return found
 
 
