@@ -29,7 +29,8 @@ from mtl_speech.model.learner import MetaLearner, balanced_weights
 from mtl_speech.model.scale_shift import distance_from_identity, scale_shift_layers
 from mtl_speech.scoring.metrics import episode_class_f1
 from mtl_speech.training.checkpoint import Checkpoints, State, optimiser_tensors, put_optimiser, put_tensors, tensors_of
-from mtl_speech.training.episodes import Episode, EpisodeBatch, EpisodeSampler, HardClassPool, stack
+from mtl_speech.training.episodes import Episode, EpisodeBatch, EpisodeSampler, stack
+from mtl_speech.training.hard_classes import HardClassPool
 
 logger = logging.getLogger(__name__)
 AT_ONCE = 800  # segments that pass through the encoder together; the memory of larger tensors is mapped anew each time

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from mtl_speech.training.episodes import EpisodeSampler, HardClassPool, hardest_classes
+from mtl_speech.training.episodes import EpisodeSampler
+from mtl_speech.training.hard_classes import HardClassPool, hardest_classes
 from mtl_speech.training.meta_train import is_hard_round
 from tests.helpers import make_store, toy_store
 
