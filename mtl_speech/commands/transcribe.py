@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,8 +68,9 @@ def transcribe(
         scores = _score([r for r in recordings if r.name in found], found, pack, options, run, output)
     kinds = Counter(path.suffix for path in outputs.paths)
     run.result(f"written to {output}: {', '.join(f'{n} {kind}' for kind, n in sorted(kinds.items()))}; log.txt")
-    if problems:
-        raise DataError(f"{len(problems)} things could not be done; they are named above")
+    undone = sum(not problem.used for problem in problems)
+    if undone:
+        raise DataError(f"{undone} things could not be done; they are named above")
     return scores
 
 
@@ -236,8 +237,8 @@ def reference_phones(
     for recording in recordings:
         labels = contents.labels.get(recording.name)
         if labels is None:
-            if not recording.labels:
-                problems.append(Problem(recording.audio, "no labels beside it"))
+            if not recording.labels and not recording.more:
+                problems.append(Problem(recording.audio, recording.doubt or "no labels beside it"))
             continue
         segments, wrong = _usable(labels, found[recording.name].duration, phone_set)
         problems += wrong
@@ -249,7 +250,8 @@ def reference_phones(
 def labels_of(recordings: Sequence[Recording]) -> Contents:
     """What the label files beside recordings hold, by the names of the recordings."""
     files = [(recording.name, path) for recording in recordings for path in recording.labels.values()]
-    return labels_beside({r.name: r.audio for r in recordings}, files)
+    more = [replace(match, recordings=(r.name,)) for r in recordings for match in r.more]
+    return labels_beside({r.name: r.audio for r in recordings}, files, more)
 
 
 def _usable(labels: Labels, duration: float, phone_set: str) -> tuple[tuple[Segment, ...], list[Problem]]:

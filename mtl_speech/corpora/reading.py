@@ -65,9 +65,9 @@ def read_corpus(
     return Corpus(name, tuple(each for each in found if each is not None), tuple(problems))
 
 
-def validate(folder: Path, language: str = "und", phone_set: str = "auto") -> Corpus:
+def validate(folder: Path, language: str = "und", phone_set: str = "auto", *, labels: Path | None = None) -> Corpus:
     """As `read_corpus`, but decode every recording in full: one that is cut short, silent or has NaN is left out."""
-    return read_corpus(folder, language, phone_set, in_full=True)
+    return read_corpus(folder, language, phone_set, labels=labels, in_full=True)
 
 
 def language_folders(folder: Path) -> list[Path]:
