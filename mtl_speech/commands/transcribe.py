@@ -238,13 +238,13 @@ def reference_phones(
         labels = contents.labels.get(recording.name)
         if labels is None:
             if not recording.labels and not recording.more:
-                problems.append(Problem(recording.audio, recording.doubt or "no labels beside it"))
+                problems.append(recording.doubt or Problem(recording.audio, "no labels beside it"))
             continue
         segments, wrong = _usable(labels, found[recording.name].duration, phone_set)
         problems += wrong
         if segments:
             result[recording.name] = segments
-    return result, problems
+    return result, list(dict.fromkeys(problems))
 
 
 def labels_of(recordings: Sequence[Recording]) -> Contents:

@@ -95,7 +95,7 @@ def scan(folder: Path, apart: Path | None = None, readers: Mapping[str, LabelRea
     names = Names(contents.recordings, anywhere=apart is not None)
     _read_ctm(_ctm_files(folder, files, apart), contents, names)
     labels = _labels_of(folder if apart is None else apart, None if apart else files, contents)
-    labels = [each for each in labels if each[0] not in waiting]
+    labels = [each for each in labels if apart is not None or each[0] not in waiting]
     partners = Partners(contents, READERS | dict(readers or {}), names)
     description = f"Labels of {folder.resolve().name}"
     failed = _read_label_files(labels, description, partners, apart)
@@ -166,13 +166,14 @@ def _find_recordings(folder: Path, files: Sequence[Path], contents: Contents) ->
     for key, paths in versions.items():
         contents.recordings[key], told = choose_version(key, paths)
         contents.problems += told
+    cased = {key.casefold(): path for key, path in contents.recordings.items()}
     for key, paths in unreadable.items():
-        chosen = contents.recordings.get(key)
+        chosen = contents.recordings.get(key) or cased.get(key.casefold())
         labels = "".join(f"; until then its labels '{name}' are left out" for name in waiting.get(key, ())[:1])
         for path in paths:
             reason = f"{path.suffix.lower()} audio cannot be read: convert it to WAV or FLAC{labels}"
             contents.problems.append(Problem(path, reason) if chosen is None else passed_over(path, chosen))
-    return unreadable.keys() - contents.recordings.keys()
+    return {key for key in unreadable if key not in contents.recordings and key.casefold() not in cased}
 
 
 def _labels_of(folder: Path, files: Sequence[Path] | None, contents: Contents) -> list[tuple[str, Path]]:
@@ -351,7 +352,7 @@ class Recording:
     audio: Path
     labels: dict[str, Path] = field(default_factory=dict)  # such as ".textgrid"
     more: tuple[Match, ...] = ()
-    doubt: str = ""
+    doubt: Problem | None = None
 
 
 def find_recordings(places: Sequence[Path]) -> tuple[list[Recording], list[Problem]]:
@@ -456,9 +457,8 @@ class _Near:
                 problems.append(Problem(sure[0].path, taken_for(sure[0], recording.audio), used=True))
         rest = tuple(each for each in more if each.path not in labels.values())
         doubt = self.doubts.get(recording.name) if not labels and not rest else None
-        return replace(
-            recording, labels=labels, more=rest, doubt=question(doubt, self.recordings) if doubt is not None else ""
-        )
+        asked = question(doubt, self.recordings) if doubt is not None else None
+        return replace(recording, labels=labels, more=rest, doubt=asked)
 
 
 def _same(one: Path, other: Path) -> bool:

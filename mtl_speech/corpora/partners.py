@@ -131,10 +131,10 @@ def taken_for(match: Match, audio: Path) -> str:
     return f"is taken as the labels of '{_seen_from(match.path, audio)}': {match.how}"
 
 
-def question(match: Match, recordings: Mapping[str, Path]) -> str:
+def question(match: Match, recordings: Mapping[str, Path]) -> Problem:
     """The question whether a label file belongs to one of several recordings."""
     named = _listed([_seen_from(match.path, recordings[key]) for key in match.recordings])
-    return f"perhaps these belong together: {named} and this file: {_ADVICE}"
+    return Problem(match.path, f"perhaps these belong together: {named} and this file: {_ADVICE}")
 
 
 def require_phones(labels: Labels) -> None:

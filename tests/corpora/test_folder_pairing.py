@@ -394,7 +394,8 @@ def test_labels_of_recordings_to_transcribe_are_paired_in_the_same_way(tmp_path:
     found, problems = find_recordings([tmp_path])
     by_name = {each.name: each for each in found}
     assert by_name["s/a b"].labels == {".textgrid": paths[0]} and by_name["s/c"].labels == {".eaf": link}
-    assert by_name["s/d 1"].labels == {} and "perhaps these belong together" in by_name["s/d 1"].doubt
+    assert by_name["s/d 1"].labels == {} and "perhaps these belong together" in str(by_name["s/d 1"].doubt)
+    assert by_name["s/d 1"].doubt == by_name["s/d.1"].doubt
     assert [match.path for match in by_name["s/e"].more] == [paths[2]]
     assert sorted((each.file.name, each.used) for each in problems) == [("a_b.TextGrid", True), ("x.eaf", True)]
     (alone,), _ = find_recordings([tmp_path / "s" / "a b.wav"])
