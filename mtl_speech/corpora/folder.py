@@ -179,17 +179,27 @@ def _find_recordings(folder: Path, files: Sequence[Path], contents: Contents) ->
 def _labels_of(folder: Path, files: Sequence[Path] | None, contents: Contents) -> list[tuple[str, Path]]:
     """The label files below a folder, each with an id: that of its recording where it has the same name.
 
-    Those of a folder apart, where no `files` are given, have that of the recording of their path or of their file name alone.
+    Those of a folder apart, where no `files` are given, have that of the recording of their path, of the last parts of it, or of
+    their file name alone.
     """
     if files is not None:
         return [(key_of(folder, path), path) for path in files if path.suffix.lower() in LABEL_SUFFIXES]
+    counts = Counter(tail for key in contents.recordings for tail in _tails(key))
+    of_tail = {tail: key for key in contents.recordings for tail in _tails(key) if counts[tail] == 1}
     found = []
     for path in sorted(files_below(folder)):
         if path.suffix.lower() in LABEL_SUFFIXES:
             key = key_of(folder, path)
-            by_name = contents.key_of_name.get(key) or contents.key_of_name.get(key.rpartition("/")[2])
-            found.append((by_name or key, path))
+            own = contents.key_of_name.get(key) or next((of_tail[t] for t in _tails(key) if t in of_tail), None)
+            found.append((own or key, path))
     return found
+
+
+def _tails(key: str) -> Iterator[str]:
+    """The last parts of an id, the longest first: "a/b/c", "b/c", "c"."""
+    while key:
+        yield key
+        key = key.partition("/")[2]
 
 
 def _read_label_files(
@@ -326,9 +336,9 @@ def _ctm_by_key(own: str, path: Path, contents: Contents, names: Names) -> dict[
     contents.problems.extend(problems)
     named = {unicodedata.normalize("NFC", name): labels for name, labels in read.items()}
     found = {contents.key_of_name[name]: labels for name, labels in named.items() if name in contents.key_of_name}
-    anywhere = replace(names, anywhere=True)
     for name in (name for name in named if name not in contents.key_of_name):
-        keys, how = anywhere.find(name)
+        stem, suffix = os.path.splitext(name)
+        keys, how = names.find(stem if suffix.lower() in _STEM_SUFFIXES else name, anywhere=True)
         if len(keys) != 1 and len(named) == 1:
             match = next(find_matches(names, [(own, path)]), None)
             keys, how = (match.recordings, "the file has the name of the recording") if match else ((), "")

@@ -7,7 +7,8 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from mtl_speech.corpora.media_links import MediaLink, media_links
@@ -19,8 +20,8 @@ MAX_LIKELY = 3  # recordings that a label file may belong to: more are a guess t
 # What Praat makes `_` in the name of an object (praat_cleanUpName), and blanks of other kinds.
 _CLEANED = re.compile(r"[\s,.:;\\/()\[\]{}~`'<>*&^%#@!?$\"|]")
 _MARKS = (
-    "phones?|phonemes?|segments?|labels?|annotations?|annotated|aligned|alignments?|checked|corrected|textgrid|praat|elan|eaf|mfa|"
-    "maus|ipa"
+    "phones?|phonemes?|segments?|words?|utterances?|sentences?|transcripts?|transcriptions?|orthography|translations?|labels?|"
+    "annotations?|annotated|aligned|alignments?|checked|corrected|textgrid|praat|elan|eaf|mfa|maus|ipa"
 )
 _COPIES = "copy|kopie|copie|copia"
 _MARK_AFTER = re.compile(
@@ -62,32 +63,42 @@ _FOLDS: tuple[tuple[str, Callable[[str], str]], ...] = (
 class Names:
     """The ids of recordings, to be found by names that are not quite theirs.
 
-    With `anywhere` the folder of a name does not matter where no recording has the same.
+    With `anywhere` the folder of a name does not matter where no recording has the same; but one in a folder of the same name is
+    nearer than others.
     """
 
     recordings: Mapping[str, Path]
     anywhere: bool = False
-    _tables: list[dict[tuple[str | None, str], list[str]]] = field(init=False)
 
-    def __post_init__(self) -> None:
-        self._tables = [defaultdict(list) for _ in _FOLDS]
-        for key in self.recordings:
-            parent, _, name = key.rpartition("/")
-            for (_, fold), table in zip(_FOLDS, self._tables, strict=True):
-                table[_same_but_case(parent), fold(name)].append(key)
-                table[None, fold(name)].append(key)
-
-    def find(self, key: str) -> tuple[tuple[str, ...], str]:
+    def find(self, key: str, anywhere: bool = False) -> tuple[tuple[str, ...], str]:
         """The recordings of a name, and how it is theirs, in words; none where there is none."""
         if key in self.recordings:
             return (key,), "the names are the same"
         parent, _, name = key.rpartition("/")
-        for place in (_same_but_case(parent), None) if self.anywhere else (_same_but_case(parent),):
+        folder = _same_but_case(parent)
+        for place in (folder, None) if self.anywhere or anywhere else (folder,):
             for (how, fold), table in zip(_FOLDS, self._tables, strict=True):
                 found = table.get((place, fold(name)))
                 if found:
-                    return tuple(found), how
+                    near = [each for each in found if _last_folder(each) == _last_folder(key)] if place is None else []
+                    return tuple(near or found), how
         return (), ""
+
+    @cached_property
+    def _tables(self) -> list[dict[tuple[str | None, str], list[str]]]:
+        """For each of `_FOLDS` the ids by folder and name, and by name alone."""
+        tables: list[dict[tuple[str | None, str], list[str]]] = [defaultdict(list) for _ in _FOLDS]
+        for key in self.recordings:
+            parent, _, name = key.rpartition("/")
+            folder = _same_but_case(parent)
+            for (_, fold), table in zip(_FOLDS, tables, strict=True):
+                table[folder, fold(name)].append(key)
+                table[None, fold(name)].append(key)
+        return tables
+
+
+def _last_folder(key: str) -> str:
+    return _same_but_case(posixpath.basename(posixpath.dirname(key)))
 
 
 def find_matches(names: Names, labels: Sequence[tuple[str, Path]]) -> Iterator[Match]:
@@ -106,12 +117,23 @@ def find_matches(names: Names, labels: Sequence[tuple[str, Path]]) -> Iterator[M
         if recordings:
             yield Match(key, path, recordings, how, shifted=shifted)
             continue
-        for bare in _without_marks(key):
-            recordings, _ = names.find(bare)
-            if recordings:
-                how = "without the mark of a tier, a tool or a copy the names are the same"
-                yield Match(key, path, recordings, how, MARKED)
-                break
+        recordings = _bare_matches(names, key)
+        if recordings:
+            how = "without the mark of a tier, a tool or a copy the names are the same"
+            yield Match(key, path, recordings, how, MARKED)
+
+
+def _bare_matches(names: Names, key: str) -> tuple[str, ...]:
+    """The recordings of a name without as few marks as can be of a copy, a tool or a tier at its end and its begin."""
+    parent, slash, name = key.rpartition("/")
+    bare = [name]
+    while bare:
+        shorter = (mark.sub("", each) for each in bare for mark in (_MARK_AFTER, _MARK_BEFORE))
+        bare = [each for each in dict.fromkeys(shorter) if each and each not in bare]
+        found = dict.fromkeys(each for one in bare for each in names.find(parent + slash + one)[0])
+        if found:
+            return tuple(found)
+    return ()
 
 
 def linked_recordings(names: Names, key: str, links: Sequence[MediaLink]) -> tuple[str, ...]:
@@ -133,24 +155,11 @@ def _linked(names: Names, parent: str, link: MediaLink) -> tuple[str, ...]:
     return ()
 
 
-def _without_marks(key: str) -> Iterator[str]:
-    """An id without the marks of a copy, a tool or a tier at the end or the begin of its name, one after the other."""
-    parent, slash, name = key.rpartition("/")
-    while True:
-        bare = _MARK_AFTER.sub("", name) or name
-        if bare == name:
-            bare = _MARK_BEFORE.sub("", name) or name
-        if bare == name:
-            return
-        name = bare
-        yield parent + slash + name
-
-
 def likely(recordings: Mapping[str, Path], labels: Sequence[tuple[str, Path]]) -> list[Match]:
     """The label files that a person would look at together with one of the recordings, which have no labels.
 
     In one folder: names of the same letters and digits, of which one goes on where the other ends, or that differ in a last part
-    that is no number. In others: the same name.
+    that is no number. In others: the same name, or a link to it.
     """
     tables: list[dict[tuple[str, str], list[str]]] = [defaultdict(list) for _ in range(3)]
     whole, begins, parts = tables
@@ -169,6 +178,8 @@ def likely(recordings: Mapping[str, Path], labels: Sequence[tuple[str, Path]]) -
         found += [each for begin in _begins(name) for each in whole.get((parent, begin), ())]
         found = found or parts.get((parent, _without_last_part(name)), [])
         distinct = tuple(dict.fromkeys(found)) or elsewhere.find(key)[0]
+        if not distinct and path.suffix.lower() == ".eaf":
+            distinct = linked_recordings(elsewhere, key, media_links(path))
         if 0 < len(distinct) <= MAX_LIKELY:
             result.append(Match(key, path, distinct, ""))
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -84,6 +85,7 @@ class Partners:
             except DataError as error:
                 self.contents.problems.append(problem_of(match.path, error))
         own = self.contents.labels.get(key)
+        usable = _distinct(usable, own)
         best = [] if own is not None or not usable else self._best(usable)
         if len({match.key for match, _ in best}) == 1:
             self._take(key, best)
@@ -124,6 +126,16 @@ class Partners:
         more = f", {_listed([_seen_from(first, path) for path in others])}" if others else ""
         self.contents.tell(first, f"perhaps these belong together: {named}{more} and this file: {_ADVICE}")
         self.asked |= set(keys)
+
+
+def _distinct(usable: Sequence[tuple[Match, Labels]], own: Labels | None) -> list[tuple[Match, Labels]]:
+    """Without label files that are the same, byte by byte, as one before or as the one that is used."""
+    kept: list[tuple[Match, Labels]] = []
+    for match, labels in sorted(usable, key=lambda each: each[0].rank):
+        others = [each.path for each, _ in kept] + ([own.file] if own is not None else [])
+        if not any(filecmp.cmp(match.path, other, shallow=False) for other in others):
+            kept.append((match, labels))
+    return kept
 
 
 def taken_for(match: Match, audio: Path) -> str:

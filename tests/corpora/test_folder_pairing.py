@@ -170,6 +170,13 @@ def test_a_link_leads_to_another_folder_of_those_read_and_to_none_outside(tmp_pa
     assert not told["y.eaf"].used and "labels without a recording" in told["y.eaf"].reason
 
 
+def test_a_link_to_a_recording_of_another_folder_by_its_name_alone_is_a_question(tmp_path: Path) -> None:
+    audio(tmp_path / "wav" / "a1.wav")
+    path = linked(tmp_path / "eaf" / "x.eaf", 'MEDIA_URL="file:///D:/old/a1.wav"')
+    problem = only(read_corpus(tmp_path))
+    assert problem.file == path and problem.reason.startswith("perhaps these belong together: 'wav/a1.wav' and this")
+
+
 def test_a_link_to_several_recordings_is_asked_about(tmp_path: Path) -> None:
     for name in ("one", "two"):
         audio(tmp_path / f"{name}.wav")
@@ -235,6 +242,17 @@ def test_a_copy_with_phones_beside_one_without(tmp_path: Path, kind: str) -> Non
     assert only(corpus).used and only(corpus).reason.endswith("; 'a.TextGrid' is used for 'a.wav'")
 
 
+def test_a_copy_that_is_the_same_is_no_question(tmp_path: Path) -> None:
+    for name in ("a b", "c d"):
+        audio(tmp_path / f"{name}.wav")
+    grid(tmp_path / "a b.TextGrid")
+    for name in ("a_b", "a b (2)", "c_d", "c_d - Copy"):
+        grid(tmp_path / f"{name}.TextGrid")
+    corpus = read_corpus(tmp_path)
+    assert phones(corpus) == {"a b": "pa", "c d": "pa"}
+    assert all(each.used for each in corpus.problems)
+
+
 def test_a_second_file_with_phones_is_asked_about(tmp_path: Path) -> None:
     audio(tmp_path / "a b.wav")
     grid(tmp_path / "a b.TextGrid")
@@ -282,7 +300,7 @@ def test_one_ctm_for_each_recording(tmp_path: Path) -> None:
     (tmp_path / "s" / "a.ctm").write_text("a 1 0.1 0.2 p\n")
     (tmp_path / "s" / "a.words.ctm").write_text("a 1 0.1 0.4 pa\n")
     (tmp_path / "s" / "password.ctm").write_text("utterance-1 1 0.1 0.2 t\n")
-    (tmp_path / "s" / "c_d.ctm").write_text("c_d 1 0.1 0.2 k\n")
+    (tmp_path / "s" / "c_d.ctm").write_text("/data/c_d.wav 1 0.1 0.2 k\n")
     corpus = read_corpus(tmp_path)
     assert phones(corpus) == {"s/a": "p", "s/password": "t", "s/c d": "k"}
     assert {each.id: each.words for each in corpus.utterances}["s/a"] == (("pa", 0.1, 0.5),)
@@ -316,6 +334,20 @@ def test_labels_apart_are_found_by_changed_names_links_and_ctm(tmp_path: Path) -
         ("a_b.TextGrid", True),
         ("c-ELAN-3.eaf", True),
     ]
+
+
+def test_labels_apart_are_found_by_the_last_parts_of_their_path(tmp_path: Path) -> None:
+    for speaker, label in (("s1", "p"), ("s2", "t"), ("s3", "k"), ("s4", "m")):
+        audio(tmp_path / "wav" / speaker / "0 1.wav")
+        audio(tmp_path / "wav" / speaker / "02.wav")
+        grid(tmp_path / "tg" / speaker / "0_1.TextGrid", [(0.1, 0.3, label)])
+        grid(tmp_path / "tg" / speaker / "02.TextGrid", [(0.1, 0.3, label)])
+    corpus = read_corpus(tmp_path, labels=tmp_path / "tg")
+    assert "".join(phones(corpus).values()) == "ppttkkmm"
+    assert [each.used for each in corpus.problems] == [True] * 4
+    corpus = read_corpus(tmp_path)
+    assert corpus.utterances == () and len(corpus.problems) == 8
+    assert all("perhaps these belong together" in each.reason and "--labels" in each.reason for each in corpus.problems)
 
 
 def test_validate_takes_labels_from_another_folder(tmp_path: Path) -> None:
