@@ -15,7 +15,7 @@ from mtl_speech.core.options import ExportOptions, InfoOptions, ValidateOptions,
 from mtl_speech.core.run import Run, use_caches
 from mtl_speech.corpora import reading
 from mtl_speech.corpora.corpus import Corpus
-from mtl_speech.corpora.remote import local_folder
+from mtl_speech.corpora.remote import local_folder, local_labels
 from mtl_speech.model.export import FILES, TOLERANCE, Folded, FoldedFrames, export_model, metadata, require_packages
 from mtl_speech.model.language_pack import load_language, zero_shot_of
 from mtl_speech.model.pack import CARD, WEIGHTS, Pack, load_pack, pack_hash, require_base
@@ -33,7 +33,8 @@ def validate(folder: Path, options: ValidateOptions, run: Run) -> Corpus:
     use_caches(options)
     lang = canonical(options.lang)
     local = local_folder(folder, run)
-    corpus = reading.validate(local.folder, lang, options.phone_set, options.tier)
+    labels = local_labels(options.labels, run)
+    corpus = reading.validate(local.folder, lang, options.phone_set, options.tier, labels=labels)
     folder, corpus = local.folder, replace(corpus, problems=(*local.problems, *corpus.problems))
     for line in summary(corpus, lang):
         run.say(line)

@@ -6,7 +6,7 @@ import itertools
 import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +126,7 @@ def pool_choice(pack: Pack, pool: Path, options: BaseOptions, run: Run) -> Choic
     head, others = with_stand_ins(model)
     candidates: list[Candidate] = []
     unlabelled = [recording for recording in recordings if recording.name not in labelled]
+    problems += dict.fromkeys(replace(each.doubt, used=True) for each in unlabelled if each.doubt is not None)
     with unchanged(recording.audio for recording in unlabelled):
         for recording in progress(unlabelled, "Listening"):
             try:

@@ -33,7 +33,7 @@ from mtl_speech.corpora.corrections import (
     summary,
 )
 from mtl_speech.corpora.reading import language_folders, read_corpus
-from mtl_speech.corpora.remote import local_folder
+from mtl_speech.corpora.remote import local_folder, local_labels
 from mtl_speech.corpora.synthetic import make_punjabi_corpus
 from mtl_speech.features.store import LOG_MEL, PER_SEGMENT, FrontEnd
 from mtl_speech.model.hub import AUTO
@@ -169,9 +169,12 @@ def _built_in(config: AdaptConfig, corpus: Path, front_end: FrontEnd) -> Target:
 def _labelled(options: AdaptOptions, data: Path, folder: Path, run: Run, front_end: FrontEnd) -> Target:
     """All examples of the recordings in `data`; says what they are, what was left out, and how their labels have changed."""
     local = local_folder(data, run)
-    corpus = read_corpus(local.folder, options.lang, options.phone_set, options.tier)
+    labels = local_labels(options.labels, run)
+    corpus = read_corpus(local.folder, options.lang, options.phone_set, options.tier, labels=labels)
     test_folder = local_folder(options.test, run).folder if options.test else None
-    test = read_corpus(test_folder, options.lang, options.phone_set, options.tier) if test_folder else None
+    test = None
+    if test_folder is not None:
+        test = read_corpus(test_folder, options.lang, options.phone_set, options.tier, labels=labels)
     run.say(describe(corpus, options.lang))
     with unchanged(u.audio for u in (*corpus.utterances, *(test.utterances if test else ()))):
         folds = make_folds(corpus, test, part(options, AdaptConfig), front_end)

@@ -26,7 +26,7 @@ from mtl_speech.core.run import CHECKPOINTS, Run
 from mtl_speech.core.settings import as_dict
 from mtl_speech.corpora.corpus import Corpus, Utterance, split_by
 from mtl_speech.corpora.reading import language_folders, read_corpus
-from mtl_speech.corpora.remote import local_folder
+from mtl_speech.corpora.remote import local_folder, local_labels
 from mtl_speech.features.store import build_store
 from mtl_speech.model.pack import PACK, Pack, pack_hash, save_pack
 from mtl_speech.model.segmenter import train_segmenter
@@ -42,8 +42,8 @@ MIN_LANGUAGES = 5  # from here on whole languages are held out
 # What a run that goes on may have otherwise than the one that was stopped: where things lie (recordings and base are compared by
 # what is in them), how they are computed, and what only the card tells. Options of commands, then settings of recipes.
 NO_MATTER = frozenset(
-    "output_dir threads cache_dir cache_gib data_gib device workers valid base name attribution licence fresh checkpoint_minutes "
-    "checkpoint_steps data_folder output_folder n_threads".split()
+    "output_dir threads cache_dir cache_gib data_gib device workers valid labels base name attribution licence fresh "
+    "checkpoint_minutes checkpoint_steps data_folder output_folder n_threads".split()
 )
 VALID_DRAWS = 5  # draws of the support set of each validation language's full inventory
 
@@ -132,12 +132,13 @@ def _keep(output: Path, pack: Pack, history: Mapping[str, object], run: Run) -> 
 
 def _divided(folder: Path, options: PretrainOptions, run: Run) -> tuple[Corpus, Corpus, str]:
     """The recordings to train on, those to validate on, and how they were divided, in words."""
-    corpus = read_corpus(folder, options.lang, options.phone_set, options.tier)
+    labels = local_labels(options.labels, run)
+    corpus = read_corpus(folder, options.lang, options.phone_set, options.tier, labels=labels)
     run.left_out(corpus.problems, folder)
     if options.valid is None:
         return hold_out(corpus, options.valid_share, options.seed)
     valid_folder = local_folder(options.valid, run).folder
-    valid = read_corpus(valid_folder, options.lang, options.phone_set, options.tier)
+    valid = read_corpus(valid_folder, options.lang, options.phone_set, options.tier, labels=labels)
     refuse_shared(corpus, valid)
     run.left_out(valid.problems, valid_folder)
     return corpus, valid, "--valid"
@@ -190,9 +191,29 @@ def read_languages(folder: Path, options: MetaTrainOptions, run: Run) -> list[Co
         except (DataError, UsageError):
             run.say(f"{folder}: one corpus, for its subfolders are not all named by languages")
     found = subfolders or [(folder, options.lang or "und")]
-    corpora = [read_corpus(path, tag, options.phone_set, options.tier) for path, tag in found]
+    labels = local_labels(options.labels, run)
+    if labels is not None and subfolders:
+        apart = _labels_by_language(labels, [path.name for path, _ in subfolders])
+    else:
+        apart = [labels] * len(found)
+    corpora = [
+        read_corpus(path, tag, options.phone_set, options.tier, labels=own)
+        for (path, tag), own in zip(found, apart, strict=True)
+    ]
     run.left_out([problem for corpus in corpora for problem in corpus.problems], folder)
     return corpora
+
+
+def _labels_by_language(labels: Path, names: Sequence[str]) -> list[Path | None]:
+    """The folder of labels of each language. Raises DataError where one has none: another's could have files of the same names."""
+    missing = [name for name in names if not (labels / name).is_dir()]
+    if missing:
+        listed = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise DataError(
+            f"{labels}: has no folder for {listed}: divide the labels into one folder for each language, named as those "
+            "of the recordings"
+        )
+    return [labels / name for name in names]
 
 
 def hold_out(corpus: Corpus, share: float, seed: int) -> tuple[Corpus, Corpus, str]:

@@ -70,8 +70,9 @@ def transcribe(
         scores = _score([r for r in recordings if r.name in found], found, pack, options, run, output)
     kinds = Counter(path.suffix for path in outputs.paths)
     run.result(f"written to {output}: {', '.join(f'{n} {kind}' for kind, n in sorted(kinds.items()))}; log.txt")
-    if problems:
-        raise DataError(f"{len(problems)} things could not be done; they are named above")
+    undone = sum(not problem.used for problem in problems)
+    if undone:
+        raise DataError(f"{undone} things could not be done; they are named above")
     return scores
 
 
@@ -242,7 +243,8 @@ def comparable(
     for recording in recordings:
         labels = contents.labels.get(recording.name)
         if labels is None:
-            problems += [] if recording.labels else [Problem(recording.audio, "no labels beside it")]
+            if not recording.labels and not recording.more:
+                problems.append(recording.doubt or Problem(recording.audio, "no labels beside it"))
             continue
         heard = found[recording.name]
         try:
@@ -257,13 +259,14 @@ def comparable(
         else:
             wrong = [each for each in checked.problems if not each.used]
             problems += wrong or [Problem(labels.file, "no phoneme in it", labels.tier)]
-    return result, problems
+    return result, list(dict.fromkeys(problems))
 
 
 def labels_of(recordings: Sequence[Recording], tier: str | None = None) -> Contents:
     """What the label files beside recordings hold, by the names of the recordings; of their tiers the one so named."""
     files = [(recording.name, path) for recording in recordings for path in recording.labels.values()]
-    return labels_beside({r.name: r.audio for r in recordings}, files, tier)
+    more = [replace(match, recordings=(r.name,)) for r in recordings for match in r.more]
+    return labels_beside({r.name: r.audio for r in recordings}, files, more, tier)
 
 
 def scores_table(scores: SequenceScores) -> Table:

@@ -28,7 +28,7 @@ from mtl_speech.core.run import Run
 from mtl_speech.core.settings import as_dict, settings
 from mtl_speech.corpora.corrections import CHANGES, EXAMPLES, changes_csv, examples_json
 from mtl_speech.corpora.reading import read_corpus
-from mtl_speech.corpora.remote import local_folder
+from mtl_speech.corpora.remote import local_folder, local_labels
 from mtl_speech.features.store import SegmentStore, build_store
 from mtl_speech.model.language_pack import LanguageModel, load_language, true_labels, with_timing
 from mtl_speech.model.learner import embed_segments
@@ -191,7 +191,8 @@ def evaluate(folder: Path, options: EvaluateOptions, run: Run) -> Scores:
     base = load_chosen_base(options, pack)
     model = load_language(pack, base)
     local = local_folder(options.data, run)
-    corpus = read_corpus(local.folder, lang, options.phone_set, options.tier)
+    labels = local_labels(options.labels, run)
+    corpus = read_corpus(local.folder, lang, options.phone_set, options.tier, labels=labels)
     run.say(describe(corpus, lang))
     with unchanged(u.audio for u in corpus.utterances):
         store = build_store([corpus], front_end=base.front_end)

@@ -146,6 +146,13 @@ class _Labels(Config):
 
 
 @dataclass(frozen=True)
+class _LabelsApart(Config):
+    labels: Path | None = setting(
+        None, "folder of label files to read in place of those beside the recordings; by default those beside them"
+    )
+
+
+@dataclass(frozen=True)
 class _Base(Config):
     base: Path | None = setting(None, "encoder pack to build on; by default the English model that ships")
 
@@ -194,7 +201,7 @@ class _Checkpoints(Config):
 
 
 @dataclass(frozen=True)
-class ValidateOptions(_NotRandom, _Labels):
+class ValidateOptions(_NotRandom, _Labels, _LabelsApart):
     """Options of `validate`."""
 
     lang: str = setting("und", "language of the recordings: a tag or an English name")
@@ -204,7 +211,7 @@ class ValidateOptions(_NotRandom, _Labels):
 
 
 @dataclass(frozen=True)
-class PretrainOptions(RunOptions, _Labels, _Card, _Checkpoints, PretrainConfig, EncoderConfig):
+class PretrainOptions(RunOptions, _Labels, _LabelsApart, _Card, _Checkpoints, PretrainConfig, EncoderConfig):
     """Options of `pretrain`."""
 
     MEMORY: ClassVar[tuple[str, ...]] = ("batch_frames", "crop_lengths")
@@ -215,7 +222,7 @@ class PretrainOptions(RunOptions, _Labels, _Card, _Checkpoints, PretrainConfig, 
 
 
 @dataclass(frozen=True)
-class MetaTrainOptions(RunOptions, _Labels, _Card, BaseOptions, _Checkpoints, MetaTrainConfig):
+class MetaTrainOptions(RunOptions, _Labels, _LabelsApart, _Card, BaseOptions, _Checkpoints, MetaTrainConfig):
     """Options of `meta-train`."""
 
     MEMORY: ClassVar[tuple[str, ...]] = ("meta_batch", "n_way", "n_query")
@@ -233,7 +240,7 @@ class _Clips(Config):
 
 
 @dataclass(frozen=True)
-class AdaptOptions(RunOptions, _Labels, BaseOptions, _Clips, AdaptConfig):
+class AdaptOptions(RunOptions, _Labels, _LabelsApart, BaseOptions, _Clips, AdaptConfig):
     """Options of `adapt` and `ablate`."""
 
     MEMORY: ClassVar[tuple[str, ...]] = ("shots",)
@@ -258,12 +265,14 @@ class AdaptOptions(RunOptions, _Labels, BaseOptions, _Clips, AdaptConfig):
             ["lang: must be given with --data: the language of the recordings"] if self.data and not self.lang else []
         )
         return [*super().conflicts(), *found] + [
-            f"{name}: needs --data beside it" for name in ("test", "after") if getattr(self, name) and not self.data
+            f"{name}: needs --data beside it"
+            for name in ("test", "after", "labels")
+            if getattr(self, name) and not self.data
         ]
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(RunOptions, _Labels, BaseOptions, _Clips):
+class EvaluateOptions(RunOptions, _Labels, _LabelsApart, BaseOptions, _Clips):
     """Options of `evaluate`."""
 
     data: Path | None = setting(None, "folder of labelled recordings to score the pack on (needed)")

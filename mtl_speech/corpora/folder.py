@@ -16,6 +16,9 @@ from mtl_speech.core.terminal import progress
 from mtl_speech.corpora import elan, label_lines, textgrid
 from mtl_speech.corpora.audio import AUDIO_SUFFIXES
 from mtl_speech.corpora.labels import MACHINE_LABELS, Interval, Labels, MissingPhones
+from mtl_speech.corpora.pairing import SURE, Match, Names, find_matches, likely
+from mtl_speech.corpora.partners import EmptyPhones, Partners, question, require_phones, taken_for
+from mtl_speech.corpora.versions import choose_version, passed_over
 
 LabelReader = Callable[[Path], Labels]
 
@@ -104,11 +107,14 @@ def scan(folder: Path, apart: Path | None = None, readers: Mapping[str, LabelRea
     faults = {path: unusable_name(path, folder) for path in known}
     contents.problems += [Problem(path, fault) for path, fault in faults.items() if fault is not None]
     files = [path for path in known if faults[path] is None]
-    _find_recordings(folder, files, contents)
-    _read_ctm([path for path in files if path.suffix.lower() == ".ctm"], contents)
-    beside = [path for path in files if path.suffix.lower() in LABEL_SUFFIXES]
-    labels = [(key_of(folder, path), path) for path in beside] if apart is None else _labels_apart(apart, contents)
-    failed = _read_label_files(labels, contents, f"Labels of {folder.resolve().name}", READERS | dict(readers or {}))
+    waiting = _find_recordings(folder, files, contents)
+    names = Names(contents.recordings, anywhere=apart is not None)
+    _read_ctm(_ctm_files(folder, files, apart), contents, names)
+    labels = _labels_of(folder if apart is None else apart, None if apart else files, contents)
+    labels = [each for each in labels if apart is not None or each[0] not in waiting]
+    partners = Partners(contents, READERS | dict(readers or {}), names)
+    description = f"Labels of {folder.resolve().name}"
+    failed = _read_label_files(labels, description, partners, apart)
     where = "beside it" if apart is None else f"below {apart}"
     for key, path in contents.recordings.items():
         if key not in contents.labels and key not in failed:
@@ -117,14 +123,18 @@ def scan(folder: Path, apart: Path | None = None, readers: Mapping[str, LabelRea
 
 
 def labels_beside(
-    recordings: Mapping[str, Path], files: Sequence[tuple[str, Path]], tier: str | None = None
+    recordings: Mapping[str, Path],
+    files: Sequence[tuple[str, Path]],
+    more: Sequence[Match] = (),
+    tier: str | None = None,
 ) -> Contents:
     """The labels of recordings by id, from label files, each with the id of its recording; as `scan` reads those of a folder.
 
-    `tier` is the name of the tier of phones, or a pattern of names.
+    `more` are those of another name than their recording's, to be read where these have no phones. `tier` is the name of the tier
+    of phones, or a pattern of names.
     """
     contents = Contents(dict(recordings))
-    _read_label_files(files, contents, "Labels", READERS | readers_of(tier))
+    _read_label_files(files, "Labels", Partners(contents, READERS | readers_of(tier), Names({})), None, more)
     return contents
 
 
@@ -160,81 +170,184 @@ def key_of(folder: Path, path: Path) -> str:
     return unicodedata.normalize("NFC", relative.as_posix())
 
 
-def _find_recordings(folder: Path, files: Sequence[Path], contents: Contents) -> None:
+def _find_recordings(folder: Path, files: Sequence[Path], contents: Contents) -> set[str]:
+    """Find the recordings; one of a name is used. Returns the ids of those that cannot be read, whose labels have to wait."""
+    versions: defaultdict[str, list[Path]] = defaultdict(list)
+    unreadable: defaultdict[str, list[Path]] = defaultdict(list)
+    waiting: defaultdict[str, list[str]] = defaultdict(list)
     for path in files:
         key, suffix = key_of(folder, path), path.suffix.lower()
         if suffix in UNREADABLE_SUFFIXES:
-            contents.tell(path, f"{suffix} audio cannot be read: convert it to WAV or FLAC")
-        elif suffix in AUDIO_SUFFIXES and key in contents.recordings:
-            contents.tell(path, f"a second recording of '{key}', left out: {contents.recordings[key].name} is used")
+            unreadable[key].append(path)
         elif suffix in AUDIO_SUFFIXES:
-            contents.recordings[key] = path
+            versions[key].append(path)
+        elif suffix in LABEL_SUFFIXES:
+            waiting[key].append(path.name)
+    for key, paths in versions.items():
+        contents.recordings[key], told = choose_version(key, paths)
+        contents.problems += told
+    cased = {key.casefold(): path for key, path in contents.recordings.items()}
+    for key, paths in unreadable.items():
+        chosen = contents.recordings.get(key) or cased.get(key.casefold())
+        labels = "".join(f"; until then its labels '{name}' are left out" for name in waiting.get(key, ())[:1])
+        for path in paths:
+            reason = f"{path.suffix.lower()} audio cannot be read: convert it to WAV or FLAC{labels}"
+            contents.problems.append(Problem(path, reason) if chosen is None else passed_over(path, chosen))
+    return {key for key in unreadable if key not in contents.recordings and key.casefold() not in cased}
 
 
-def _labels_apart(folder: Path, contents: Contents) -> list[tuple[str, Path]]:
-    """The label files below a folder, each with the id of the recording that it names by its path or its file name alone.
+def _labels_of(folder: Path, files: Sequence[Path] | None, contents: Contents) -> list[tuple[str, Path]]:
+    """The label files below a folder, each with an id: that of its recording where it has the same name.
 
-    What is of no recording is told in one problem: alignments of a whole corpus may be used on a part of it.
+    Those of a folder apart, where no `files` are given, have that of the recording of their path, of the last parts of it, or of
+    their file name alone.
     """
-    found: dict[Path, str | None] = {}
+    if files is not None:
+        return [(key_of(folder, path), path) for path in files if path.suffix.lower() in LABEL_SUFFIXES]
+    counts = Counter(tail for key in contents.recordings for tail in _tails(key))
+    of_tail = {tail: key for key in contents.recordings for tail in _tails(key) if counts[tail] == 1}
+    found = []
     for path in sorted(files_below(folder)):
         if path.suffix.lower() in LABEL_SUFFIXES:
-            name = key_of(folder, path)
-            found[path] = contents.key_of_name.get(name) or contents.key_of_name.get(name.rpartition("/")[2])
-    others = [path.name for path, key in found.items() if key is None]
-    if others:
-        which = f"{len(others):,}, such as {others[0]}"
-        contents.tell(folder, f"label files that are of no recording, or not of one alone: {which}; left out")
-    return [(key, path) for path, key in found.items() if key is not None]
+            key = key_of(folder, path)
+            own = contents.key_of_name.get(key) or next((of_tail[t] for t in _tails(key) if t in of_tail), None)
+            found.append((own or key, path))
+    return found
+
+
+def _tails(key: str) -> Iterator[str]:
+    """The last parts of an id, the longest first: "a/b/c", "b/c", "c"."""
+    while key:
+        yield key
+        key = key.partition("/")[2]
 
 
 def _read_label_files(
-    files: Sequence[tuple[str, Path]], contents: Contents, description: str, readers: Mapping[str, LabelReader]
+    files: Sequence[tuple[str, Path]],
+    description: str,
+    partners: Partners,
+    apart: Path | None,
+    more: Sequence[Match] = (),
 ) -> set[str]:
-    """Read label files, each with the id of its recording. Returns the ids of recordings whose labels cannot be used."""
-    failed: set[str] = set()
-    without: list[tuple[str, Problem]] = []  # id, and what is missing
-    for suffix, read in readers.items():
-        those = [(key, path) for key, path in files if path.suffix.lower() == suffix]
-        for key, path in progress(those, description) if those else ():
-            if key not in contents.recordings:
-                contents.tell(path, "labels without a recording of the same name beside them; left out")
-                continue
-            try:
-                contents.take(key, read(path))
-            except MissingPhones as error:
-                without.append((key, problem_of(path, error)))
-            except DataError as error:
-                contents.problems.append(problem_of(path, error))
-                failed.add(key)
-    for key, problem in without:
+    """Read label files, each with an id. Returns the ids of recordings of which it is told why they have no labels."""
+    contents = partners.contents
+    exact = [(key, path) for key, path in files if key in contents.recordings]
+    failed, without = _read_exact(exact, description, partners)
+    others, matches = partners.find([(key, path) for key, path in files if key not in contents.recordings])
+    partners.read([*matches, *more])
+    for key, labels in without.empty:
+        if key not in contents.labels:
+            contents.take(key, labels)
+        else:
+            reason = f"has no phone in it; {contents.labels[key].file.name} is used"
+            contents.tell(labels.file, reason, labels.tier, used=True)
+    for key, problem in without.problems:
         used = contents.labels.get(key)
         beside = f"; {used.file.name} is used" if used is not None else ""
         contents.tell(problem.file, problem.reason + beside, used=used is not None)
-    return failed | {key for key, _ in without}
+        failed.add(key)
+    bare = (key for key in contents.recordings if key not in contents.labels and key not in failed)
+    _tell_of_no_recording(partners.ask(others, bare if apart is None else ()), contents, apart)
+    return failed | partners.asked
 
 
-def _read_ctm(paths: Sequence[Path], contents: Contents) -> None:
-    """The labels of a CTM file of phones, and the words of one of words, for the recordings that they name."""
-    phones: list[Path] = []
-    words: list[Path] = []
-    for path in paths:
-        those = words if "word" in path.stem.lower() else phones
+@dataclass
+class _Without:
+    """Label files without phones, each with the id of its recording: what is missing, or labels of nothing but silence."""
+
+    problems: list[tuple[str, Problem]] = field(default_factory=list)
+    empty: list[tuple[str, Labels]] = field(default_factory=list)
+
+
+def _read_exact(files: Sequence[tuple[str, Path]], description: str, partners: Partners) -> tuple[set[str], _Without]:
+    """Read label files that have the name of a recording. Returns the ids of those that are broken, and what has no phones."""
+    contents, failed, without = partners.contents, set[str](), _Without()
+    for suffix, read in partners.readers.items():
+        those = [(key, path) for key, path in files if path.suffix.lower() == suffix]
+        for key, path in progress(those, description) if those else ():
+            try:
+                labels = read(path)
+                require_phones(labels)
+                contents.take(key, labels)
+            except EmptyPhones:
+                without.empty.append((key, labels))
+            except MissingPhones as error:
+                without.problems.append((key, problem_of(path, error)))
+            except DataError as error:
+                if _is_empty(path):
+                    without.problems.append((key, Problem(path, "is an empty file")))
+                    continue
+                contents.problems.append(problem_of(path, error))
+                failed.add(key)
+    return failed, without
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether there is nothing in a file."""
+    try:
+        return path.is_file() and path.stat().st_size == 0
+    except OSError:
+        return False
+
+
+def _tell_of_no_recording(files: Sequence[tuple[str, Path]], contents: Contents, apart: Path | None) -> None:
+    """Tell of label files of no recording: those of a folder apart in one problem, as alignments may be of a larger corpus."""
+    if apart is None:
+        for _, path in files:
+            contents.tell(path, "labels without a recording of the same name beside them; left out")
+    elif files:
+        which = f"{len(files):,}, such as {files[0][1].name}"
+        contents.tell(apart, f"label files that are of no recording, or not of one alone: {which}; left out")
+
+
+def _ctm_files(folder: Path, files: Sequence[Path], apart: Path | None) -> list[tuple[str, Path]]:
+    """The CTM files, each with its own id: of the folder apart, else those beside the recordings."""
+    below = sorted(files_below(apart)) if apart is not None else []
+    for root, paths in ((apart, below), (folder, files)):
+        found = [path for path in paths if path.suffix.lower() == ".ctm"]
+        if found and root is not None:
+            return [(key_of(root, path.with_suffix("")), path) for path in found]
+    return []
+
+
+def _read_ctm(paths: Sequence[tuple[str, Path]], contents: Contents, names: Names) -> None:
+    """The labels of CTM files of phones, and the words of those of words, for the recordings that they name.
+
+    Of a recording that several name the first file is used.
+    """
+    phones: list[tuple[str, Path]] = []
+    words: list[tuple[str, Path]] = []
+    for key, path in paths:
         if path.stem.startswith(MACHINE_LABELS):
             advice = "to use them, check them and rename the file to phones.ctm"
             contents.tell(path, f"holds machine labels, which are not read: {advice}", used=True)
-        elif those:
-            contents.tell(path, f"left out: {those[0].name} is used")
         else:
-            those.append(path)
-    spoken = {key: labels.phones for path in words for key, labels in _ctm_by_key(path, contents).items()}
-    for path in phones:
-        for key, labels in _ctm_by_key(path, contents).items():
-            contents.take(key, replace(labels, words=spoken.get(key, ())))
+            is_words = "word" in path.stem.lower() and key not in contents.recordings
+            (words if is_words else phones).append((key, path))
+    spoken = _first_of_each(words, contents, names)
+    for key, labels in _first_of_each(phones, contents, names).items():
+        contents.take(key, replace(labels, words=spoken[key].phones if key in spoken else ()))
 
 
-def _ctm_by_key(path: Path, contents: Contents) -> dict[str, Labels]:
-    """The labels of a CTM file by the id of the recording; it may be named by its id or by its file name alone."""
+def _first_of_each(paths: Sequence[tuple[str, Path]], contents: Contents, names: Names) -> dict[str, Labels]:
+    """The labels of CTM files by the id of the recording, of each from the first file that has it."""
+    found: dict[str, Labels] = {}
+    for own, path in paths:
+        read = _ctm_by_key(own, path, contents, names)
+        again = [key for key in read if key in found]
+        if again:
+            which = f"of {len(again):,} recordings, such as '{again[0]}'"
+            contents.tell(path, f"labels {which}, are left out: '{found[again[0]].file.name}' is used")
+        found = read | found
+    return found
+
+
+def _ctm_by_key(own: str, path: Path, contents: Contents, names: Names) -> dict[str, Labels]:
+    """The labels of a CTM file by the id of the recording; it may be named by its id or by its file name alone.
+
+    A name that tools have changed is that of the only recording that it can be of; so is the only name in a file that is named as
+    a recording, whatever it is.
+    """
     try:
         read, problems = label_lines.read_ctm(path)
     except DataError as error:
@@ -242,46 +355,140 @@ def _ctm_by_key(path: Path, contents: Contents) -> dict[str, Labels]:
         return {}
     contents.problems.extend(problems)
     named = {unicodedata.normalize("NFC", name): labels for name, labels in read.items()}
+    found = {contents.key_of_name[name]: labels for name, labels in named.items() if name in contents.key_of_name}
     for name in (name for name in named if name not in contents.key_of_name):
-        contents.tell(path, f"names the recording '{name}', which is not there or not there once; left out")
-    return {contents.key_of_name[name]: labels for name, labels in named.items() if name in contents.key_of_name}
+        stem, suffix = os.path.splitext(name)
+        keys, how = names.find(stem if suffix.lower() in _STEM_SUFFIXES else name, anywhere=True)
+        if len(keys) != 1 and len(named) == 1:
+            match = next(find_matches(names, [(own, path)]), None)
+            keys, how = (match.recordings, "the file has the name of the recording") if match else ((), "")
+        if len(keys) == 1 and keys[0] not in found:
+            contents.tell(path, f"'{name}' in it is taken for '{contents.recordings[keys[0]].name}': {how}", used=True)
+            found[keys[0]] = named[name]
+        else:
+            contents.tell(path, f"names the recording '{name}', which is not there or not there once; left out")
+    return found
 
 
 @dataclass(frozen=True)
 class Recording:
-    """An audio file; its name in results: the path below the folder that was named, without suffix; its label files by suffix."""
+    """An audio file; its name in results: the path below the folder that was named, without suffix; its label files by suffix.
+
+    `more` are label files that are its own by all but their name, to be read where `labels` have no phones; `doubt` asks whether
+    others are, too.
+    """
 
     name: str
     audio: Path
     labels: dict[str, Path] = field(default_factory=dict)  # such as ".textgrid"
+    more: tuple[Match, ...] = ()
+    doubt: Problem | None = None
 
 
 def find_recordings(places: Sequence[Path]) -> tuple[list[Recording], list[Problem]]:
     """The recordings that files and folders hold, in the order given, and what cannot be one of them.
 
-    A file is named by its stem. Of several recordings of one name the first is taken. Label files among the places are passed over,
-    since they belong to recordings.
+    A file is named by its stem. Of one recording in several formats the one without loss is taken; of several recordings of one
+    name in different folders the first. Label files among the places are passed over, since they belong to recordings.
     """
-    found: dict[str, Path] = {}
-    problems: list[Problem] = []
+    found = _Found()
     for place in places:
         if not place.exists():
-            problems.append(Problem(place, "no such file or folder"))
+            found.problems.append(Problem(place, "no such file or folder"))
         elif place.is_dir() and not has_audio(place):
-            problems.append(Problem(place, "no audio files in this folder"))
+            found.problems.append(Problem(place, "no audio files in this folder"))
         for root, path in _candidates(place):
-            is_audio, name = path.suffix.lower() in AUDIO_SUFFIXES, key_of(root, path)
-            reason = (
-                unusable_name(path, root) if is_audio else "is no audio that can be read: convert it to WAV or FLAC"
-            )
-            if reason is None and not _same(found.setdefault(name, path), path):
-                first = found[name]
-                reason = f"its results would have the name '{name}', as those of {first} have: rename one of the two"
-            if reason is not None:
-                problems.append(Problem(path, reason))
-    labels = _label_files({path.parent for path in found.values()})
-    named = ((name, path, labels[path.parent, key_of(path.parent, path)]) for name, path in found.items())
-    return [Recording(*each) for each in named], problems
+            found.add(root, path, place.is_dir())
+    return found.recordings(), found.problems
+
+
+@dataclass
+class _Found:
+    """The files that are meant as recordings, by the name that the results have."""
+
+    problems: list[Problem] = field(default_factory=list)
+    _versions: dict[str, list[Path]] = field(default_factory=dict)
+    _unreadable: list[tuple[str, Path]] = field(default_factory=list)
+    _place: dict[str, tuple[Path, bool]] = field(default_factory=dict)  # where the labels of a name may lie
+
+    def add(self, root: Path, path: Path, below: bool) -> None:
+        """Add a file that is named below `root`; with `below` its labels may lie in another folder there."""
+        name = key_of(root, path)
+        if path.suffix.lower() not in AUDIO_SUFFIXES:
+            self._unreadable.append((name, path))
+            return
+        reason = unusable_name(path, root) or self._add_version(name, path)
+        if reason is not None:
+            self.problems.append(Problem(path, reason))
+        else:
+            self._place.setdefault(name, (root, below))
+
+    def _add_version(self, name: str, path: Path) -> str | None:
+        """Add a recording under a name. Returns why it cannot be, where one of another folder has the name."""
+        those = self._versions.setdefault(name, [])
+        if any(_same(path, other) for other in those):
+            return None
+        if those and those[0].parent.resolve() != path.parent.resolve():
+            return f"its results would have the name '{name}', as those of {those[0]} have: rename one of the two"
+        those.append(path)
+        return None
+
+    def recordings(self) -> list[Recording]:
+        """One recording of each name, with its labels."""
+        chosen: dict[str, Path] = {}
+        for name, paths in self._versions.items():
+            chosen[name], told = choose_version(name, paths)
+            self.problems += told
+        for name, path in self._unreadable:
+            beside = name in chosen and chosen[name].parent == path.parent
+            reason = "is no audio that can be read: convert it to WAV or FLAC"
+            self.problems.append(passed_over(path, chosen[name]) if beside else Problem(path, reason))
+        labels = _label_files({path.parent for path in chosen.values()})
+        near = {place: _Near.of(*place) for place in set(self._place.values())}
+        found = [Recording(name, path, labels[path.parent, key_of(path.parent, path)]) for name, path in chosen.items()]
+        return [near[self._place[each.name]].added(each, self.problems) for each in found]
+
+
+@dataclass(frozen=True)
+class _Near:
+    """The label files of a folder whose names are not quite those of its recordings."""
+
+    recordings: Mapping[str, Path]
+    matches: Mapping[str, Sequence[Match]]  # by the id of a recording
+    doubts: Mapping[str, Match]
+
+    @classmethod
+    def of(cls, root: Path, below: bool) -> _Near:
+        """Those of a folder, and with `below` of its subfolders."""
+        files = sorted(files_below(root) if below else (path for path in root.iterdir() if path.is_file()))
+        by_key = [(key_of(root, path), path) for path in files]
+        recordings = {key: path for key, path in by_key if path.suffix.lower() in AUDIO_SUFFIXES}
+        labels = [(key, path) for key, path in by_key if path.suffix.lower() in LABEL_SUFFIXES]
+        others = [(key, path) for key, path in labels if key not in recordings]
+        found = list(find_matches(Names(recordings), others)) if others else []
+        sure: defaultdict[str, list[Match]] = defaultdict(list)
+        for match in found:
+            if len(match.recordings) == 1:
+                sure[match.recordings[0]].append(match)
+        bare = recordings.keys() - {key for key, _ in labels} - sure.keys()
+        told = {match.path for match in found}
+        found += likely({key: recordings[key] for key in bare}, [each for each in others if each[1] not in told])
+        doubts = {key: match for match in found for key in match.recordings if key in bare}
+        return cls(recordings, sure, doubts)
+
+    def added(self, recording: Recording, problems: list[Problem]) -> Recording:
+        """A recording with the label files that are its own by all but their name, which is told; else with the question."""
+        more = self.matches.get(recording.name, ())
+        labels = dict(recording.labels)
+        for suffix in LABEL_SUFFIXES if not labels else ():
+            sure = [each for each in more if each.path.suffix.lower() == suffix and each.rank == SURE]
+            if len(sure) == 1 and not sure[0].shifted:
+                labels[suffix] = sure[0].path
+                problems.append(Problem(sure[0].path, taken_for(sure[0], recording.audio), used=True))
+        rest = tuple(each for each in more if each.path not in labels.values())
+        doubt = self.doubts.get(recording.name) if not labels and not rest else None
+        asked = question(doubt, self.recordings) if doubt is not None else None
+        return replace(recording, labels=labels, more=rest, doubt=asked)
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -63,10 +63,17 @@ def read_corpus(
     return _read(folder, contents, tag, phone_set, in_full=False)
 
 
-def validate(folder: Path, language: str = "und", phone_set: str = "auto", tier: str | None = None) -> Corpus:
+def validate(
+    folder: Path,
+    language: str = "und",
+    phone_set: str = "auto",
+    tier: str | None = None,
+    *,
+    labels: Path | None = None,
+) -> Corpus:
     """As `read_corpus`, but decode every recording in full: one that is cut short, silent or has NaN is left out."""
     tag = _checked_names(language, phone_set)
-    return _read(folder, _scanned(folder, None, readers_of(tier)), tag, phone_set, in_full=True)
+    return _read(folder, _scanned(folder, labels, readers_of(tier)), tag, phone_set, in_full=True)
 
 
 def _checked_names(language: str, phone_set: str) -> str:

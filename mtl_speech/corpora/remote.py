@@ -91,6 +91,20 @@ def local_folder(place: Path, run: Run) -> Local:
     return Local(folder, problems)
 
 
+def local_labels(place: Path | None, run: Run) -> Path | None:
+    """The folder of labels that --labels names, as `local_folder` gives it; None for none.
+
+    Raises DataError where there is no such folder, and as `local_folder`.
+    """
+    if place is None:
+        return None
+    folder = local_folder(place, run).folder
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "no such folder"
+        raise DataError(f"{folder}: {what}: give the folder of the label files as --labels")
+    return folder
+
+
 def _whole(entry: Path) -> dict[str, Any] | None:
     """What the marker of an entry says; None where there is none, or files have gone since."""
     try:

@@ -61,3 +61,13 @@ def test_few_shots_bind_whatever_learns(tmp_path: Path) -> None:
     for fold in (*learned.folds, learned.everything):
         assert fold.train.label.bincount().tolist() == [2] * 6
     assert sum(len(fold.test) for fold in learned.folds) == 36  # each recording is tested on once, in full
+
+
+def test_labels_of_another_folder_are_learned_from(tmp_path: Path) -> None:
+    folder = labelled_folder(tmp_path / "toy", 6, 2)
+    (tmp_path / "labels").mkdir()
+    for path in sorted(folder.rglob("*.TextGrid")):
+        path.rename(tmp_path / "labels" / path.name)
+    options = AdaptOptions(lang="sw", data=folder, shots=2, labels=tmp_path / "labels")
+    learned = target.load_target(options, tmp_path / "out", Run(quiet=True))
+    assert sum(len(fold.test) for fold in learned.folds) == 36

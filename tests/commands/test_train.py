@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mtl_speech.commands.train import hold_out, hold_out_many, only_phonemes, read_languages
+from mtl_speech.core.errors import DataError
 from mtl_speech.core.options import MetaTrainOptions
 from mtl_speech.core.run import Run
 from mtl_speech.corpora.corpus import Corpus, Segment, Utterance
@@ -63,3 +64,19 @@ def test_subfolders_named_by_languages_are_languages(tmp_path: Path, capsys: pyt
     labelled_folder(tmp_path / "Speaker 3", 2, 1)
     (one,) = read_languages(tmp_path, MetaTrainOptions(), Run())
     assert len(one.utterances) == 6 and "one corpus" in capsys.readouterr().out
+
+
+def test_labels_apart_are_divided_as_the_languages_are(tmp_path: Path) -> None:
+    for name in ("pan", "hi"):
+        labelled_folder(tmp_path / "data" / name, 2, 1)
+        for path in sorted((tmp_path / "data" / name).rglob("*.TextGrid")):
+            target = tmp_path / "labels" / name / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
+    options = MetaTrainOptions(labels=tmp_path / "labels")
+    assert [len(each.utterances) for each in read_languages(tmp_path / "data", options, Run(quiet=True))] == [2, 2]
+    (tmp_path / "labels" / "hi").rename(tmp_path / "labels" / "hin")
+    with pytest.raises(DataError, match="has no folder for hi: divide the labels"):
+        read_languages(tmp_path / "data", options, Run(quiet=True))
+    with pytest.raises(DataError, match="no such folder: give the folder of the label files as --labels"):
+        read_languages(tmp_path / "data", MetaTrainOptions(labels=tmp_path / "none"), Run(quiet=True))

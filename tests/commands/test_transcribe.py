@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 from praatio import textgrid as praat
 from pympi import Elan
@@ -176,6 +177,40 @@ def test_results_in_the_folder_of_the_recordings_are_put_into_the_files_there(sh
             assert read_whole(path).tiers[:1] == tiers and tier_names(path) == ["phones", "phones-pred", "confidence"]
     assert len(list(recordings.rglob("*.TextGrid"))) == 4
     assert len(read_corpus(recordings).utterances) == 4
+
+
+def test_a_video_and_a_lossy_copy_are_no_fault(shared: Path, recordings: Path) -> None:
+    samples, rate = soundfile.read(recordings / "s0" / "u00.wav")
+    soundfile.write(recordings / "s0" / "u00.mp3", samples, rate)
+    (recordings / "s0" / "u02.mp4").write_bytes(b"x")
+    said = run(*arguments(shared, recordings), "--score", "-o", "out").stdout
+    assert "used: rec/s0/u00.mp3: is passed over: 'u00.wav'" in said
+    assert "used: rec/s0/u02.mp4: is passed over: 'u02.wav'" in said
+    assert "4 recordings" in said and "left out" not in said and "not scored" not in said
+
+
+def test_labels_under_a_name_that_praat_changed_are_scored_and_kept(shared: Path, recordings: Path) -> None:
+    folder = recordings / "s0"
+    (folder / "u00.wav").rename(folder / "list 1 (new).wav")
+    (folder / "u00.TextGrid").rename(folder / "list_1__new_.TextGrid")
+    (folder / "u02.TextGrid").rename(folder / "u02 (2).TextGrid")
+    said = run(*arguments(shared, folder), "--score", "-o", "out").stdout
+    assert "list_1__new_.TextGrid: is taken as the labels of 'list 1 (new).wav'" in said and "not scored" not in said
+    assert json.loads(Path("out/scores.json").read_text())["scores"]["n_recordings"] == 2
+    assert tier_names(Path("out/list 1 (new).TextGrid")) == ["phones", "phones-pred", "confidence"]
+    run(*arguments(shared, folder), "-o", folder, "-q")
+    assert tier_names(folder / "list_1__new_.TextGrid") == ["phones", "phones-pred", "confidence"]
+    assert not (folder / "list 1 (new).TextGrid").exists()
+
+
+def test_labels_that_may_be_of_two_recordings_are_told_once(shared: Path, recordings: Path) -> None:
+    folder = recordings / "s0"
+    (folder / "u00.wav").rename(folder / "list 1.wav")
+    (folder / "u02.wav").rename(folder / "list.1.wav")
+    (folder / "u00.TextGrid").rename(folder / "list_1.TextGrid")
+    (folder / "u02.TextGrid").unlink()
+    said = run(*arguments(shared, recordings), "--score", "-o", "out").stdout
+    assert said.count("not scored") == said.count("perhaps these belong together: 'list 1.wav', 'list.1.wav'") == 1
 
 
 # Outputs

@@ -28,7 +28,7 @@ def test_partners_that_are_missing(tmp_path: Path) -> None:
     assert "no labels" in told["no-labels.wav"]
     assert "without a recording" in told["no-audio.TextGrid"]
     assert "no 'phones' tier (interval tiers: 'notes')" in told["no-tier.TextGrid"]
-    assert "twice.flac is used" in told["twice.wav"]
+    assert "'twice.flac' is used" in told["twice.wav"]
     assert "convert" in told["phone.m4a"]
 
 

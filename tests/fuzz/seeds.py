@@ -263,3 +263,18 @@ TARS = (
     _tar(tarfile.USTAR_FORMAT, "u.wav", tarfile.SYMTYPE),
     gzip.compress(_tar(tarfile.USTAR_FORMAT, "u.wav"), mtime=0),
 )
+
+LINKS = tuple(
+    f'<?xml version="1.0" encoding="{encoding}"?><ANNOTATION_DOCUMENT><HEADER MEDIA_FILE="" TIME_UNITS="milliseconds">'
+    f'<MEDIA_DESCRIPTOR MEDIA_URL="{url}" MIME_TYPE="audio/*" RELATIVE_MEDIA_URL="{near}" TIME_ORIGIN="20"/>'
+    "</HEADER><TIME_ORDER/></ANNOTATION_DOCUMENT>".encode(encoding)
+    for encoding, url, near in (
+        ("UTF-8", "file:///C:/Users/field/a.wav", "./a.wav"),
+        ("UTF-8", "file://server/b%20c.wav", "../s/b c.wav"),
+        ("UTF-16", "C:\\field\\a.wav", "../../a.wav"),
+    )
+)
+NAMES = (
+    b"list 2.1 (retake)\nlist_2_1__retake_\ns/a\ns/a (2)\nVC1-Tr1\nVC1-ELAN",
+    "e\u0301te\u0301\nÉTÉ\nword\nphones@word - Copy (2)_aligned\na-b/c\nx/c".encode(),
+)

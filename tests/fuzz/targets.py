@@ -32,7 +32,9 @@ from mtl_speech.core.tensor_files import decode, header_entries
 from mtl_speech.corpora import corrections, elan, label_lines, textgrid
 from mtl_speech.corpora.audio import SAMPLE_RATE, audio_duration, check_audio, load_audio
 from mtl_speech.corpora.labels import Labels, find_segments, find_words
+from mtl_speech.corpora.media_links import media_links
 from mtl_speech.corpora.not_audio import what_it_is
+from mtl_speech.corpora.pairing import Names, find_matches, likely, linked_recordings
 from mtl_speech.corpora.places import members, unsafe
 from mtl_speech.corpora.textgrid import long_form, read_whole
 from mtl_speech.model.language_pack import LanguageModel, language_pack, load_language
@@ -103,6 +105,23 @@ def _eaf(path: Path) -> None:
     again = path.with_name("again.eaf")
     again.write_bytes(eaf_bytes(FOUND, path.with_suffix(".wav"), again, path))
     elan.read_eaf(again)
+
+
+def _links(path: Path) -> None:
+    """Whatever an .eaf links, it leads to a recording of the folder or nowhere."""
+    names = Names({"a": path.with_name("a.wav"), "s/b c": path.with_name("b c.wav")}, anywhere=True)
+    links = media_links(path)
+    assert set(linked_recordings(names, "s/x", links)) <= names.recordings.keys()
+
+
+def _names(path: Path) -> None:
+    """Lines as names of recordings and of label files, by turns: each match is with one that is there."""
+    lines = path.read_text(encoding="utf-8", errors="replace")[:2_000].splitlines()
+    recordings = {name: Path(f"{name}.wav") for name in lines[::2]}
+    labels = [(name, Path(f"{name}.TextGrid")) for name in lines[1::2]]
+    for anywhere in (False, True):
+        matches = [*find_matches(Names(recordings, anywhere), labels), *likely(recordings, labels)]
+        assert all(match.recordings and set(match.recordings) <= recordings.keys() for match in matches)
 
 
 def _examples(path: Path) -> None:
@@ -219,6 +238,8 @@ TARGETS = {
     "ctm": Target("a.ctm", _ctm, seeds.CTM),
     "eaf": Target("a.eaf", lambda path: _labels(elan.read_labels(path)), seeds.EAF),
     "eaf_kept": Target("a.eaf", _eaf, seeds.EAF),
+    "links": Target("x.eaf", _links, seeds.LINKS),
+    "names": Target("names.txt", _names, seeds.NAMES),
     "label": Target("a.txt", _text, seeds.LABELS),
     "manifest": Target("manifest.json", lambda path: is_synthetic(path.parent), seeds.MANIFESTS),
     "examples": Target("examples.json", _examples, seeds.EXAMPLES),
