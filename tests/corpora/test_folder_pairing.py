@@ -307,6 +307,14 @@ def test_one_ctm_for_each_recording(tmp_path: Path) -> None:
     assert [(each.file.name, each.used) for each in corpus.problems] == [("c_d.ctm", True), ("password.ctm", True)]
 
 
+def test_a_ctm_beside_each_recording_where_names_repeat(tmp_path: Path) -> None:
+    for speaker, label in (("s1", "p"), ("s2", "k")):
+        audio(tmp_path / speaker / "a.wav")
+        (tmp_path / speaker / "a.ctm").write_text(f"a 1 0.1 0.2 {label}\n")
+    corpus = read_corpus(tmp_path)
+    assert phones(corpus) == {"s1/a": "p", "s2/a": "k"} and corpus.problems == ()
+
+
 def test_of_two_ctm_files_of_a_recording_the_first_is_used(tmp_path: Path) -> None:
     for name in ("a", "b"):
         audio(tmp_path / f"{name}.wav")
