@@ -7,16 +7,13 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mtl_speech.core.errors import DataError, problem_of
 from mtl_speech.corpora import label_lines
 from mtl_speech.corpora.audio import AUDIO_SUFFIXES
+from mtl_speech.corpora.contents import Contents
 from mtl_speech.corpora.labels import MACHINE_LABELS, Labels
 from mtl_speech.corpora.pairing import Names, find_matches
-
-if TYPE_CHECKING:
-    from mtl_speech.corpora.folder import Contents
 
 
 def read_ctm_files(paths: Sequence[tuple[str, Path]], contents: Contents, names: Names) -> None:

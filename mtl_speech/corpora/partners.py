@@ -7,15 +7,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mtl_speech.core.errors import DataError, Problem, problem_of
+from mtl_speech.corpora.contents import Contents
 from mtl_speech.corpora.labels import Labels, MissingPhones
 from mtl_speech.corpora.pairing import Match, Names, find_matches, likely
 from mtl_speech.phonology.phonemes import is_silence
-
-if TYPE_CHECKING:
-    from mtl_speech.corpora.folder import Contents
 
 N_NAMED = 3  # files of one side that a question names
 _ADVICE = "give the labels the name of their recording, or their folder as --labels"
