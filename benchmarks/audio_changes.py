@@ -28,7 +28,7 @@ from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.corpora.textgrid import write_textgrid
 from mtl_speech.features.store import SegmentStore, build_store
 from mtl_speech.model.language_pack import times
-from mtl_speech.model.learner import MetaLearner
+from mtl_speech.model.learner import MetaLearner, embed_segments
 from mtl_speech.scoring.metrics import score
 from mtl_speech.training.adapt import Adaptation, adapt_fold, pooled
 from mtl_speech.training.folds import Fold, make_folds
@@ -92,7 +92,8 @@ def predictions(run: Adaptation, store: SegmentStore) -> list[str]:
     test = store.select(torch.nonzero(torch.tensor(scored)).squeeze(1))
     assert [store.phonemes[int(i)] for i in test.label] == true, "another number or order of tokens"
     assert len(times(test)) == len(run.tokens)
-    return model.predict(test)
+    best = model.logits(embed_segments(model.learner, test)).argmax(1)
+    return [model.classes[int(i)] for i in best]
 
 
 def learn(strategy: MetaLearner, folds: Sequence[Fold]) -> list[Adaptation]:

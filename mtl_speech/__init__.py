@@ -110,7 +110,7 @@ class _Moved(MetaPathFinder, Loader):
         places = [f"{__name__}.{place}" for place in _MOVED[module.__name__.removeprefix(f"{__name__}.")]]
 
         def find(name: str) -> Any:
-            for place in map(import_module, places):
+            for place in () if name.startswith("__") else map(import_module, places):
                 if hasattr(place, name):
                     warnings.warn(f"{module.__name__}.{name} is {place.__name__}.{name} now", DeprecationWarning, 2)
                     return getattr(place, name)

@@ -17,10 +17,8 @@ SERVER = """
 import json, os, resource, signal, sys, traceback
 import soundfile, soxr, torch, torch._dynamo
 from mtl_speech.commands import train, transcribe, workflows
-from mtl_speech.features import augment as views
-from mtl_speech.report import page, tables
-from mtl_speech.features import views
-from mtl_speech.report import page, results, tables
+from mtl_speech.features import augment
+from mtl_speech.report import page, results
 from mtl_speech.training import adapt, checkpoint, meta_test, pretrain
 from mtl_speech.commands.cli import main
 

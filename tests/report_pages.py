@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from mtl_speech.phonology.phonemes import normalise_ipa
-from mtl_speech.report.findings import Details, Forgetting, Size
+from mtl_speech.report.findings import CurvePoint, Details, Forgetting, LearningCurve, Size
 from mtl_speech.report.page import Clip, Clips, cut
 from mtl_speech.report.results import Experiment, write_report
 from mtl_speech.scoring.bootstrap import Difference
 from mtl_speech.scoring.metrics import AblationRow, NotScored, Scores, Token, score
-from mtl_speech.training.learning_curve import CurvePoint, LearningCurve
 from tests.helpers import tone
 
 CONSONANTS = "p pʰ b m f t̪ d̪ t n s z ɾ l t͡ʃ d͡ʒ ʃ ʈ ɖ ɳ ɽ j k kʰ ɡ ŋ x ɦ ʔ q χ ɓ ɗ ʛ ǃ tʼ kʷ n̥ ʙ v β".split()

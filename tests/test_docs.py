@@ -96,7 +96,8 @@ def test_a_linguist_can_follow_the_page(desk: Path) -> None:
     assert {".eaf", ".ctm", ".json"} <= names and ".TextGrid" not in names
 
     corrected = next(path for path in written if path.parent.name == "jaspreet")
-    assert run(*validate[:-1], "new-recordings", code=1).output.count("holds machine labels") == N_RECORDINGS
+    said = run(*validate[:-1], "new-recordings", code=1).output
+    assert said.count("holds machine labels") == 3 and f"{N_RECORDINGS} in all" in said
     text = corrected.read_text(encoding="utf-8").replace('"phones-pred"', '"phones"')
     corrected.write_text(text, encoding="utf-8")
     run(*transcribe)
@@ -189,6 +190,22 @@ def test_functions_that_the_page_names_are_there() -> None:
                 importlib.import_module(f"mtl_speech.{'report' if module == 'compare' else 'commands'}.{module}"), name
             )
         )
+
+
+# architecture.md
+
+
+def test_what_the_walks_go_through_is_there() -> None:
+    """Every `wing.module.name` of the page can be imported."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    wings = re.findall(r"^(\w+) {2,}\w", text.partition("```\n")[2].partition("```")[0], re.MULTILINE)
+    named = set(re.findall(rf"`((?:{'|'.join(wings)})(?:\.\w+)+)`", text))
+    assert len(wings) == 10 and len(named) > 35
+    for name in named:
+        wing, module, *attributes = name.split(".")
+        found: object = importlib.import_module(f"mtl_speech.{wing}.{module}")
+        for attribute in attributes:
+            found = getattr(found, attribute)
 
 
 # Both

@@ -20,7 +20,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from mtl_speech.commands.console import _resources
+from mtl_speech.commands.cli import _resources
 from mtl_speech.core.files import content_hash
 from mtl_speech.core.options import PretrainOptions, TranscribeOptions
 from mtl_speech.core.settings import settings

@@ -38,7 +38,6 @@ LIGHT = [
     "phonology.languages",
     "phonology.phonemes",
     "corpora.corpus",
-    "commands.console",
     "commands.cli",
     "__main__",
 ]

@@ -13,11 +13,11 @@ from scipy import optimize, special, stats
 from sklearn.metrics import confusion_matrix, f1_score
 
 from benchmarks.coverage import coverage, f1_trial, language_trial, transcription_trial
+from mtl_speech.report.findings import mean_macro_f1
 from mtl_speech.scoring.bootstrap import resampled_counts
 from mtl_speech.scoring.metrics import macro_f1_difference, score
 from mtl_speech.scoring.sequences import feature_distance, r_value
 from mtl_speech.training.base_learning import TEMPERATURE_PRIOR, fit_temperature
-from mtl_speech.training.learning_curve import mean_macro_f1
 
 
 def some_tokens(n: int, n_classes: int, seed: int) -> tuple[np.ndarray, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl_speech.commands.target import load_chosen_base
-from mtl_speech.core.errors import DataError, MtlSpeechError, PackError, Problem, printable
+from mtl_speech.core.errors import DataError, MtlSpeechError, PackError, Problem, in_groups, printable
 from mtl_speech.core.files import atomic_write, csv_text
 from mtl_speech.core.options import ExportOptions, InfoOptions, ValidateOptions, VerifyOptions
 from mtl_speech.core.run import Run, use_caches
@@ -22,7 +22,7 @@ from mtl_speech.model.pack import CARD, WEIGHTS, Pack, load_pack, pack_hash, req
 from mtl_speech.model.strategy import SHIPPED_ENCODER, BaseModel, load_base, load_learner, shipped
 from mtl_speech.phonology.articulation import articulation_order
 from mtl_speech.phonology.languages import canonical, display_name
-from mtl_speech.training.zero_shot import mapping_lines
+from mtl_speech.training.base_learning import mapping_lines
 
 FEW = 5  # examples: phonemes with fewer are named
 
@@ -33,17 +33,22 @@ def validate(folder: Path, options: ValidateOptions, run: Run) -> Corpus:
     use_caches(options)
     lang = canonical(options.lang)
     local = local_folder(folder, run)
-    corpus = reading.validate(local.folder, lang, options.phone_set, labels=local_labels(options.labels, run))
+    labels = local_labels(options.labels, run)
+    corpus = reading.validate(local.folder, lang, options.phone_set, options.tier, labels=labels)
     folder, corpus = local.folder, replace(corpus, problems=(*local.problems, *corpus.problems))
     for line in summary(corpus, lang):
         run.say(line)
-    for problem in corpus.problems:
-        run.result(f"{'changed' if problem.used else 'left out'}: {problem}")
+    lines = in_groups(corpus.problems)
+    for line in lines:
+        run.result(line)
+    named = "they are named above" + (
+        ", three of each kind; -o writes all" if len(lines) < len(corpus.problems) else ""
+    )
     unused = sum(not problem.used for problem in corpus.problems)
     if output is not None:
         run.wrote(output, [atomic_write(output / "problems.csv", _csv(corpus.problems, folder))])
     if unused:
-        raise DataError(f"{folder}: {unused} things in it cannot be used; they are named above")
+        raise DataError(f"{folder}: {unused} things in it cannot be used; {named}")
     changed = f"; {len(corpus.problems)} things are changed as said above" if corpus.problems else ""
     run.result(f"{folder}: nothing is left out{changed}")
     return corpus
@@ -54,10 +59,11 @@ def summary(corpus: Corpus, lang: str) -> list[str]:
     counts = corpus.phoneme_counts()
     lines = [
         f"language:   {display_name(lang)} ({lang})",
-        f"recordings: {len(corpus.utterances)}",
+        f"recordings: {len({u.audio for u in corpus.utterances})}",
         f"speakers:   {len({u.speaker for u in corpus.utterances})}",
         f"minutes:    {corpus.seconds / 60:.1f}",
         f"phonemes:   {len(counts)}, {sum(counts.values()):,} examples",
+        *([f"phone set:  {corpus.notation}"] if corpus.notation else []),
     ]
     order = articulation_order(counts)
     lines += ["  " + "  ".join(f"{p} {counts[p]}" for p in order[i : i + 10]) for i in range(0, len(order), 10)]
@@ -73,7 +79,7 @@ def _csv(problems: Sequence[Problem], folder: Path) -> str:
             p.tier or "",
             p.interval or "",
             "yes" if p.used else "no",
-            p.reason,
+            p.said,
         )
         for p in problems
     ]

@@ -51,12 +51,12 @@ from mtl_speech.report.results import Experiment, Outcome, write_report, write_r
 from mtl_speech.scoring.bootstrap import mean_interval
 from mtl_speech.scoring.metrics import Scores, score
 from mtl_speech.training.adapt import Ablation, ablate
+from mtl_speech.training.base_learning import mapping_lines
 from mtl_speech.training.checkpoint import Checkpoints, hashes_of
 from mtl_speech.training.folds import Fold, few_shots
 from mtl_speech.training.meta_test import benchmark_tasks, score_tasks, summary
 from mtl_speech.training.meta_train import MetaTrainer
 from mtl_speech.training.pretrain import PretrainModel, predict_segments, pretrain
-from mtl_speech.training.zero_shot import mapping_lines
 
 logger = logging.getLogger(__name__)
 N_TASKS, N_DRAWS = 200, 5  # few-shot tasks of a kind, and draws of a full inventory
@@ -77,13 +77,12 @@ class Recipe:
 
     def base(self) -> BaseModel:
         """The encoder pack that the settings name, else the English model that ships. Raises PackError."""
-        hparams = self.hparams
-        return load_base(Path(hparams["base"]) if hparams["base"] else None)
+        folder = self.hparams["base"]
+        return load_base(Path(folder) if folder else None)
 
     def strategy(self) -> Pack:
         """The strategy pack that the settings name, else the one that ships. Raises PackError."""
-        hparams = self.hparams
-        return load_pack(Path(hparams["strategy"]) if hparams["strategy"] else shipped(SHIPPED_STRATEGY), "strategy")
+        return load_pack(Path(self.hparams["strategy"] or shipped(SHIPPED_STRATEGY)), "strategy")
 
     def start(self) -> Start:
         """Where adaptation starts from: this base and strategy, with what the settings say of the target. Raises PackError."""
@@ -102,16 +101,13 @@ class Recipe:
 
         Raises DataError where they are those of another run.
         """
-        hparams = self.hparams
         about: dict[str, Mapping[str, object]] = {
             "settings": {key: value for key, value in self.settings().items() if key not in NO_MATTER},
             "recordings": hashes_of(parts),
             "base": {"hash": pack_hash(base) if base else ""},
         }
-        found = Checkpoints(self.output / CHECKPOINTS / name, about, hparams["checkpoint_minutes"])
-        if hparams["fresh"]:
-            found.clear()
-        found.check()
+        found = Checkpoints(self.output / CHECKPOINTS / name, about, self.hparams["checkpoint_minutes"])
+        found.check(self.hparams["fresh"])
         return found
 
     def drawn(self, store: SegmentStore, n: int | None) -> SegmentStore:

@@ -8,10 +8,10 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from rich.table import Table
 from torch import Tensor
 
 from mtl_speech.commands.target import load_chosen_base
@@ -31,9 +31,6 @@ from mtl_speech.phonology.phonemes import is_silence
 from mtl_speech.scoring.bootstrap import as_array
 from mtl_speech.training.suggest import Brought, Candidate, Inventory, Suggestion, choose
 from mtl_speech.transcription.transcribe import Transcriber
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 logger = logging.getLogger(__name__)
 CSV_NAME = "suggestions.csv"
@@ -118,7 +115,7 @@ def word_choice(pack: Pack, path: Path, run: Run) -> Choice:
 def pool_choice(pack: Pack, pool: Path, options: BaseOptions, run: Run) -> Choice:
     """The recordings below `pool` that are not labelled yet, as the model hears them."""
     recordings, problems = find_recordings([pool])
-    labelled = labelled_already(recordings, run)
+    labelled = labelled_already(recordings)
     if labelled:
         run.say(
             f"{len(labelled)} of {len(recordings)} recordings are labelled already and left out; log.txt names them"
@@ -152,7 +149,7 @@ def pool_choice(pack: Pack, pool: Path, options: BaseOptions, run: Run) -> Choic
     return Choice(candidates, inventory_of(pack, [f"like {phoneme}" for phoneme in others]), {}, zero_shot_of(pack))
 
 
-def labelled_already(recordings: Sequence[Recording], run: Run) -> set[str]:
+def labelled_already(recordings: Sequence[Recording]) -> set[str]:
     """The names of the recordings beside which lie labels with a phone. A transcription is none: nobody has checked it."""
     contents = labels_of(recordings)
     for problem in contents.problems:

@@ -170,9 +170,11 @@ def _labelled(options: AdaptOptions, data: Path, folder: Path, run: Run, front_e
     """All examples of the recordings in `data`; says what they are, what was left out, and how their labels have changed."""
     local = local_folder(data, run)
     labels = local_labels(options.labels, run)
-    corpus = read_corpus(local.folder, options.lang, options.phone_set, labels=labels)
+    corpus = read_corpus(local.folder, options.lang, options.phone_set, options.tier, labels=labels)
     test_folder = local_folder(options.test, run).folder if options.test else None
-    test = read_corpus(test_folder, options.lang, options.phone_set, labels=labels) if test_folder else None
+    test = None
+    if test_folder is not None:
+        test = read_corpus(test_folder, options.lang, options.phone_set, options.tier, labels=labels)
     run.say(describe(corpus, options.lang))
     with unchanged(u.audio for u in (*corpus.utterances, *(test.utterances if test else ()))):
         folds = make_folds(corpus, test, part(options, AdaptConfig), front_end)

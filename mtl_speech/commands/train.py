@@ -133,12 +133,12 @@ def _keep(output: Path, pack: Pack, history: Mapping[str, object], run: Run) -> 
 def _divided(folder: Path, options: PretrainOptions, run: Run) -> tuple[Corpus, Corpus, str]:
     """The recordings to train on, those to validate on, and how they were divided, in words."""
     labels = local_labels(options.labels, run)
-    corpus = read_corpus(folder, options.lang, options.phone_set, labels=labels)
+    corpus = read_corpus(folder, options.lang, options.phone_set, options.tier, labels=labels)
     run.left_out(corpus.problems, folder)
     if options.valid is None:
         return hold_out(corpus, options.valid_share, options.seed)
     valid_folder = local_folder(options.valid, run).folder
-    valid = read_corpus(valid_folder, options.lang, options.phone_set, labels=labels)
+    valid = read_corpus(valid_folder, options.lang, options.phone_set, options.tier, labels=labels)
     refuse_shared(corpus, valid)
     run.left_out(valid.problems, valid_folder)
     return corpus, valid, "--valid"
@@ -174,9 +174,7 @@ def checkpoints_of(
         "recordings": hashes_of(parts),
     }
     found = Checkpoints(output / CHECKPOINTS, about, options.checkpoint_minutes, options.checkpoint_steps, run.say)
-    if options.fresh:
-        found.clear()
-    found.check()
+    found.check(options.fresh)
     return found
 
 
@@ -199,7 +197,8 @@ def read_languages(folder: Path, options: MetaTrainOptions, run: Run) -> list[Co
     else:
         apart = [labels] * len(found)
     corpora = [
-        read_corpus(path, tag, options.phone_set, labels=own) for (path, tag), own in zip(found, apart, strict=True)
+        read_corpus(path, tag, options.phone_set, options.tier, labels=own)
+        for (path, tag), own in zip(found, apart, strict=True)
     ]
     run.left_out([problem for corpus in corpora for problem in corpus.problems], folder)
     return corpora

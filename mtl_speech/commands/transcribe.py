@@ -10,24 +10,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl_speech.commands.target import load_chosen_base
-from mtl_speech.core.errors import DataError, Problem
+from mtl_speech.core.errors import DataError, Problem, problem_of
 from mtl_speech.core.files import append_line, atomic_write, content_hash, json_text, plain, unchanged
 from mtl_speech.core.options import TranscribeOptions
 from mtl_speech.core.run import Run, use_caches
 from mtl_speech.core.settings import as_dict
 from mtl_speech.core.terminal import Kind, filled_table, progress
 from mtl_speech.corpora.audio import audio_notes
+from mtl_speech.corpora.clock import from_begin
 from mtl_speech.corpora.corpus import Segment
 from mtl_speech.corpora.elan import read_eaf
 from mtl_speech.corpora.folder import Contents, Recording, find_recordings, labels_beside
-from mtl_speech.corpora.labels import MACHINE_LABELS, Labels, find_segments
+from mtl_speech.corpora.labels import MACHINE_LABELS, check_labels
 from mtl_speech.corpora.remote import local_folder
 from mtl_speech.corpora.textgrid import read_whole
+from mtl_speech.corpora.tiers import common_notation, of_all_speakers
 from mtl_speech.model.pack import Pack, load_pack, pack_hash
 from mtl_speech.phonology.articulation import articulation_order
 from mtl_speech.phonology.phonemes import guess_phone_set
 from mtl_speech.scoring.bootstrap import interval_text
-from mtl_speech.scoring.sequences import SequenceScores, score_transcriptions
+from mtl_speech.scoring.sequences import SequenceScores, outside, score_transcriptions
 from mtl_speech.transcription.transcribe import Transcriber
 from mtl_speech.transcription.transcript import Transcription, ctm_lines, eaf_bytes, textgrid_text, transcription_json
 
@@ -193,19 +195,21 @@ def _score(
     output: Path,
 ) -> SequenceScores:
     """Compare with the labels beside the recordings; print a table and write scores.json. Raises DataError where there are none."""
-    references, skipped = reference_phones(recordings, found, options.phone_set)
-    for problem in skipped:
-        run.say(f"not scored: {problem}")
+    scored, told = comparable(recordings, found, options.phone_set, options.tier)
+    for problem in told:
+        run.say(f"{'scored without it' if problem.used else 'not scored'}: {problem}")
+    references = [reference for reference, _ in scored.values()]
     if not references:
-        raise DataError("--score: beside no recording lies a TextGrid or .eaf with a tier 'phones' that can be used")
+        name = options.tier or "phones"
+        raise DataError(f"--score: beside no recording lies a TextGrid or .eaf with a tier '{name}' that can be used")
     inventory = pack.phonemes("inventory")
-    outside = Counter(s.phoneme for each in references.values() for s in each if s.phoneme not in inventory)
-    scores = score_transcriptions(list(references.values()), [found[name] for name in references], seed=options.seed)
+    strangers = Counter(s.phoneme for each in references for s in each if s.phoneme not in inventory)
+    scores = score_transcriptions(references, [heard for _, heard in scored.values()], seed=options.seed)
     run.table(scores_table(scores))
-    if outside:
+    if strangers:
         run.result(
-            f"{outside.total()} of the labelled phones are not in the pack's inventory, so each is an error: "
-            + ", ".join(f"{phoneme} ({outside[phoneme]})" for phoneme in articulation_order(outside))
+            f"{strangers.total()} of the labelled phones are not in the pack's inventory, so each is an error: "
+            + ", ".join(f"{phoneme} ({strangers[phoneme]})" for phoneme in articulation_order(strangers))
         )
     data: dict[str, Any] = {
         "format": SCORES_FORMAT,
@@ -214,53 +218,55 @@ def _score(
         "pack_sha256": pack_hash(pack),
         "settings": as_dict(options),
         "scores": scores,
-        "outside_inventory": dict(sorted(outside.items())),
-        "not_scored": [str(problem) for problem in skipped],
+        "outside_inventory": dict(sorted(strangers.items())),
+        "not_scored": [str(problem) for problem in told if not problem.used],
     }
     path = atomic_write(output / "scores.json", json_text(plain(data)))
     run.result(f"the scores are in {path}")
     return scores
 
 
-def reference_phones(
-    recordings: Sequence[Recording], found: Mapping[str, Transcription], phone_set: str
-) -> tuple[dict[str, tuple[Segment, ...]], list[Problem]]:
-    """The labelled phones of recordings by name, and why the others have none.
+def comparable(
+    recordings: Sequence[Recording], found: Mapping[str, Transcription], phone_set: str, tier: str | None = None
+) -> tuple[dict[str, tuple[Sequence[Segment], Transcription]], list[Problem]]:
+    """The labelled phones of recordings by name, each with what was found there; and what is to be told, of the others too.
 
-    A recording of which a label cannot be used is left out as a whole: what is said there could not be compared.
+    What lies under a label that cannot be used, or that means noise or speech nobody transcribed, is not compared. The phones of
+    several speakers are one sequence; where they speak at once, nothing is compared.
     """
-    contents = labels_of(recordings)
+    contents = labels_of(recordings, tier)
     problems = [problem for problem in contents.problems if not problem.used]
     if phone_set == "auto":
-        phone_set = guess_phone_set(phone.label for labels in contents.labels.values() for phone in labels.phones)
-    result: dict[str, tuple[Segment, ...]] = {}
+        guess = guess_phone_set(phone.label for labels in contents.every_labels() for phone in labels.phones)
+        phone_set = common_notation(contents.labels.values()) or guess
+    result: dict[str, tuple[Sequence[Segment], Transcription]] = {}
     for recording in recordings:
         labels = contents.labels.get(recording.name)
         if labels is None:
             if not recording.labels and not recording.more:
                 problems.append(recording.doubt or Problem(recording.audio, "no labels beside it"))
             continue
-        segments, wrong = _usable(labels, found[recording.name].duration, phone_set)
-        problems += wrong
-        if segments:
-            result[recording.name] = segments
+        heard = found[recording.name]
+        try:
+            labels = of_all_speakers(from_begin(labels, heard.duration))
+        except DataError as error:
+            problems.append(problem_of(labels.file, error))
+            continue
+        checked = check_labels(labels, heard.duration, phone_set)
+        if checked.segments:
+            result[recording.name] = checked.segments, outside(heard, checked.unknown)
+            problems += [replace(each, used=True) for each in checked.problems if not each.used]
+        else:
+            wrong = [each for each in checked.problems if not each.used]
+            problems += wrong or [Problem(labels.file, "no phoneme in it", labels.tier)]
     return result, list(dict.fromkeys(problems))
 
 
-def labels_of(recordings: Sequence[Recording]) -> Contents:
-    """What the label files beside recordings hold, by the names of the recordings."""
+def labels_of(recordings: Sequence[Recording], tier: str | None = None) -> Contents:
+    """What the label files beside recordings hold, by the names of the recordings; of their tiers the one so named."""
     files = [(recording.name, path) for recording in recordings for path in recording.labels.values()]
     more = [replace(match, recordings=(r.name,)) for r in recordings for match in r.more]
-    return labels_beside({r.name: r.audio for r in recordings}, files, more)
-
-
-def _usable(labels: Labels, duration: float, phone_set: str) -> tuple[tuple[Segment, ...], list[Problem]]:
-    """All segments of a recording; none, with the problems, if a label cannot be used or there is no phoneme."""
-    segments, problems = find_segments(labels, duration, phone_set)
-    wrong = [problem for problem in (*labels.problems, *problems) if not problem.used]
-    if not segments and not wrong:
-        wrong = [Problem(labels.file, "no phoneme in it", labels.tier)]
-    return (() if wrong else segments), wrong
+    return labels_beside({r.name: r.audio for r in recordings}, files, more, tier)
 
 
 def scores_table(scores: SequenceScores) -> Table:

@@ -34,15 +34,21 @@ from mtl_speech.model.language_pack import LanguageModel, load_language, true_la
 from mtl_speech.model.learner import embed_segments
 from mtl_speech.model.pack import Pack, load_pack, pack_hash
 from mtl_speech.phonology.languages import canonical, display_name
-from mtl_speech.report.findings import Details, compare_base
+from mtl_speech.report.findings import Details, compare_base, learning_curve
 from mtl_speech.report.page import cut_clips
-from mtl_speech.report.results import Experiment, Outcome, earlier_kept, write_report, write_results
-from mtl_speech.report.tables import ablation_table, f1_table
+from mtl_speech.report.results import (
+    Experiment,
+    Outcome,
+    ablation_table,
+    earlier_kept,
+    f1_table,
+    write_report,
+    write_results,
+)
 from mtl_speech.scoring.metrics import NotScored, Scores, Token, score_tokens
 from mtl_speech.training.adapt import BASELINE, Ablation, Adaptation, Learned, adapt_fold, learn, recognise
 from mtl_speech.training.adapt import ablate as run_ablation
-from mtl_speech.training.learning_curve import learning_curve
-from mtl_speech.training.zero_shot import mapping_lines
+from mtl_speech.training.base_learning import mapping_lines
 
 OUTSIDE = "not in the pack's inventory"  # why a phoneme is not scored
 
@@ -185,7 +191,8 @@ def evaluate(folder: Path, options: EvaluateOptions, run: Run) -> Scores:
     base = load_chosen_base(options, pack)
     model = load_language(pack, base)
     local = local_folder(options.data, run)
-    corpus = read_corpus(local.folder, lang, options.phone_set, labels=local_labels(options.labels, run))
+    labels = local_labels(options.labels, run)
+    corpus = read_corpus(local.folder, lang, options.phone_set, options.tier, labels=labels)
     run.say(describe(corpus, lang))
     with unchanged(u.audio for u in corpus.utterances):
         store = build_store([corpus], front_end=base.front_end)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 _UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -63,6 +63,12 @@ class Problem:
     tier: str | None = None
     interval: int | None = None  # 1-based, as Praat counts
     used: bool = False
+    count: int = 1  # how often the same was found: the place is the first
+
+    @property
+    def said(self) -> str:
+        """The reason, and how often it was found."""
+        return f"{self.reason} ({self.count:,} times)" if self.count > 1 else self.reason
 
     def __str__(self) -> str:
         place = str(self.file)
@@ -70,7 +76,7 @@ class Problem:
             place += f", tier '{self.tier}'"
         if self.interval is not None:
             place += f", interval {self.interval}"
-        return printable(f"{place}: {self.reason}").replace("\n", "\\n")
+        return printable(f"{place}: {self.said}").replace("\n", "\\n")
 
 
 def problem_of(file: Path, error: Exception) -> Problem:
@@ -80,7 +86,54 @@ def problem_of(file: Path, error: Exception) -> Problem:
 
 def kind_of(reason: str) -> str:
     """A reason without what differs from place to place: numbers, and quoted text other than labels."""
+    reason = re.sub(r"^label '.*?' is read as '.*?'(?=$|,)", "label '…' is read as '…'", reason)
     return re.sub(r"\d+(\.\d+)?", "#", re.sub(r"(?<!label )'[^']*'", "'…'", reason))
+
+
+def once_each(problems: Sequence[Problem]) -> list[Problem]:
+    """The problems in order, those changes of intervals that say the same once, at their first place, with their number."""
+    seen: dict[str, int] = {}
+    result: list[Problem] = []
+    for problem in problems:
+        place = seen.get(problem.reason) if problem.used and problem.interval is not None else None
+        if place is not None:
+            result[place] = replace(result[place], count=result[place].count + problem.count)
+            continue
+        if problem.used and problem.interval is not None:
+            seen[problem.reason] = len(result)
+        result.append(problem)
+    return result
+
+
+N_NAMED = 3  # of the problems of one kind
+
+
+def in_groups(problems: Sequence[Problem]) -> list[str]:
+    """The problems in lines, left out before changed: of a kind that repeats a heading with its number, and three examples."""
+    lines: list[str] = []
+    for used, what in ((False, "left out"), (True, "changed")):
+        kinds: dict[str, list[Problem]] = {}
+        for problem in problems:
+            if problem.used == used:
+                kinds.setdefault(_family(problem.reason), []).append(problem)
+        for those in kinds.values():
+            lines += [f"{what}: {problem}" for problem in _examples(those)]
+            if len(those) > N_NAMED:
+                lines.append(f"{what}: {len(those) - N_NAMED:,} more of this kind, {len(those):,} in all")
+    return lines
+
+
+def _family(reason: str) -> str:
+    """The kind of a reason, whatever the label that it is about."""
+    about_a_label = re.match(r"label '.*?' ([a-z][^:'(]*)", reason)
+    return about_a_label[1] if about_a_label and "is read as" not in reason else kind_of(reason)
+
+
+def _examples(problems: Sequence[Problem]) -> list[Problem]:
+    """Three of the problems, in order; with different reasons, if there are so many."""
+    different = list({problem.reason: place for place, problem in reversed(list(enumerate(problems)))}.values())
+    others = [place for place in range(len(problems)) if place not in different]
+    return [problems[place] for place in sorted((sorted(different) + others)[:N_NAMED])]
 
 
 def relative(problem: Problem, folder: Path) -> str:

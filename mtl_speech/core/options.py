@@ -10,7 +10,7 @@ from typing import ClassVar, TypeVar
 from mtl_speech.core.settings import Config, setting, settings
 
 C = TypeVar("C", bound=Config)
-PHONE_SETS = ("auto", "ipa", "arpabet", "timit", "mfa", "voxcommunis", "xsampa", "espeak")
+PHONE_SETS = ("auto", "ipa", "arpabet", "timit", "mfa", "voxcommunis", "xsampa", "espeak", "disc")
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,11 @@ class _NotRandom(RunOptions):
 @dataclass(frozen=True)
 class _Labels(Config):
     phone_set: str = setting("auto", "how the labels are written; by default guessed from them", choices=PHONE_SETS)
+    tier: str | None = setting(
+        None,
+        "tier of phones in TextGrids and .eaf files: a name, or a pattern with * and ? (several tiers are several speakers); by "
+        "default 'phones', or the name that a known tool gives it",
+    )
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -39,8 +40,17 @@ class Contents:
             self.tell(labels.file, f"is used; {both}", used=True)
         elif other is not None:
             self.tell(other.file, f"labels of '{key}' left out: {name} is used")
+        first, *more = (self._kept(each) for each in (labels, *labels.more))
+        self.labels[key] = replace(first, more=tuple(more))
+
+    def _kept(self, labels: Labels) -> Labels:
         phones, words, machine = (self.spool.keep(t, _INTERVAL) for t in (labels.phones, labels.words, labels.machine))
-        self.labels[key] = replace(labels, phones=phones, words=words, machine=machine)
+        return replace(labels, phones=phones, words=words, machine=machine)
+
+    def every_labels(self) -> Iterator[Labels]:
+        """The labels of all recordings, and of each of their speakers."""
+        for labels in self.labels.values():
+            yield from (labels, *labels.more)
 
     @cached_property
     def key_of_name(self) -> dict[str, str]:

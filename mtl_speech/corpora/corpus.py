@@ -27,7 +27,8 @@ class Utterance:
     `id` is the path below the corpus root without suffix, with `/` between its parts: unique in a corpus.
     `duration` is in seconds, `language` a tag as `languages.canonical` gives it, or "und".
     `words` holds (text, start, end) triples of the `words` tier, empty where there is none. `machine` are the segments of the tier
-    that a transcription wrote, where it stands beside the one that was corrected.
+    that a transcription wrote, where it stands beside the one that was corrected. `unknown` are the stretches (start, end) in
+    seconds, sorted and apart, in which something sounds that no segment tells of: neither a phoneme nor silence.
     """
 
     id: str
@@ -38,15 +39,20 @@ class Utterance:
     segments: Sequence[Segment]
     words: Sequence[tuple[str, float, float]] = ()
     machine: Sequence[Segment] = ()
+    unknown: Sequence[tuple[float, float]] = ()
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Utterances, and what was found wrong while they were read (nothing is skipped in silence)."""
+    """Utterances, and what was found wrong while they were read (nothing is skipped in silence).
+
+    `notation` says which phone set the labels were read in and how it was chosen; empty where none were read.
+    """
 
     name: str
     utterances: tuple[Utterance, ...]
     problems: tuple[Problem, ...] = ()
+    notation: str = ""
 
     def phoneme_counts(self) -> Counter[str]:
         """Tokens per phoneme."""
@@ -58,8 +64,8 @@ class Corpus:
 
     @property
     def seconds(self) -> float:
-        """Seconds of audio."""
-        return sum(u.duration for u in self.utterances)
+        """Seconds of audio; a recording of several speakers counts once."""
+        return sum({u.audio: u.duration for u in self.utterances}.values())
 
 
 def split_by(

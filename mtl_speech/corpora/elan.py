@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,8 +10,10 @@ from xml.etree.ElementTree import Element
 
 from mtl_speech.core.errors import DataError, Problem
 from mtl_speech.core.files import read_limited
+from mtl_speech.corpora import elan_times
 from mtl_speech.corpora.audio import AUDIO_SUFFIXES
-from mtl_speech.corpora.labels import Interval, Labels, labels_of_tiers
+from mtl_speech.corpora.labels import Interval, Labels, in_time_order
+from mtl_speech.corpora.tiers import labels_of_tiers
 from mtl_speech.phonology.phonemes import MAX_LABEL
 
 MAX_BYTES = 64 << 20  # a file of two hours with ten tiers has under 40 MB
@@ -22,41 +21,36 @@ MAX_DEPTH = 16  # ELAN's own files have 5 levels
 MAX_ELEMENTS = 1_000_000  # the same two hours have 600,000
 MAX_ATTRIBUTES = 64  # of an element; ELAN's own have 8
 
-Span = tuple[float, float]
 
-
-def read_labels(path: Path) -> Labels:
-    """The `phones` and `words` tiers of an .eaf file.
+def read_labels(path: Path, tier: str | None = None) -> Labels:
+    """The phones and words of an .eaf file, as `labels_of_tiers` chooses them; `tier` is the name of the phones, or a pattern.
 
     An annotation that has no time of its own (a subdivision of another, or one between two that have) gets an even share of the
     time that is there, with a problem that says so.
 
     Raises:
-        MissingPhones: no tier or several tiers could be the phone tier.
+        MissingPhones: no tier could be the phone tier.
         DataError: the file cannot be read, is no .eaf, or its times are not those of the recording.
     """
     root = read_eaf(path)
-    spans, guessed = _times(root)
+    timed = elan_times.times(root)
     tiers: list[tuple[str, tuple[Interval, ...]]] = []
     problems: list[Problem] = []
-    for tier in root.iterfind("TIER"):
-        name = tier.get("TIER_ID", "").strip()
+    for each in root.iterfind("TIER"):
+        name = each.get("TIER_ID", "").strip()
         intervals = []
-        annotations = (each for each in tier.iterfind("ANNOTATION/*") if isinstance(each.tag, str))
-        for number, annotation in enumerate(annotations, 1):
-            label, own = (annotation.findtext("ANNOTATION_VALUE") or "").strip(), annotation.get("ANNOTATION_ID", "")
-            if own not in spans:
-                problems.append(Problem(path, f"'{label[:MAX_LABEL]}' has no time; left out", name, number))
-                continue
-            if own in guessed:
-                reason = (
-                    f"'{label[:MAX_LABEL]}' has no time of its own: it gets an even share of the time that is there"
-                )
-                problems.append(Problem(path, reason, name, number, used=True))
-            intervals.append(Interval(*spans[own], label, number))
-        tiers.append((name, tuple(intervals)))
-    labels = labels_of_tiers(path, tiers, "tiers")
-    used = {labels.tier, *(name for name, intervals in tiers if intervals and intervals is labels.words)}
+        for number, annotation in enumerate(elan_times.annotations_of(each), 1):
+            label = (annotation.findtext("ANNOTATION_VALUE") or "").strip()
+            span, reason = timed.spans.get(annotation), timed.reasons.get(annotation)
+            if reason is not None:
+                problems.append(Problem(path, f"'{label[:MAX_LABEL]}' {reason}", name, number, used=span is not None))
+            if span is not None:
+                intervals.append(Interval(*span, label, number))
+        tiers.append((name, tuple(in_time_order(intervals))))
+    labels = labels_of_tiers(path, tiers, "tiers", tier=tier)
+    every = (labels, *labels.more)
+    words = {id(each.words) for each in every if each.words}
+    used = {*(each.tier for each in every), *(name for name, intervals in tiers if id(intervals) in words)}
     return replace(labels, problems=(*labels.problems, *(problem for problem in problems if problem.tier in used)))
 
 
@@ -113,46 +107,3 @@ class _Builder(ElementTree.TreeBuilder):
         raise DataError(
             f"{self._path}: has a document type (<!DOCTYPE>), which no ELAN file has: save it again from ELAN"
         )
-
-
-def _times(root: Element) -> tuple[dict[str, Span], set[str]]:
-    """The spans in seconds of all annotations by their ids, and the ids of those that have no time of their own."""
-    values = {slot.get("TIME_SLOT_ID", ""): slot.get("TIME_VALUE", "") for slot in root.iterfind("TIME_ORDER/*")}
-    slots = {slot: int(value) / 1000 for slot, value in values.items() if re.fullmatch("[0-9]{1,9}", value)}
-    spans: dict[str, Span] = {}
-    guessed: set[str] = set()
-    # Of an annotation: what refers to it, by the number of the tier.
-    parts: defaultdict[str, defaultdict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for number, tier in enumerate(root.iterfind("TIER")):
-        aligned = tier.findall("ANNOTATION/ALIGNABLE_ANNOTATION")
-        pairs = [(a.get("TIME_SLOT_REF1", ""), a.get("TIME_SLOT_REF2", "")) for a in aligned]
-        times = _filled([slot for pair in pairs for slot in pair], slots)
-        for annotation, (first, last) in zip(aligned, pairs, strict=True):
-            if first in times and last in times:
-                spans[annotation.get("ANNOTATION_ID", "")] = (times[first], times[last])
-                if first not in slots or last not in slots:
-                    guessed.add(annotation.get("ANNOTATION_ID", ""))
-        for annotation in tier.iterfind("ANNOTATION/REF_ANNOTATION"):
-            parts[annotation.get("ANNOTATION_REF", "")][number].append(annotation.get("ANNOTATION_ID", ""))
-    timed = list(spans)
-    for parent in timed:  # grows: what refers to a part gets its time from the part
-        for names in parts.pop(parent, {}).values():
-            start, end = spans[parent]
-            share = (end - start) / len(names)
-            spans |= {name: (start + i * share, start + (i + 1) * share) for i, name in enumerate(names)}
-            guessed |= set(names) if len(names) > 1 or parent in guessed else set()
-            timed += names
-    return spans, guessed
-
-
-def _filled(chain: Sequence[str], slots: Mapping[str, float]) -> dict[str, float]:
-    """The times in seconds of the slots of a tier in their order; those without one lie evenly between those that have one."""
-    import numpy as np
-
-    order = [slot for i, slot in enumerate(chain) if i == 0 or chain[i - 1] != slot]
-    known = [i for i, slot in enumerate(order) if slot in slots]
-    if not known:
-        return {}
-    inside = range(known[0], known[-1] + 1)
-    times = np.interp(inside, known, [slots[order[i]] for i in known]).tolist()
-    return {order[i]: time for i, time in zip(inside, times, strict=True)}

@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from mtl_speech.core.errors import DataError, Problem, printable, problem_of
@@ -35,6 +36,13 @@ READERS: dict[str, LabelReader] = {
     ".textgrid": textgrid.read_labels,
 }
 LABEL_SUFFIXES = tuple(READERS)
+
+
+def readers_of(tier: str | None) -> dict[str, LabelReader]:
+    """The readers of the formats that have tiers, for a tier of that name or pattern; for none as in `READERS`."""
+    return {".eaf": partial(elan.read_labels, tier=tier), ".textgrid": partial(textgrid.read_labels, tier=tier)}
+
+
 _STEM_SUFFIXES = (*AUDIO_SUFFIXES, *UNREADABLE_SUFFIXES, *LABEL_SUFFIXES)
 
 
@@ -69,14 +77,18 @@ def scan(folder: Path, apart: Path | None = None, readers: Mapping[str, LabelRea
 
 
 def labels_beside(
-    recordings: Mapping[str, Path], files: Sequence[tuple[str, Path]], more: Sequence[Match] = ()
+    recordings: Mapping[str, Path],
+    files: Sequence[tuple[str, Path]],
+    more: Sequence[Match] = (),
+    tier: str | None = None,
 ) -> Contents:
     """The labels of recordings by id, from label files, each with the id of its recording; as `scan` reads those of a folder.
 
-    `more` are those of another name than their recording's, to be read where these have no phones.
+    `more` are those of another name than their recording's, to be read where these have no phones. `tier` is the name of the tier
+    of phones, or a pattern of names.
     """
     contents = Contents(dict(recordings))
-    _read_label_files(files, "Labels", Partners(contents, READERS, Names({})), None, more)
+    _read_label_files(files, "Labels", Partners(contents, READERS | readers_of(tier), Names({})), None, more)
     return contents
 
 

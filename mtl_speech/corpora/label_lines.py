@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mtl_speech.core.errors import DataError, Problem
 from mtl_speech.core.files import read_limited
-from mtl_speech.corpora.labels import Interval, Labels, decoded
+from mtl_speech.corpora.labels import Interval, Labels, decoded, in_time_order
 from mtl_speech.phonology.phone_sets import SILENCES_48, TIMIT_CLOSURES, fold_48
 
 TIMIT_RATE = 16_000  # Hz: the unit of TIMIT's label files, whatever the rate of the audio
@@ -48,7 +48,7 @@ def read_ctm(path: Path) -> tuple[dict[str, Labels], tuple[Problem, ...]]:
     A line is "recording channel start duration label [confidence]", in seconds; lines beginning with ";;" are comments.
 
     Returns:
-        Labels by name of the recording, intervals numbered by line; and the problems.
+        Labels by name of the recording, intervals in time order, numbered by line; and the problems.
 
     Raises:
         DataError: the file cannot be read or has no label line.
@@ -56,7 +56,7 @@ def read_ctm(path: Path) -> tuple[dict[str, Labels], tuple[Problem, ...]]:
     phones, problems = _read_lines(path, _CTM_FIELDS, _ctm_line, comments=";;")
     if not phones:
         raise DataError(f"{path}: no line of the form '{_CTM_FIELDS}' (seconds, with a point)")
-    return {name: Labels(path, name, tuple(lines)) for name, lines in phones.items()}, tuple(problems)
+    return {name: Labels(path, name, tuple(in_time_order(lines))) for name, lines in phones.items()}, tuple(problems)
 
 
 def _ctm_line(line: str) -> Line:
@@ -71,14 +71,14 @@ def _phn_line(line: str) -> Line:
 
 def _read_timit(path: Path, edit: Callable[[list[Interval]], list[Interval]]) -> Labels:
     phones, problems = _read_lines(path, _PHN_FIELDS, _phn_line)
-    edited = edit(phones[""])
+    edited = edit(in_time_order(phones[""]))
     if not edited:
         raise DataError(f"{path}: no line of the form '{_PHN_FIELDS}' (samples of 16 kHz, not seconds)")
     words: list[Interval] = []
     beside = [path.with_suffix(suffix) for suffix in (".WRD", ".wrd") if path.with_suffix(suffix).is_file()]
     for file in beside[:1]:
         spoken, more = _read_lines(file, _PHN_FIELDS, _phn_line)
-        words, problems = spoken[""], problems + more
+        words, problems = in_time_order(spoken[""]), problems + more
     return Labels(path, None, tuple(edited), tuple(words), tuple(problems))
 
 

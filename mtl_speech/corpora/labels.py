@@ -9,14 +9,28 @@ from pathlib import Path
 
 from mtl_speech.core.errors import DataError, Problem
 from mtl_speech.corpora.corpus import Segment
-from mtl_speech.phonology.phonemes import MAX_LABEL, UnmappableLabel, is_modifier, is_silence, normalise_ipa, to_ipa
+from mtl_speech.corpora.spans import Span, union, within, without
+from mtl_speech.phonology.ipa_grammar import joined
+from mtl_speech.phonology.phonemes import (
+    MAX_LABEL,
+    UnmappableLabel,
+    change_of,
+    is_apostrophe,
+    is_silence,
+    is_unknown,
+    modifier_of,
+    normalise_ipa,
+    to_ipa,
+)
 
 ROUNDING = 0.001  # seconds: differences up to this are rounding, adjusted without a word
 TOLERANCE = 0.020  # seconds: overlaps and overruns up to this are adjusted and reported as used; beyond it left out
 MISMATCH = 0.1  # seconds: label file and recording may differ by so much without a word
 MACHINE_LABELS = "phones-pred"  # the tier of a transcription: never taken for labels that a person has checked
-_PHONE_TIERS = ("phones", "phone", "phonemes", "phoneme", "segments")
-_WORD_TIERS = ("words", "word")
+_NO_LETTER = (
+    "is a mark that neither the phoneme before it nor the one after it can take: write it on its letter; left out"
+)
+_LAST = (math.inf, math.inf)
 
 
 class MissingPhones(DataError):
@@ -35,7 +49,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Labels:
-    """What a label file says of one recording, before any check. `tier` names the phone tier in problems."""
+    """What a label file says of one recording, before any check. `tier` names the phone tier in problems.
+
+    Of several speakers the first has the labels of the others in `more`. Times are in seconds.
+    """
 
     file: Path
     tier: str | None
@@ -44,55 +61,16 @@ class Labels:
     problems: tuple[Problem, ...] = ()
     duration: float | None = None  # seconds, where the file states it
     machine: Sequence[Interval] = ()  # the tier of a transcription
+    speaker: str = ""  # as the tier is named
+    notation: str = ""  # the phone set of the tool that names its tiers so
+    begin: float = 0.0  # where the file says that its recording begins
+    unlabelled: Sequence[tuple[float, float]] = ()  # others speak there, or nobody labelled it; sorted and apart
+    more: tuple[Labels, ...] = ()
 
 
-def labels_of_tiers(
-    path: Path,
-    tiers: Sequence[tuple[str, tuple[Interval, ...]]],
-    kind: str,
-    problems: Sequence[Problem] = (),
-    duration: float | None = None,
-) -> Labels:
-    """The `phones` and `words` tiers of a label file, from its tiers (name, intervals).
-
-    A phone tier under a near name ("Phones", "phone", "speaker - phones", "phones@speaker") is taken, with a problem that says so.
-    `kind` says in messages what the tiers are; `problems` were found before.
-
-    Raises:
-        MissingPhones: no tier or several tiers could be the phone tier.
-    """
-    names = [name for name, _ in tiers]
-    index = _find_tier(names, _PHONE_TIERS)
-    if index is None and MACHINE_LABELS in names:
-        raise MissingPhones(
-            f"{path}: the tier '{MACHINE_LABELS}' holds machine labels: check them and rename the tier to 'phones'"
-        )
-    if index is None:
-        listed = ", ".join(f"'{name[:MAX_LABEL]}'" for name in names[:8]) or "none"
-        raise MissingPhones(f"{path}: no 'phones' tier ({kind}: {listed}): name the tier of phonemes 'phones'")
-    name = names[index]
-    found = list(problems)
-    if name != "phones":
-        found.append(Problem(path, f"tier '{name}' is taken as the tier 'phones'", name, used=True))
-    if names.count(name) > 1:
-        found.append(Problem(path, f"{names.count(name)} tiers '{name}'; the first is used", name))
-    word_index = _find_tier(names, _WORD_TIERS)
-    words = () if word_index is None else tiers[word_index][1]
-    machine = dict(tiers).get(MACHINE_LABELS, ())
-    return Labels(path, name, tiers[index][1], words, tuple(found), duration, machine)
-
-
-def _find_tier(names: Sequence[str], wanted: Sequence[str]) -> int | None:
-    """The index of the tier with the best name: exact, other case, another wanted name, then with a speaker's name beside it."""
-    lowered = [name.lower() for name in names]
-    if wanted[0] in names:
-        return names.index(wanted[0])
-    for name in wanted:
-        if name in lowered:
-            return lowered.index(name)
-    ends, begins = tuple(f"- {name}" for name in wanted[:2]), tuple(f"{name}@" for name in wanted[:2])
-    near = [index for index, name in enumerate(lowered) if name.endswith(ends) or name.startswith(begins)]
-    return near[0] if len(near) == 1 else None
+def in_time_order(intervals: Iterable[Interval]) -> list[Interval]:
+    """The intervals by their times, whatever the order of the file; those without a finite time come last."""
+    return sorted(intervals, key=lambda each: (each.start, each.end) if math.isfinite(each.start + each.end) else _LAST)
 
 
 @dataclass
@@ -102,10 +80,24 @@ class _Findings:
     file: Path
     tier: str | None
     problems: list[Problem] = field(default_factory=list)
+    changes: dict[str, tuple[int, int]] = field(default_factory=dict)  # reason: its first interval, how often
 
     def add(self, interval: Interval, reason: str, used: bool = False) -> None:
         named = f"'{interval.label[:MAX_LABEL]}' " if interval.label else ""
         self.problems.append(Problem(self.file, named + reason, self.tier, interval.number, used))
+
+    def changed(self, interval: Interval, reason: str) -> None:
+        """Something that was read in another way than it stands; the same is told once, with its number."""
+        first, number = self.changes.get(reason, (interval.number, 0))
+        self.changes[reason] = first, number + 1
+
+    def all(self) -> tuple[Problem, ...]:
+        """The problems in the order of their intervals."""
+        changes = [Problem(self.file, reason, self.tier, *about) for reason, about in self._counted()]
+        return tuple(sorted((*self.problems, *changes), key=lambda problem: problem.interval or 0))
+
+    def _counted(self) -> list[tuple[str, tuple[int, bool, int]]]:
+        return [(reason, (first, True, number)) for reason, (first, number) in self.changes.items()]
 
 
 @dataclass(frozen=True)
@@ -115,6 +107,7 @@ class Checked:
     segments: tuple[Segment, ...]
     words: tuple[tuple[str, float, float], ...]
     machine: tuple[Segment, ...]
+    unknown: tuple[tuple[float, float], ...]
     problems: tuple[Problem, ...]
 
 
@@ -124,7 +117,31 @@ def check_labels(labels: Labels, duration: float, phone_set: str) -> Checked:
     words, of_words = find_words(labels, duration)
     transcribed = replace(labels, tier=MACHINE_LABELS, phones=labels.machine, duration=None)
     machine, of_machine = find_segments(transcribed, duration, "ipa")
-    return Checked(segments, words, machine, (*labels.problems, *problems, *of_words, *of_machine))
+    unknown, of_unknown = find_unknown(labels, segments, duration)
+    every = (*labels.problems, *problems, *of_words, *of_machine, *of_unknown)
+    return Checked(segments, words, machine, unknown, every)
+
+
+def find_unknown(
+    labels: Labels, segments: Sequence[Segment], duration: float
+) -> tuple[tuple[Span, ...], tuple[Problem, ...]]:
+    """The stretches (start, end) in seconds that have a label, and no segment: what is said or sounds there is not known.
+
+    So every interval that was left out is one, whatever the reason; those of speech that nobody transcribed ("spn") and of noise,
+    which are told here; and where others speak.
+    """
+    findings = _Findings(labels.file, labels.tier)
+    spans = list(labels.unlabelled)
+    for interval in labels.phones:
+        if is_unknown(interval.label):
+            findings.changed(
+                interval, f"'{interval.label}': what sounds there is neither speech nor silence to a model"
+            )
+        if is_unknown(interval.label) or not is_silence(interval.label):
+            spans.append((interval.start, interval.end))
+    known = union((segment.start, segment.end) for segment in segments)
+    unknown = without(within(spans, duration), known)
+    return tuple(span for span in unknown if span[1] - span[0] > ROUNDING), findings.all()
 
 
 def find_segments(labels: Labels, duration: float, phone_set: str) -> tuple[tuple[Segment, ...], tuple[Problem, ...]]:
@@ -132,7 +149,8 @@ def find_segments(labels: Labels, duration: float, phone_set: str) -> tuple[tupl
 
     Left out are intervals that overlap another by more than 20 ms or run past the end of the audio by more than 20 ms,
     that do not start before they end, or whose label is no phoneme. Smaller overlaps are split in the middle,
-    smaller overruns cut. A detached modifier (an interval "kː", then one "ʰ") is joined to the phoneme before it.
+    smaller overruns cut. A detached mark (an interval "kː", then one "ʰ") is joined to the phoneme before it if that can take
+    it, or to the one after it ("ⁿ", then "d"); an apostrophe that joins no voiceless obstruent is ʔ.
     """
     findings = _Findings(labels.file, labels.tier)
     if labels.duration is not None and abs(labels.duration - duration) > MISMATCH:
@@ -140,20 +158,80 @@ def find_segments(labels: Labels, duration: float, phone_set: str) -> tuple[tupl
             f"made for {labels.duration:.2f} s of audio, but the recording has {duration:.2f} s: is it the right one?"
         )
         findings.problems.append(Problem(labels.file, reason, used=True))
+    result = _phonemes(_disjoint(_inside(labels.phones, duration, findings), findings), phone_set, findings)
+    return tuple(result), findings.all()
+
+
+def _phonemes(intervals: Sequence[Interval], phone_set: str, findings: _Findings) -> list[Segment]:
+    """The phonemes of intervals in time order, with detached marks joined to the phoneme that they can belong to."""
     result: list[Segment] = []
-    for interval in _disjoint(_inside(labels.phones, duration, findings), findings):
-        touches = bool(result) and interval.start - result[-1].end <= ROUNDING
-        if touches and is_modifier(interval.label) and len(result[-1].phoneme) < MAX_LABEL:
-            joined = normalise_ipa(result[-1].phoneme + interval.label)
-            result[-1] = replace(result[-1], phoneme=joined, end=interval.end)
-            findings.add(interval, f"is no phoneme of its own: joined to the one before it as '{joined}'", used=True)
+    ahead: Interval | None = None  # a mark that the phoneme before it cannot take
+    for interval in intervals:
+        before = result[-1] if result and interval.start - result[-1].end <= ROUNDING else None
+        mark = modifier_of(interval.label, phone_set)
+        if (
+            mark
+            and ahead is None
+            and before is not None
+            and len(before.phoneme) < MAX_LABEL
+            and joined(before.phoneme, mark)
+        ):
+            phoneme = normalise_ipa(before.phoneme + mark)
+            result[-1] = replace(before, phoneme=phoneme, end=interval.end)
+            findings.changed(
+                interval,
+                f"'{interval.label}' is no phoneme of its own: joined to the one before it as '{phoneme}'",
+            )
             continue
+        if ahead is not None:
+            interval = _with_mark(ahead, interval, phone_set, findings)
+        ahead = None
+        if mark and not is_apostrophe(mark):
+            ahead = interval
+            continue
+        segment = _segment(interval, phone_set, findings)
+        if segment is not None:
+            result.append(segment)
+    if ahead is not None:
+        findings.add(ahead, _NO_LETTER)
+    return result
+
+
+def _with_mark(mark: Interval, interval: Interval, phone_set: str, findings: _Findings) -> Interval:
+    """The interval with the mark that stands before it, where it can take it; else itself, and the mark is told."""
+    label = mark.label.strip() + interval.label.strip()
+    if interval.start - mark.end <= ROUNDING and not is_silence(interval.label):
         try:
-            phoneme = to_ipa(interval.label, phone_set)
-            result += [] if phoneme is None else [Segment(phoneme, interval.start, interval.end)]
-        except UnmappableLabel as error:
-            findings.problems.append(Problem(labels.file, f"{error}; left out", labels.tier, interval.number))
-    return tuple(result), tuple(sorted(findings.problems, key=lambda problem: problem.interval or 0))
+            phoneme = to_ipa(label, phone_set)
+        except UnmappableLabel:
+            phoneme = None
+        if phoneme is not None:
+            findings.changed(
+                mark, f"'{mark.label}' is no phoneme of its own: joined to the one after it as '{phoneme}'"
+            )
+            return replace(interval, start=mark.start, label=label)
+    findings.add(mark, _NO_LETTER)
+    return interval
+
+
+def is_refused_label(problem: Problem) -> bool:
+    """Whether a problem is that of a label that is no phoneme."""
+    return not problem.used and problem.reason.startswith("label '") and problem.reason.endswith("; left out")
+
+
+def _segment(interval: Interval, phone_set: str, findings: _Findings) -> Segment | None:
+    """The phoneme of an interval, or None for silence and for a label that is none, with a problem."""
+    try:
+        phoneme = to_ipa(interval.label, phone_set)
+    except UnmappableLabel as error:
+        findings.problems.append(Problem(findings.file, f"{error}; left out", findings.tier, interval.number))
+        return None
+    if phoneme is None:
+        return None
+    change = change_of(interval.label, phone_set)
+    if change:
+        findings.changed(interval, change)
+    return Segment(phoneme, interval.start, interval.end)
 
 
 def find_words(labels: Labels, duration: float) -> tuple[tuple[tuple[str, float, float], ...], tuple[Problem, ...]]:

@@ -147,8 +147,8 @@ def question(match: Match, recordings: Mapping[str, Path]) -> Problem:
 
 
 def require_phones(labels: Labels) -> None:
-    """Raise EmptyPhones for labels in which there is nothing but silence."""
-    if all(is_silence(phone.label) for phone in labels.phones):
+    """Raise EmptyPhones for labels in which there is nothing but silence, of whatever speaker."""
+    if all(is_silence(phone.label) for each in (labels, *labels.more) for phone in each.phones):
         raise EmptyPhones(f"{labels.file}: has no phone in it")
 
 

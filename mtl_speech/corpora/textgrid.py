@@ -5,6 +5,7 @@ at all."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,19 +13,14 @@ from pathlib import Path
 
 from mtl_speech.core.errors import DataError, Problem
 from mtl_speech.core.files import read_limited, replacing
-from mtl_speech.corpora.labels import Interval, Labels, decoded, labels_of_tiers
+from mtl_speech.corpora import praat_symbols
+from mtl_speech.corpora.labels import Interval, Labels, MissingPhones, decoded, in_time_order
+from mtl_speech.corpora.praat_text import Malformed, Tokens
+from mtl_speech.corpora.tiers import labels_of_tiers
 
 MAX_BYTES = 64 << 20  # a TextGrid of an hour has under 10 MB
-MAX_VALUES = 4_000_000  # numbers and strings: the phones and words of ten hours have under 2 million
-
-# Praat reads numbers and quoted strings that stand free, and <flags>; all else is decoration. So long and short files
-# are one format.
-_TOKEN = re.compile(
-    r'"([^"]*(?:""[^"]*)*)"|(?<!\S)([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)(?!\S)|(<exists>|<absent>)|![^\r\n]*'
-)
-_COMMA = re.compile(r"(?<!\S)\d+,\d+(?!\S)")
-_LINE_END = re.compile(r"\r\n|\r|\n")
 INTERVALS, POINTS = "IntervalTier", "TextTier"
+_CHRONOLOGICAL = "Praat chronological TextGrid text file"
 
 
 @dataclass(frozen=True)
@@ -48,81 +44,31 @@ class Tier:
 
 @dataclass(frozen=True)
 class TextGrid:
-    """The tiers of a TextGrid, and what could not be read of it. `start` and `end` are numerals, in seconds."""
+    """The tiers of a TextGrid, and what could not be read of it. `start` and `end` are numerals, in seconds.
+
+    `after` are problems of what Praat reads over: what stands after the last tier.
+    """
 
     start: str
     end: str
     tiers: tuple[Tier, ...] = ()
     problems: tuple[Problem, ...] = ()
+    after: tuple[Problem, ...] = ()
 
     @property
     def duration(self) -> float:
         """Where it ends, in seconds."""
         return float(self.end)
 
-
-class Malformed(Exception):
-    """The file does not go on as a TextGrid must."""
-
-
-class Tokens:
-    """The values of a TextGrid one after the other."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._position = self._count = 0
-        self._matches: Iterator[re.Match[str]] = _TOKEN.finditer(text)
-
-    def _next(self) -> re.Match[str]:
-        for match in self._matches:
-            if match.lastindex is not None:  # not a comment
-                self._position = match.start()
-                self._count += 1
-                if self._count > MAX_VALUES:
-                    raise Malformed(f"it has more than {MAX_VALUES:,} numbers and strings")
-                return match
-        self._position = len(self._text)
-        raise Malformed("the file ends")
-
-    def _value(self, group: int, expected: str) -> str:
-        """The next value, which must be of the kind that this group of `_TOKEN` is."""
-        match = self._next()
-        if match.group(group) is None:
-            raise Malformed(f"{expected} expected, not {match.group()[:40]!r}")
-        return match.group(group)
-
-    def string(self) -> str:
-        return self._value(1, "text in quotes").replace('""', '"')
-
-    def numeral(self) -> str:
-        """A number as it is written."""
-        return self._value(2, "a number")
-
-    def number(self) -> float:
-        return float(self.numeral())
-
-    def flag(self) -> bool:
-        return self._value(3, "<exists>") == "<exists>"
-
-    def end(self) -> None:
-        """Nothing follows."""
-        for match in self._matches:
-            if match.lastindex is not None:
-                self._position = match.start()
-                raise Malformed(f"the end is expected, not {match.group()[:40]!r}")
-
     @property
-    def hint(self) -> str:
-        """What to do besides where numbers are written with a comma; else nothing."""
-        return ", with a point in its numbers, not a comma" if _COMMA.search(self._text) else ""
-
-    @property
-    def line(self) -> int:
-        return len(_LINE_END.findall(self._text, 0, self._position)) + 1
+    def begin(self) -> float:
+        """Where it begins, in seconds: by its head, or by its entries where they begin earlier."""
+        firsts = (tier.entries[0][0] for tier in self.tiers if tier.entries)
+        return min(float(time) for time in (self.start, *firsts))
 
 
 def read_textgrid(path: Path) -> TextGrid:
-    """The interval tiers of a TextGrid: long or short form; UTF-8, UTF-16 or Latin-1; byte-order mark or none.
+    """The interval tiers of a TextGrid: long, short or chronological; UTF-8, UTF-16 or Latin-1; byte-order mark or none.
 
     A file that breaks off or goes wrong after its header gives what stands before that, with a problem.
 
@@ -131,23 +77,35 @@ def read_textgrid(path: Path) -> TextGrid:
     """
     tokens = Tokens(_read_text(path))
     try:
-        start, end, n_tiers = _header(tokens)
+        head = _header(tokens)
     except Malformed as error:
         raise DataError(
-            f"{path}: not a Praat TextGrid (line {tokens.line}: {error}): save it again from Praat{tokens.hint}"
+            f"{path}: not a Praat TextGrid (line {tokens.line}: {error}; it begins with {tokens.first_line}): save it again from "
+            f"Praat{tokens.hint}"
         ) from None
     tiers: list[Tier] = []
     problems: list[Problem] = []
-    count = 0
+    after: list[Problem] = []
     try:
-        while count < n_tiers:
-            count += 1
-            _read_tier(tokens, tiers)
+        _read_tiers(tokens, head, tiers)
     except Malformed as error:
-        reason = f"line {tokens.line}: {error}, in tier {count} of {n_tiers:g}; what follows is left out"
-        problems.append(Problem(path, reason))
+        where = "" if head.chronological else f", in tier {len(tiers) or 1} of {head.n_tiers:g}"
+        problems.append(Problem(path, f"line {tokens.line}: {error}{where}; what follows is left out{_advice(tokens)}"))
+    else:
+        try:
+            tokens.end()
+        except Malformed as error:
+            after.append(Problem(path, f"line {tokens.line}: {error}; what follows is left out"))
+    problems += [
+        Problem(path, f"line {line}: {reason}, which Praat does not read: save it again from Praat", used=True)
+        for reason, line in tokens.taken.items()
+    ]
     named = (replace(tier, name=tier.name.strip()) for tier in tiers if tier.kind == INTERVALS)
-    return TextGrid(start, end, tuple(named), tuple(problems))
+    return TextGrid(head.start, head.end, tuple(named), tuple(problems), tuple(after))
+
+
+def _advice(tokens: Tokens) -> str:
+    return f": save it again from Praat{tokens.hint}" if tokens.hint else ""
 
 
 def read_whole(path: Path) -> TextGrid:
@@ -162,27 +120,36 @@ def read_whole(path: Path) -> TextGrid:
     tokens = Tokens(text)
     tiers: list[Tier] = []
     try:
-        start, end, n_tiers = _header(tokens)
-        while len(tiers) < n_tiers:
-            _read_tier(tokens, tiers)
+        head = _header(tokens)
+        _read_tiers(tokens, head, tiers)
         tokens.end()
     except Malformed as error:
         raise DataError(
             f"{path}: cannot be kept whole (line {tokens.line}: {error}): save it again from Praat, or move it away"
         ) from None
-    return TextGrid(start, end, tuple(replace(tier, entries=tuple(tier.entries)) for tier in tiers))
+    return TextGrid(head.start, head.end, tuple(replace(tier, entries=tuple(tier.entries)) for tier in tiers))
 
 
-def read_labels(path: Path) -> Labels:
-    """The `phones` and `words` tiers of a TextGrid, as `labels_of_tiers` chooses them.
+def read_labels(path: Path, tier: str | None = None) -> Labels:
+    """The phones and words of a TextGrid, as `labels_of_tiers` chooses them; `tier` is the name of the phones, or a pattern.
 
     Raises:
-        MissingPhones: no tier or several tiers could be the phone tier.
-        DataError: the file cannot be read.
+        MissingPhones: no tier could be the phone tier.
+        DataError: the file cannot be read, or not as far as its phones.
     """
     grid = read_textgrid(path)
-    tiers = [(tier.name, tier.intervals) for tier in grid.tiers]
-    return labels_of_tiers(path, tiers, "interval tiers", grid.problems, grid.duration)
+    tiers = [(each.name, tuple(in_time_order(each.intervals))) for each in grid.tiers]
+    tiers, changes = praat_symbols.decode(path, tiers)
+    problems = (*grid.problems, *grid.after, *changes)
+    try:
+        labels = labels_of_tiers(path, tiers, "interval tiers", problems, grid.duration, tier)
+    except MissingPhones as error:
+        lost = [problem.reason for problem in problems if not problem.used]
+        if lost:
+            raise DataError(f"{path}: {lost[0]}, the tier of phones with it: save it again from Praat") from None
+        raise error
+    every = [replace(each, begin=grid.begin) for each in (labels, *labels.more)]
+    return replace(every[0], more=tuple(every[1:]))
 
 
 def write_textgrid(path: Path, duration: float, tiers: Mapping[str, Sequence[tuple[float, float, str]]]) -> None:
@@ -244,24 +211,59 @@ def _read_text(path: Path) -> str:
     return decoded(raw)
 
 
-def _header(tokens: Tokens) -> tuple[str, str, float]:
-    """Begin and end in seconds as they are written, and how many tiers the file claims."""
-    if not tokens.string().startswith("ooTextFile"):
+@dataclass(frozen=True)
+class _Head:
+    """What a TextGrid begins with: begin and end in seconds as they are written, and how many tiers it claims."""
+
+    start: str
+    end: str
+    n_tiers: float
+    chronological: bool = False
+
+
+def _header(tokens: Tokens) -> _Head:
+    kind = tokens.string()
+    if kind == _CHRONOLOGICAL:
+        return _Head(tokens.numeral(), tokens.numeral(), tokens.number(), chronological=True)
+    if not kind.startswith("ooTextFile"):
         raise Malformed('it does not begin with File type = "ooTextFile"')
     if tokens.string() != "TextGrid":
         raise Malformed("its object class is not TextGrid")
     start, end = tokens.numeral(), tokens.numeral()
-    return start, end, tokens.number() if tokens.flag() else 0
+    return _Head(start, end, tokens.number() if tokens.flag() else 0)
 
 
-def _read_tier(tokens: Tokens, tiers: list[Tier]) -> None:
-    """Append the next tier, with the entries before a fault where there is one. Claimed counts reserve no memory."""
+def _read_tiers(tokens: Tokens, head: _Head, tiers: list[Tier]) -> None:
+    """Append all tiers, with the entries before a fault where there is one. Claimed counts reserve no memory."""
+    for _ in _counted(head.n_tiers):
+        tier, entries = _begin_tier(tokens)
+        tiers.append(tier)
+        if not head.chronological:
+            claimed = tokens.number()
+            while len(entries) < claimed:
+                entries.append(_entry(tokens, tier.kind))
+    while head.chronological and tokens.more():
+        number = tokens.number()
+        if number not in range(1, len(tiers) + 1):
+            raise Malformed(f"the number of a tier is expected, 1 to {len(tiers)}, not {number:g}")
+        tier = tiers[int(number) - 1]
+        assert isinstance(tier.entries, list)
+        tier.entries.append(_entry(tokens, tier.kind))
+
+
+def _counted(claimed: float) -> Iterator[int]:
+    return itertools.takewhile(lambda number: number < claimed, itertools.count())
+
+
+def _begin_tier(tokens: Tokens) -> tuple[Tier, list[tuple[str, ...]]]:
+    """A tier without its entries, and the list for them."""
     kind, name = tokens.string(), tokens.string()
     if kind not in (INTERVALS, POINTS):
         raise Malformed(f"a tier is expected, not {kind[:40]!r}")
-    start, end, claimed = tokens.numeral(), tokens.numeral(), tokens.number()
     entries: list[tuple[str, ...]] = []
-    tiers.append(Tier(kind, name, start, end, entries))
-    while len(entries) < claimed:
-        times = [tokens.numeral() for _ in range(2 if kind == INTERVALS else 1)]
-        entries.append((*times, tokens.string()))
+    return Tier(kind, name, tokens.numeral(), tokens.numeral(), entries), entries
+
+
+def _entry(tokens: Tokens, kind: str) -> tuple[str, ...]:
+    times = [tokens.numeral() for _ in range(2 if kind == INTERVALS else 1)]
+    return (*times, tokens.string())

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from mtl_speech.features.store import MARGIN, SegmentStore
 
+UNKNOWN = -100  # the label of a frame in which nobody knows what is said; torch's cross-entropy ignores it
 BLOCK = 4096  # crops whose segments are looked at together
 
 
@@ -19,7 +20,7 @@ BLOCK = 4096  # crops whose segments are looked at together
 class Crops:
     """A batch of stretches of recordings.
 
-    features: (n_crops, n_frames, MEL_BANDS); frame_labels: (n_crops, n_frames), silence being the last class;
+    features: (n_crops, n_frames, MEL_BANDS); frame_labels: (n_crops, n_frames), silence being the last class, UNKNOWN none;
     spans: (n_segments, 2) frames; rows: (n_segments,) crop of each segment, in order; labels: (n_segments,).
     Where several processes share a batch, `index` (n_crops,) tells which of its `n_crops` crops these are; `n_segments` is how many
     segments all of them have.
@@ -160,10 +161,15 @@ def _mostly_speech(store: SegmentStore, starts: np.ndarray, length: int) -> np.n
 
 
 def frame_labels(store: SegmentStore, rows: Tensor) -> Tensor:
-    """The phoneme of each of the rows of a store, len(store.phonemes) for silence: of the shape of `rows`."""
+    """The phoneme of each of the rows of a store, len(store.phonemes) for silence, UNKNOWN where none knows: shaped as `rows`."""
     last = len(store) - 1
     # The first segment whose end, rounded, lies behind the row; half a frame is rounded to an even one.
     segment = torch.searchsorted(store.end, rows + 0.5).clamp_max(last)
     segment = (segment + (store.end[segment].round() <= rows)).clamp_max(last)
     inside = (rows >= store.start[segment].round()) & (rows < store.end[segment].round())
-    return torch.where(inside, store.label[segment], len(store.phonemes))
+    labels = torch.where(inside, store.label[segment], len(store.phonemes))
+    if not len(store.unknown):
+        return labels
+    begin, end = store.unknown.round().T.contiguous()
+    stretch = (torch.searchsorted(begin, rows.double(), right=True) - 1).clamp_min(0)
+    return torch.where(~inside & (rows >= begin[stretch]) & (rows < end[stretch]), UNKNOWN, labels)

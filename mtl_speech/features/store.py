@@ -106,6 +106,7 @@ class SegmentStore:
     first, length: (n_utterances,) row of the first frame, and number of frames, of each recording.
     start, end: (n_segments,) float64, rows of `frames` at which a segment begins and ends (fractions of a frame allowed).
     label: (n_segments,) index into `phonemes`. utterance: (n_segments,) index into `utterance_ids`.
+    unknown: (n_stretches, 2) float64, rows between which something sounds that no segment tells of, in order.
     language: (n_segments,) index into `languages`. speaker: (n_segments,) index into `speakers`.
     """
 
@@ -123,6 +124,7 @@ class SegmentStore:
     speakers: tuple[str, ...]
     utterance_ids: tuple[str, ...]
     problems: tuple[Problem, ...] = ()
+    unknown: Tensor = field(default_factory=lambda: torch.zeros(0, 2, dtype=torch.float64))
     window: int = WINDOW_FRAMES
 
     def __len__(self) -> int:
@@ -343,7 +345,7 @@ def _named(found: Sequence[Found], *names: Sequence[str]) -> Iterator[np.ndarray
 
 
 def place(found: Sequence[Found], cache: FeatureCache) -> dict[str, Any]:
-    """Where recordings and their segments lie among the rows of a store: `first`, `length`, `start` and `end`. Raises OSError."""
+    """Where things lie among the rows of a store: `first`, `length`, `start`, `end` and `unknown`. Raises OSError."""
     length = torch.tensor([f.n_frames for f in found])
     first = (length + 2 * MARGIN).cumsum(0) - length - MARGIN
 
@@ -354,4 +356,11 @@ def place(found: Sequence[Found], cache: FeatureCache) -> dict[str, Any]:
             yield row + times.T * (FRAMES_PER_SECOND / f.speed)
 
     start, end = _columns(parts(), 2, found, np.float64, cache)
-    return {"first": first, "length": length, "start": start, "end": end}
+    rates = (FRAMES_PER_SECOND / f.speed for f in found)
+    stretches = [
+        (row + rate * begin, row + rate * stop)
+        for f, row, rate in zip(found, first.tolist(), rates, strict=True)
+        for begin, stop in f.utterance.unknown
+    ]
+    unknown = torch.tensor(stretches, dtype=torch.float64).reshape(-1, 2)
+    return {"first": first, "length": length, "start": start, "end": end, "unknown": unknown}

@@ -45,6 +45,15 @@ from mtl_speech.model.pack import Pack, pack_hash
 from mtl_speech.model.scale_shift import merge
 from mtl_speech.model.strategy import BaseModel
 
+Inputs = tuple[Tensor, Tensor]
+Model = Callable[[Tensor, Tensor], Tensor]
+FORMAT = "mtl_speech.export/1"
+FILES = {"onnx": "model.onnx", "torch-export": "model.pt2"}
+NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
+METADATA = "metadata.json"  # the name of the extra file in model.pt2
+OPSET = 20  # the first with GELU as one operation
+TOLERANCE = 1e-5  # the largest difference from the folded model in a probability
+
 
 class LogMel(nn.Module):
     """`audio.log_mel` and `store.normalise` of one recording, without complex numbers: the spectrum is a product of matrices.
@@ -125,30 +134,6 @@ def _fold_head(model: LanguageModel, embedding: nn.Linear) -> nn.Linear:
         offset = embedding.bias.double() - learner.centre.double()
         folded.bias.copy_(offset @ outer + model.head.bias[0].double() / model.temperature)
     return folded
-
-
-Inputs = tuple[Tensor, Tensor]
-
-
-Model = Callable[[Tensor, Tensor], Tensor]
-
-
-FORMAT = "mtl_speech.export/1"
-
-
-FILES = {"onnx": "model.onnx", "torch-export": "model.pt2"}
-
-
-NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
-
-
-METADATA = "metadata.json"  # the name of the extra file in model.pt2
-
-
-OPSET = 20  # the first with GELU as one operation
-
-
-TOLERANCE = 1e-5  # the largest difference from the folded model in a probability
 
 
 def metadata(pack: Pack, base: BaseModel, input: str) -> dict[str, str]:

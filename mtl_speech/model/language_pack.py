@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -121,10 +121,9 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def true_labels(store: SegmentStore, index: Sequence[int] | Tensor | None = None) -> list[str]:
+def true_labels(store: SegmentStore) -> list[str]:
     """The phoneme of each segment, as labelled."""
-    labels = store.label if index is None else store.label[torch.as_tensor(index)]
-    return [store.phonemes[int(i)] for i in labels]
+    return [store.phonemes[int(i)] for i in store.label]
 
 
 def utterances(store: SegmentStore) -> list[str]:

@@ -288,24 +288,22 @@ def nearest(learner: MetaLearner, phonemes: Sequence[str]) -> Tensor:
     return known[torch.from_numpy(order)]
 
 
-def extend(learner: MetaLearner, phonemes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def extend(learner: MetaLearner, phonemes: Sequence[str]) -> None:
     """Give `learner` rows of θ for further phonemes, guessed from those it has met (`guess_weights`).
 
-    Returns the neighbours of each new phoneme, nearest first. Phonemes that are there already stay as they are.
+    Phonemes that are there already stay as they are.
     """
     new = [p for p in dict.fromkeys(phonemes) if p not in learner.phonemes]
     if not new:
-        return {}
-    rows, guess = nearest(learner, new), guess_weights(learner, new)
+        return
+    guess = guess_weights(learner, new)
     with torch.no_grad():
         theta = torch.cat((learner.theta, guess @ learner.theta))
         bias = torch.cat((learner.theta_bias, guess @ learner.theta_bias))
     learner.theta, learner.theta_bias = torch.nn.Parameter(theta), torch.nn.Parameter(bias)
     learner.met = torch.cat((learner.met, torch.zeros(len(new), dtype=torch.bool)))
-    names = learner.phonemes
-    learner.phonemes = (*names, *new)
+    learner.phonemes = (*learner.phonemes, *new)
     learner.guess = guess_weights(learner, learner.phonemes)
-    return {p: tuple(names[int(i)] for i in row) for p, row in zip(new, rows, strict=True)}
 
 
 def row_of(learner: MetaLearner, store: SegmentStore) -> Tensor:

@@ -99,10 +99,6 @@ class ScaleShift(nn.Module):
         """(weight, bias) of a plain layer that gives the same output."""
         return self._weight().detach(), self._bias().detach()
 
-    def distance(self) -> Tensor:
-        """Squared distance of Φ from the identity, summed over its entries: what a decay towards the identity penalises."""
-        return (self.scale - 1.0).square().sum() + self.shift.square().sum()
-
 
 def apply_layer(layer: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The output of `layer` with other weights of the same shape."""
@@ -150,8 +146,8 @@ def phi_state(encoder: nn.Module) -> dict[str, Tensor]:
 
 
 def distance_from_identity(layers: Iterable[ScaleShift]) -> Tensor:
-    """Sum over layers of the squared distance of Φ from the identity."""
-    return torch.stack([layer.distance() for layer in layers]).sum()
+    """Squared distance of Φ from the identity, summed over its entries: what a decay towards the identity penalises."""
+    return torch.stack([(each.scale - 1.0).square().sum() + each.shift.square().sum() for each in layers]).sum()
 
 
 def merge(encoder: E) -> E:

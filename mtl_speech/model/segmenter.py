@@ -60,7 +60,8 @@ def frame_targets(
     order: targets (n_rows, 2), each 0 or 1, and weights (n_rows,).
 
     A row is a boundary within one frame of the start or the end of a segment. Rows count inside segments and within KNOWN_FRAMES
-    of one; without `gaps_known`, where only some of the phones of a recording are labelled, inside segments alone.
+    of one; without `gaps_known`, where only some of the phones of a recording are labelled, inside segments alone. What is unknown
+    never counts.
     """
     first, last = rows if rows is not None else (0, store.n_rows)
     n, reach = last - first, KNOWN_FRAMES + 1.0
@@ -77,7 +78,9 @@ def frame_targets(
     )
     begin = store.first[max(0, here.start) : here.stop] - first
     in_recording = _covered(begin, begin + store.length[max(0, here.start) : here.stop], n)
-    weights = _covered(start - reached, end + reached, n) * in_recording
+    begin, stop = (store.unknown.round().long() - first).T
+    unknown = _covered(begin, stop, n)
+    weights = _covered(start - reached, end + reached, n) * in_recording * (1 - unknown)
     return torch.stack((boundary, speech), dim=1), weights
 
 

@@ -19,6 +19,7 @@ from mtl_speech.phonology.phone_sets import (
     LETTER_STAND_INS,
     PLACES,
     PRENASAL,
+    PRESTOP,
     TIE,
     VOWEL_ORDER,
 )
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 N_FEATURES = 24  # columns of panphon's table
 RIDGE = 1.0  # how little an example is trusted beside the regression that predicts it
 _TONE_LETTERS = "˥˦˧˨˩"
+_BEFORE = "ʰʱˀʷ\u0325\u0330\u0324"  # marks that may stand before a letter
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,10 @@ def articulation_class(phoneme: str) -> tuple[str, str]:
 
 def _manner(phoneme: str) -> str:
     """How a consonant is made, from panphon's features; from its letter where panphon does not tell."""
-    letters = phoneme.lstrip("".join(PRENASAL))
-    if letters[:1] in LETTER_MANNERS:
-        return LETTER_MANNERS[letters[:1]]
+    letters = _without_onset(phoneme)
+    click = next((letter for letter in letters if LETTER_MANNERS.get(letter) == "click"), letters[:1])
+    if click in LETTER_MANNERS:
+        return LETTER_MANNERS[click]
     units, _ = _units(letters)
     first, last = (dict(zip(_table().names, row, strict=True)) for row in (units[0][0], units[0][-1]))
     if first["nas"] == 1 and first["son"] == 1:
@@ -139,10 +142,21 @@ def _manner(phoneme: str) -> str:
     return "affricate" if last["cont"] == 1 or first["delrel"] == 1 else "plosive"
 
 
+def _without_onset(phoneme: str) -> str:
+    """The phoneme from its first letter on."""
+    start = 0
+    while start < len(phoneme) and (phoneme[start] in PRENASAL or phoneme[start] in DIACRITIC_FEATURES):
+        start += 1
+    return phoneme[start:]
+
+
 def _order_key(phoneme: str) -> tuple[int, int, int, str]:
     spelled = phoneme.replace("c\u0327", "ç")
     letters = "".join(c for c in spelled if c == TIE or not (unicodedata.combining(c) or c in DIACRITIC_FEATURES))
-    letters = letters.lstrip("".join(PRENASAL))
+    letters = letters.lstrip("".join((*PRENASAL, *PRESTOP)))
+    click = [letter for letter in letters if LETTER_MANNERS.get(letter) == "click"]
+    if click:
+        return 0, CONSONANT_ORDER.index(click[0]), len(phoneme), phoneme
     if letters[:1] in VOWEL_ORDER:
         return 1, VOWEL_ORDER.index(letters[0]), len(letters), phoneme
     for consonant in (letters, letters[:1]):
@@ -169,6 +183,7 @@ def _units(phoneme: str) -> tuple[list[list[tuple[int, ...]]], list[str]]:
     units: list[list[tuple[int, ...]]] = []
     unknown: list[str] = []
     position, tied = 0, False
+    before: dict[str, int] = {}  # what marks before the first letter change in it: the "ʰ" of "ʰp"
     while position < len(phoneme):
         character = phoneme[position]
         if character == TIE and units:
@@ -177,12 +192,16 @@ def _units(phoneme: str) -> tuple[list[list[tuple[int, ...]]], list[str]]:
             units[-1][-1] = _changed(units[-1][-1], DIACRITIC_FEATURES[character])
         else:
             segment, row = _longest_row(phoneme[position : position + table.longest])
-            if row is None:
+            if row is None and not units and character in _BEFORE:
+                before |= DIACRITIC_FEATURES[character]
+            elif row is None:
                 unknown.append(character)
             elif tied:
                 units[-1].append(row)
             else:
-                units.append([row])
+                units.append(
+                    [row if len(units) or segment in PRENASAL or segment in PRESTOP else _changed(row, before)]
+                )
             tied = False
             position += len(segment) - 1
         position += 1
@@ -213,5 +232,5 @@ def _table() -> _Table:
         header, *lines = csv.reader(file)
     rows = {unicodedata.normalize("NFD", line[0]): tuple(sign[value] for value in line[1:]) for line in lines}
     rows = {segment: row for segment, row in rows.items() if segment[0] not in _TONE_LETTERS}
-    rows |= {letter: rows[stand_in] for letter, stand_in in (LETTER_STAND_INS | PRENASAL).items()}
+    rows |= {letter: rows[stand_in] for letter, stand_in in (LETTER_STAND_INS | PRENASAL | PRESTOP).items()}
     return _Table(tuple(header[1:]), rows, max(map(len, rows)))

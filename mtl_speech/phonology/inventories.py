@@ -11,12 +11,15 @@ from pathlib import Path
 
 from mtl_speech.core.errors import DataError, Problem, UsageError
 from mtl_speech.core.files import package_folder, read_limited
+from mtl_speech.phonology.ipa_grammar import joined
 from mtl_speech.phonology.phonemes import (
     MAX_LABEL,
     UnmappableLabel,
-    is_modifier,
+    is_apostrophe,
     is_silence,
     letters_of,
+    modifier_of,
+    normalise_ipa,
     segment,
     to_ipa,
 )
@@ -223,7 +226,7 @@ def read_phones(text: str, inventory: Collection[str]) -> tuple[str, ...]:
     """The phonemes of a pronunciation in IPA, normalised. Raises DataError where a part is none, or nothing is left."""
     parts: list[str] = []
     for part in text.split() if len(text.split()) > 1 else split_phones(text, inventory):
-        if parts and is_modifier(part) and len(parts[-1]) < MAX_LABEL:  # such as the "ʰ" of "kː ʰ"
+        if parts and len(parts[-1]) < MAX_LABEL and _belong_together(parts[-1], part):
             parts[-1] += part
         else:
             parts.append(part)
@@ -231,6 +234,14 @@ def read_phones(text: str, inventory: Collection[str]) -> tuple[str, ...]:
     if not found:
         raise DataError(f"'{text[:MAX_LABEL]}' has no phoneme")
     return found
+
+
+def _belong_together(before: str, part: str) -> bool:
+    """Whether one of two parts is a mark that the other can take, such as the "ʰ" of "kː ʰ" and the "ⁿ" of "ⁿ d"."""
+    mark = modifier_of(part, "ipa")
+    if mark and joined(normalise_ipa(before), mark):
+        return True
+    return bool(modifier_of(before, "ipa")) and not is_apostrophe(before)
 
 
 def split_phones(text: str, inventory: Collection[str]) -> list[str]:

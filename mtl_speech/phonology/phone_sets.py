@@ -54,9 +54,15 @@ SILENCE_LABELS: frozenset[str] = frozenset(
     }
 )  # fmt: skip
 
+# Those of them under which something sounds, of which it is not known what: no silence for a model to learn, and no error to
+# count. A breath is none: nothing is said there.
+UNKNOWN_LABELS: frozenset[str] = frozenset(
+    {"spn", "ns", "nsn", "noise", "vocnoise", "lau", "laugh", "laughter", "cough", "lip", "unk", "xxx", "cutoff"}
+)
+
 # Characters that look like an IPA character and mean it, after Unicode NFD. The empty string: not part of a phoneme.
 LOOK_ALIKES: dict[str, str] = {
-    "g": "ɡ", ":": "ː", "'": "ʼ", "’": "ʼ", "′": "ʼ", "\u035c": "\u0361", "\u0311": "\u032f",
+    "g": "ɡ", ":": "ː", "'": "ʼ", "’": "ʼ", "′": "ʼ", "ʻ": "ʔ", "‘": "ʔ", "ʾ": "ʔ", "\u035c": "\u0361", "\u0311": "\u032f",
     "\u0331": "\u0320", "\u030a": "\u0325", "\u030d": "\u0329", "ε": "ɛ", "ɩ": "ɪ", "ι": "ɪ", "ɷ": "ʊ", "φ": "ɸ",
     "γ": "ɣ", "α": "ɑ", "ß": "β", "ꞵ": "β", "ꭓ": "χ", "ǝ": "ə", "ә": "ə", "а": "a", "е": "e", "о": "o", "ӕ": "æ",
     "∫": "ʃ", "ʤ": "d͡ʒ", "ʧ": "t͡ʃ", "ʦ": "t͡s", "ʣ": "d͡z", "ʨ": "t͡ɕ", "ʥ": "d͡ʑ", "!": "ǃ", "ˈ": "", "ˌ": "",
@@ -71,12 +77,14 @@ AFFRICATES: frozenset[str] = frozenset(
 TIE = "\u0361"
 
 # Modifier letters in the order in which a label is written: release, secondary articulation, phonation, length.
-MODIFIER_ORDER = "ˢᶻᶿˣˡⁿᵐᵑᵊ˞ʷᶣʲˠˤˀʰʱʼːˑ"
+MODIFIER_ORDER = "ᵖᵇᵗᵈᵏᵍᶢˢᶻᶿˣᶠᵛᶲᵝᶴᶾᶳᶼᶝᶽᵡʶʳʴˡⁿᵐᵑᶮᶯᵊ˞ʷᶣʲˠˤᴱˀʰʱʼːˑ"
 PRENASAL: dict[str, str] = {"ᵐ": "m", "ⁿ": "n", "ᶯ": "ɳ", "ᶮ": "ɲ", "ᵑ": "ŋ"}
+PRESTOP: dict[str, str] = {"ᵖ": "p", "ᵇ": "b", "ᵗ": "t", "ᵈ": "d", "ᵏ": "k", "ᵍ": "ɡ", "ᶢ": "ɡ"}
 
 # panphon has no row for these letters: the row that stands in.
 LETTER_STAND_INS: dict[str, str] = {
     "ɝ": "ɜ˞", "ɚ": "ə˞", "ʡ": "ʔ", "ʢ": "ʕ", "ʜ": "ħ", "ɿ": "z̩", "ʅ": "ʐ̩", "ȵ": "ɲ", "ȶ": "c", "ȡ": "ɟ", "ȴ": "ʎ",
+    "ⱱ": "v", "ᶑ": "ɗ", "‼": "ǃ", "ꞎ": "ɬ",
 }  # fmt: skip
 
 # What a diacritic changes where panphon has no row for the letter with it. Empty: too fine for panphon's 24 features.
@@ -87,7 +95,14 @@ DIACRITIC_FEATURES: dict[str, dict[str, int]] = {
     "\u0330": {"cg": 1}, "\u0329": {"syl": 1}, "\u032f": {"syl": -1}, "˞": {"cor": 1}, "\u0323": {"cor": 1},
     "ˢ": {"delrel": 1, "strid": 1}, "ᶻ": {"delrel": 1, "strid": 1}, "ᶿ": {"delrel": 1}, "ˣ": {"delrel": 1},
     "ˡ": {"lat": 1}, "\u0301": {"hitone": 1}, "\u0300": {"hitone": -1}, "˥": {"hitone": 1}, "˦": {"hitone": 1},
-    "˨": {"hitone": -1}, "˩": {"hitone": -1},
+    "˨": {"hitone": -1}, "˩": {"hitone": -1}, "ᴱ": {"cg": 1}, "\u0353": {"strid": 1}, "ᵐ": {"nas": 1}, "ᵑ": {"nas": 1},
+    "ᶮ": {"nas": 1}, "ᶯ": {"nas": 1},
+} | {
+    mark: {"delrel": 1} for mark in "ᶠᵛᶲᵝᵡʶ"
+} | {
+    mark: {"delrel": 1, "strid": 1} for mark in "ᶴᶾᶳᶼᶝᶽ"
+} | {
+    mark: {} for mark in "ᵖᵇᵗᵈᵏᵍᶢʳʴ\u0347\u0349"  # releases without a feature; alveolar; weak
 } | {
     mark: {} for mark in "ˑᵊ˧\u0302\u0304\u0306\u0308\u030b\u030c\u030f\u0318\u0319\u031a\u031c\u031d\u031e\u031f\u0320"
     "\u032a\u0334\u0339\u033a\u033b\u033c\u033d\u0348\u1dc4\u1dc5\u1dc6\u1dc7\u1dc8"
@@ -96,10 +111,10 @@ DIACRITIC_FEATURES: dict[str, dict[str, int]] = {
 # Order of a confusion matrix: consonants by place from the lips inwards and by manner within, then vowels by height
 # from high to low and from front to back within.
 CONSONANT_ORDER: tuple[str, ...] = _names(
-    "p b ɓ p͡f b͡v m ʙ ɸ β f v ɱ ʋ w ʍ ɥ k͡p ɡ͡b ŋ͡m "
+    "p b ɓ p͡f b͡v m ʙ ɸ β f v ⱱ ɱ ʋ w ʍ ɥ k͡p ɡ͡b ŋ͡m "
     "t͡θ d͡ð θ ð t d ɗ t͡s d͡z t͡ɬ d͡ɮ n s z ɬ ɮ r ɾ ɹ l ɺ ɫ "
-    "t͡ʃ d͡ʒ t͡ɕ d͡ʑ ʃ ʒ ɕ ʑ ɧ ʈ ɖ t͡ʂ d͡ʐ ʈ͡ʂ ɖ͡ʐ ɳ ʂ ʐ ɽ ɻ ɭ "
-    "c ɟ ʄ c͡ç ɟ͡ʝ ɲ ç ʝ j ʎ k ɡ ɠ k͡x ŋ x ɣ ɰ ʟ q ɢ ʛ q͡χ ɴ χ ʁ ʀ ħ ʜ ʕ ʡ ʢ ʔ h ɦ ʘ ǀ ǃ ǂ ǁ"
+    "t͡ʃ d͡ʒ t͡ɕ d͡ʑ ʃ ʒ ɕ ʑ ɧ ʈ ɖ ᶑ t͡ʂ d͡ʐ ʈ͡ʂ ɖ͡ʐ ɳ ʂ ʐ ꞎ ɽ ɻ ɭ "
+    "c ɟ ʄ c͡ç ɟ͡ʝ ɲ ç ʝ j ʎ k ɡ ɠ k͡x ŋ x ɣ ɰ ʟ q ɢ ʛ q͡χ ɴ χ ʁ ʀ ħ ʜ ʕ ʡ ʢ ʔ h ɦ ʘ ǀ ǃ ‼ ǂ ǁ"
 )
 VOWEL_ORDER: tuple[str, ...] = _names("i y ɪ ʏ ɨ ʉ ɯ u ʊ e ø ɘ ɵ ɤ o ə ɚ ɛ œ ɜ ɝ ɞ ʌ ɔ æ ɐ a ɶ ɑ ɒ")
 
@@ -111,7 +126,7 @@ PLACES: dict[str, str] = {
 HEIGHTS: dict[str, str] = {"i": "close", "e": "mid", "æ": "open"}
 # The manner of consonants whose features in panphon do not tell it.
 LETTER_MANNERS: dict[str, str] = {
-    **dict.fromkeys("ɓɗʄɠʛᶑ", "implosive"), **dict.fromkeys("ʙrʀɾɽɺⱱ", "trill or tap"), **dict.fromkeys("ʘǀǃǂǁ", "click"),
+    **dict.fromkeys("ɓɗʄɠʛᶑ", "implosive"), **dict.fromkeys("ʙrʀɾɽɺⱱ", "trill or tap"), **dict.fromkeys("ʘǀǃ‼ǂǁ", "click"),
     **dict.fromkeys("ʔʡ", "plosive"), **dict.fromkeys("hɦʜʢʕʍ", "fricative"),
 }  # fmt: skip
 

@@ -6,19 +6,24 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from rich.table import Table
 
 from mtl_speech.core.errors import DataError
 from mtl_speech.core.files import atomic_write, json_text, plain
 from mtl_speech.core.options import CompareOptions
 from mtl_speech.core.run import Run
 from mtl_speech.core.terminal import Kind, filled_table
-from mtl_speech.report.tables import remark_on
 from mtl_speech.scoring.bootstrap import Difference, interval_text
-from mtl_speech.scoring.metrics import RELIABLE_FROM, Scores, Token, macro_f1_difference, read_tokens, score
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from mtl_speech.scoring.metrics import (
+    RELIABLE_FROM,
+    Scores,
+    Token,
+    read_tokens,
+    remark_on,
+    score_tokens,
+    token_difference,
+)
 
 N_PHONEMES = 10  # that differ most
 N_NAMED = 3  # tokens that are named where the reports cannot be compared
@@ -78,16 +83,13 @@ def compare_tokens(
             "(adapt --inventory tests those without an example too, as zero-shot)"
         )
     a, b = sorted(a, key=_key), sorted(b, key=_key)
-    true, groups = [token.true for token in a], [token.recording for token in a]
-    predicted_a, predicted_b = [token.predicted for token in a], [token.predicted for token in b]
-    scores_a, scores_b = (score(true, predicted, groups, seed=seed) for predicted in (predicted_a, predicted_b))
+    scores_a, scores_b = (score_tokens(tokens, seed=seed) for tokens in (a, b))
     phonemes = [
         PhonemeDifference(one.phoneme, one.n, one.f1, other.f1, other.f1 - one.f1)
         for one, other in zip(scores_a.phonemes, scores_b.phonemes, strict=True)
     ]
-    difference = macro_f1_difference(true, predicted_b, predicted_a, groups, seed=seed)
     ordered = sorted(phonemes, key=lambda p: (-abs(p.difference), p.phoneme))
-    return Comparison(scores_a, scores_b, difference, tuple(ordered))
+    return Comparison(scores_a, scores_b, token_difference(b, a, seed), tuple(ordered))
 
 
 def _key(token: Token) -> _Key:

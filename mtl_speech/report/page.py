@@ -5,10 +5,15 @@ So are clips: short stretches of test recordings, to hear and see what was confu
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,23 +22,12 @@ import numpy as np
 from mtl_speech.core.files import json_text
 from mtl_speech.corpora.audio import SAMPLE_RATE, load_audio
 from mtl_speech.phonology.articulation import articulation_order
-from mtl_speech.scoring.metrics import Scores, Token
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-import base64
-import hashlib
-import math
-from functools import lru_cache
-from itertools import groupby
-from typing import TYPE_CHECKING
-
 from mtl_speech.report.figures import most_confused
-from mtl_speech.scoring.metrics import RELIABLE_FROM
+from mtl_speech.scoring.metrics import RELIABLE_FROM, Scores, Token
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from numpy.typing import NDArray
 
 N_SHADES = 6  # of a cell of a matrix
 LETTERS_PER_COLUMN = 4  # of the name of a group that fit above a column of the matrix
@@ -116,15 +110,13 @@ def phoneme_rows(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rows of the phoneme table in articulatory order: those scored and, each in its place, those that were not."""
     scored = {row["phoneme"]: row for row in data["scores"]["phonemes"]}
     missing = {row["phoneme"]: row for row in data["scores"]["not_scored"]}
-    rows = []
-    for number, name in enumerate(articulation_order(scored | missing)):
+    rows = missing | scored
+    found = []
+    for number, name in enumerate(articulation_order(rows)):
         place, manner = data["articulation"][name]
         row = {"order": number, "phoneme": name, "place": place, "manner": manner}
-        if name in scored:
-            rows.append({**row, "scored": True, **scored[name]})
-        else:
-            rows.append({**row, "scored": False, **missing[name]})
-    return rows
+        found.append({**row, "scored": name in scored, **rows[name]})
+    return found
 
 
 def confusion_matrix(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,27 +8,30 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+
 from mtl_speech.core.files import atomic_write, content_hash, csv_text, json_text, plain, sync_folder, temporary_sibling
 from mtl_speech.core.options import AdaptConfig, MetaTrainConfig
 from mtl_speech.core.settings import as_dict
-from mtl_speech.core.terminal import progress
+from mtl_speech.core.terminal import Kind, filled_table, progress
 from mtl_speech.model.language_pack import language_pack
 from mtl_speech.model.pack import CARD, EARLIER, PACK, Pack, previous_of, save_pack
 from mtl_speech.model.strategy import BaseModel
+from mtl_speech.phonology.articulation import articulation_order
 from mtl_speech.phonology.languages import display_name
 from mtl_speech.report.figures import ablation_figure, confusion_figure, png
 from mtl_speech.report.findings import Details, Size, findings
 from mtl_speech.report.page import render
-from mtl_speech.report.tables import interval_method, ordered, remark_on
-from mtl_speech.scoring.metrics import TOKENS, AblationRow, Scores, score_tokens, tokens_csv
-from mtl_speech.training.adapt import Adaptation, Learned, pooled
-from mtl_speech.training.folds import NONE_TO_TEST_ON
+from mtl_speech.scoring.bootstrap import interval_text
+from mtl_speech.scoring.metrics import TOKENS, AblationRow, PhonemeScore, Scores, remark_on, tokens_csv
+from mtl_speech.training.adapt import Adaptation, Learned, pooled, pooled_scores
 
 _CSV_COLUMNS = "kind phoneme n n_train precision recall f1 f1_low f1_high remark stamp".split()
 _NOT_KEPT = {"log.txt"}  # the run that is under way writes to it
@@ -109,22 +112,6 @@ class Outcome:
                 for run in self.runs
             ],
         }
-
-
-def pooled_scores(runs: Sequence[Adaptation], seed: int) -> Scores:
-    """The scores of one fold, or of all test segments of a cross-validation together."""
-    if len(runs) == 1:
-        return runs[0].scores
-    tokens = pooled(runs)
-    n_train: dict[str, int] = {}
-    for run in runs:
-        for item in run.scores.phonemes:
-            n_train[item.phoneme] = max(n_train.get(item.phoneme, 0), item.n_train or 0)
-    scored = {token.true for token in tokens}
-    # Of a fold that could not score a phoneme, and one that had none to test on, the first tells why it is not scored.
-    each = sorted((m for run in runs for m in run.scores.not_scored), key=lambda m: m.reason != NONE_TO_TEST_ON)
-    missing = {m.phoneme: m for m in each if m.phoneme not in scored}
-    return score_tokens(tokens, n_train, tuple(missing[p] for p in sorted(missing)), seed)
 
 
 def write_results(folder: Path, outcome: Outcome, experiment: Experiment) -> list[Path]:
@@ -275,3 +262,79 @@ def _same(pack: Path, other: Path) -> bool:
         return (pack / CARD).read_bytes() == (other / CARD).read_bytes()
     except OSError:
         return False
+
+
+def f1_table(scores: Scores, stamp: str = "") -> Table:
+    """The F1 table: a row for each phoneme in articulatory order, also for those not scored, then macro and micro.
+
+    The caption tells why phonemes were not scored and what the intervals are. `stamp` is a short warning for the
+    title, such as "synthetic speech". Print the table with `show`.
+    """
+    columns: dict[str, Kind] = {"phoneme": "word"}
+    columns |= dict.fromkeys(("n", "train", "precision", "recall", "F1"), "figure")
+    rows: list[list[object]] = []
+    for phoneme in ordered(scores):
+        learned = "-" if phoneme.n_train is None else phoneme.n_train
+        figures = [f"{value:.3f}" for value in (phoneme.precision, phoneme.recall, phoneme.f1)]
+        remark = remark_on(phoneme.zero_shot, phoneme.reliable)
+        rows.append([phoneme.phoneme, phoneme.n, learned, *figures, interval_text(phoneme.f1_ci95), remark])
+    for missing in scores.not_scored:
+        remark = "zero-shot; not scored" if missing.zero_shot else "not scored"
+        rows.append([missing.phoneme, "-", missing.n_examples, "-", "-", "-", "-", remark])
+    macro, micro = interval_text(scores.macro_f1_ci95), interval_text(scores.micro_f1_ci95)
+    rows += [
+        [],
+        ["macro", scores.n, "", "", "", f"{scores.macro_f1:.3f}", macro],
+        ["micro", scores.n, "", "", "", f"{scores.micro_f1:.3f}", micro],
+    ]
+    return filled_table(
+        "Phoneme F1", {**columns, "95 % interval": "word", "remark": "text"}, rows, _caption(scores), stamp
+    )
+
+
+def ablation_table(rows: Sequence[AblationRow], stamp: str = "") -> Table:
+    """The ablation: macro-F1 and micro-F1 of each system, its paired gain over the one above, its size and time."""
+    columns: dict[str, Kind] = {"system": "text"}
+    columns |= dict.fromkeys(("macro-F1", "micro-F1", "gain in macro-F1", "trainable", "time"), "figure")
+    cells = [
+        [
+            row.name,
+            f"{row.macro_f1:.3f}\n{interval_text(row.macro_f1_ci95)}",
+            f"{row.micro_f1:.3f}\n{interval_text(row.micro_f1_ci95)}",
+            _gain(row),
+            f"{row.trainable_parameters:,}",
+            f"{row.seconds:.0f} s",
+        ]
+        for row in rows
+    ]
+    caption = "In brackets: 95 % intervals. Gain: over the system above, paired."
+    return filled_table("Ablation", columns, cells, caption, stamp)
+
+
+def _gain(row: AblationRow) -> str:
+    gain = row.difference_to_previous
+    return f"{gain.mean:+.3f}\n{interval_text(gain.ci95, signed=True)}" if gain is not None else ""
+
+
+def ordered(scores: Scores) -> list[PhonemeScore]:
+    """The scored phonemes in articulatory order."""
+    by_name = {phoneme.phoneme: phoneme for phoneme in scores.phonemes}
+    return [by_name[name] for name in articulation_order(by_name)]
+
+
+def interval_method(scores: Scores) -> str:
+    """How the intervals of the scores are made, in words."""
+    over = f"{scores.n_groups} utterances" if scores.n_groups else f"{scores.n} tokens"
+    return f"95 %, percentile bootstrap over {over}; per phoneme widened to Wilson's interval"
+
+
+def _caption(scores: Scores) -> str:
+    lines = [f"Intervals: {interval_method(scores)}."]
+    reasons: defaultdict[str, list[str]] = defaultdict(list)
+    for missing in scores.not_scored:
+        reasons[missing.reason].append(f"{missing.phoneme} ({missing.n_examples})")
+    lines += [f"Not scored ({reason}; examples in brackets): {', '.join(each)}." for reason, each in reasons.items()]
+    extra = sorted(set(scores.labels) - {phoneme.phoneme for phoneme in scores.phonemes})
+    if extra:
+        lines.append(f"Predicted, but not among the test tokens: {', '.join(articulation_order(extra))}.")
+    return "\n".join(lines)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from mtl_speech.core.errors import DataError
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
 
 _CHUNK = 4_000_000  # weights held at once by the bootstrap
 _Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
@@ -188,6 +186,24 @@ def resampled_counts(
         for start in range(0, n_bootstrap, step)
     ]
     return np.concatenate(chunks).reshape(n_bootstrap, len(predictions), 3, n_classes)
+
+
+def macro_f1_samples(
+    true: Sequence[str],
+    predictions: Sequence[Sequence[str]],
+    groups: Sequence[str] | None,
+    n_bootstrap: int,
+    seed: int | np.random.Generator,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Macro-F1 of several predictions of the same tokens, (n_predictions,), and of bootstrap samples, (n_bootstrap, n_predictions).
+
+    The bootstrap draws groups (else tokens), the same for all predictions.
+    """
+    labels = tuple(sorted({*true, *(label for each in predictions for label in each)}))
+    rows, columns = encode(true, labels), [encode(each, labels) for each in predictions]
+    everything = unit_counts(np.zeros_like(rows), rows, columns, 1, len(labels))[0]
+    resampled = resampled_counts(rows, columns, group_index(groups)[0], len(labels), n_bootstrap, seed)
+    return f1_of_counts(everything)[1], f1_of_counts(resampled)[1]
 
 
 def percentile(samples: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -17,9 +17,10 @@ import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mtl_speech.core.errors import DataError
 from mtl_speech.core.files import csv_text
@@ -31,6 +32,7 @@ from mtl_speech.scoring.bootstrap import (
     f1_of_counts,
     group_index,
     hull,
+    macro_f1_samples,
     pair,
     percentile,
     ratio,
@@ -38,9 +40,6 @@ from mtl_speech.scoring.bootstrap import (
     unit_counts,
     wilson_f1,
 )
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 TOKENS = "tokens.csv"
 ZERO_SHOT = "zero-shot"
@@ -63,6 +62,11 @@ class PhonemeScore:
     f1_ci95: tuple[float, float]
     reliable: bool
     zero_shot: bool = False
+
+
+def remark_on(zero_shot: bool, reliable: bool) -> str:
+    """What a reader must know of the F1 of a phoneme; empty where that is nothing."""
+    return "; ".join(["zero-shot"] * zero_shot + [f"unreliable: n < {RELIABLE_FROM}"] * (not reliable))
 
 
 @dataclass(frozen=True)
@@ -170,12 +174,7 @@ def macro_f1_difference(
     Raises as `score` does.
     """
     check_lengths(len(true), n_bootstrap, a=a, b=b, groups=groups)
-    labels = tuple(sorted({*true, *a, *b}))
-    rows, predictions = encode(true, labels), [encode(a, labels), encode(b, labels)]
-    grouping, _ = group_index(groups)
-    everything = unit_counts(np.zeros_like(rows), rows, predictions, 1, len(labels))[0]
-    resampled = resampled_counts(rows, predictions, grouping, len(labels), n_bootstrap, seed)
-    mean, draws = f1_of_counts(everything)[1], f1_of_counts(resampled)[1]
+    mean, draws = macro_f1_samples(true, [a, b], groups, n_bootstrap, seed)
     return Difference(float(mean[0] - mean[1]), pair(percentile(draws[:, 0] - draws[:, 1])), len(true))
 
 
@@ -225,11 +224,8 @@ def _phonemes(
         right, n, n_predicted = (int(count) for count in counts[:, i])
         known = None if n_train is None else n_train.get(labels[i], 0)
         precision = right / n_predicted if n_predicted else 0.0
-        reliable, zero_shot = n >= RELIABLE_FROM, known == 0
-        score = PhonemeScore(
-            labels[i], n, known, precision, right / n, float(f1[i]), pair(ci95[:, i]), reliable, zero_shot
-        )
-        found.append(score)
+        figures = precision, right / n, float(f1[i]), pair(ci95[:, i])
+        found.append(PhonemeScore(labels[i], n, known, *figures, n >= RELIABLE_FROM, known == 0))
     return tuple(found)
 
 

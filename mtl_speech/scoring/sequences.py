@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from mtl_speech.core.errors import DataError
 from mtl_speech.corpora.corpus import Segment
 from mtl_speech.phonology.articulation import articulatory_features
 from mtl_speech.scoring.bootstrap import encode, pair, percentile, ratio
-from mtl_speech.transcription.transcript import SILENCE, Transcription
+from mtl_speech.transcription.transcript import SILENCE, Phone, Transcription
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -124,6 +124,19 @@ def score_transcriptions(
         reliability=_bins(totals[len(_COUNTS) :].reshape(N_BINS, 3)),
         **told,
     )
+
+
+def outside(found: Transcription, unknown: Sequence[tuple[float, float]]) -> Transcription:
+    """A transcription without the phones that lie for the most part in stretches (start, end) of which nobody knows what is said.
+
+    There is no reference for these, so they are no insertions, and neither right nor wrong.
+    """
+
+    def covered(phone: Phone) -> float:
+        return sum(max(0.0, min(phone.end, end) - max(phone.start, start)) for start, end in unknown)
+
+    kept = tuple(phone for phone in found.phones if 2 * covered(phone) <= phone.end - phone.start)
+    return replace(found, phones=kept)
 
 
 def phone_errors(reference: Sequence[str], found: Sequence[str]) -> tuple[int, int, int]:

@@ -34,16 +34,16 @@ from mtl_speech.scoring.metrics import (
 from mtl_speech.training.base_learning import (
     Examples,
     StepChoice,
+    add_unheard,
     choose_steps,
     examples_of,
     fit_temperature,
     learn_head,
 )
 from mtl_speech.training.episodes import EpisodeSampler
-from mtl_speech.training.folds import Fold, divide_for_tasks, few_shots, too_few
+from mtl_speech.training.folds import NONE_TO_TEST_ON, Fold, divide_for_tasks, few_shots, too_few
 from mtl_speech.training.folds import make_folds as make_folds  # as part of adaptation it is public here
 from mtl_speech.training.meta_train import MetaHistory, MetaTrainer
-from mtl_speech.training.zero_shot import add_unheard
 
 BASELINE, META_TRANSFER, CURRICULUM = "baseline", "+ meta-transfer", "+ curriculum"
 
@@ -263,3 +263,19 @@ def _row(name: str, runs: Sequence[Adaptation], previous: Sequence[Adaptation] |
         trainable_parameters=max(run.learned.trainable_parameters for run in runs),
         seconds=sum(run.learned.seconds for run in runs),
     )
+
+
+def pooled_scores(runs: Sequence[Adaptation], seed: int) -> Scores:
+    """The scores of one fold, or of all test segments of a cross-validation together."""
+    if len(runs) == 1:
+        return runs[0].scores
+    tokens = pooled(runs)
+    n_train: dict[str, int] = {}
+    for run in runs:
+        for item in run.scores.phonemes:
+            n_train[item.phoneme] = max(n_train.get(item.phoneme, 0), item.n_train or 0)
+    scored = {token.true for token in tokens}
+    # Of a fold that could not score a phoneme, and one that had none to test on, the first tells why it is not scored.
+    each = sorted((m for run in runs for m in run.scores.not_scored), key=lambda m: m.reason != NONE_TO_TEST_ON)
+    missing = {m.phoneme: m for m in each if m.phoneme not in scored}
+    return score_tokens(tokens, n_train, tuple(missing[p] for p in sorted(missing)), seed)

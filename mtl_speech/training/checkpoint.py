@@ -94,11 +94,13 @@ class Checkpoints:
         self._stop: int | None = None
         self._process = os.getpid()
 
-    def check(self) -> None:
-        """See whether there is a checkpoint to go on from, before the work that a training needs.
+    def check(self, fresh: bool = False) -> None:
+        """See whether there is a checkpoint to go on from, before the work that a training needs; with `fresh` those there go.
 
         Raises DataError: the run that was stopped had other settings or other data, or no checkpoint can be used.
         """
+        if fresh:
+            self.clear()
         wait_for_all()  # none may look while the main process still removes old ones
         self._found = self._latest()
         if self._found is not None:

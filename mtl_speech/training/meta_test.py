@@ -64,16 +64,6 @@ class Trained:
         return score_tasks(self.learner, store, tasks)
 
 
-@dataclass(frozen=True)
-class Scored:
-    """Macro-F1 of one system on each task, by kind: (n_tasks,) in the order of the tasks."""
-
-    system: Trained
-    tasks: Tasks
-    languages: tuple[str, ...]
-    macro_f1: dict[str, np.ndarray]
-
-
 def benchmark_tasks(
     store: SegmentStore, n_tasks: int, n_seeds: int, seed: int, by: str = "utterance"
 ) -> dict[str, list[Episode]]:
@@ -132,11 +122,6 @@ def summary(scores: Mapping[str, np.ndarray]) -> dict[str, float]:
     """The mean of each kind, and the mean of these as "mean"."""
     means = {kind: float(values.mean()) for kind, values in scores.items()}
     return {**means, "mean": float(np.mean(list(means.values())))}
-
-
-def meta_test(system: Trained, store: SegmentStore, tasks: Tasks) -> Scored:
-    """Score a system whose strategy no longer moves."""
-    return Scored(system, tasks, store.languages, system.score(store, tasks))
 
 
 def train_baseline(name: str, setup: Setup, whiten: bool) -> Trained:

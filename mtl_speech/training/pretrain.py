@@ -28,7 +28,7 @@ from mtl_speech.core.distributed import from_main, is_main, n_processes, peers_a
 from mtl_speech.core.options import EncoderConfig, PretrainConfig
 from mtl_speech.core.terminal import bars_shown
 from mtl_speech.features.augment import SpecAugment
-from mtl_speech.features.crops import CropBatches, Crops
+from mtl_speech.features.crops import UNKNOWN, CropBatches, Crops
 from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.encoder import Encoder, over_windows
 from mtl_speech.phonology.articulation import articulatory_features
@@ -61,9 +61,15 @@ class PretrainModel(nn.Module):
         n_crops, n_segments = crops.n_crops / max(1, len(frames)), crops.n_segments / max(1, len(embedded))
         return (
             _mean(F.cross_entropy, phonemes, crops.labels, label_smoothing=0.05) / n_segments,
-            _mean(F.cross_entropy, each_frame.flatten(0, 1), targets.flatten()) / n_crops,
+            _frame_loss(each_frame, targets) / n_crops,
             _mean(F.mse_loss, features, articulation) / n_segments,
         )
+
+
+def _frame_loss(output: Tensor, target: Tensor) -> Tensor:
+    """The cross-entropy of frames (n_crops, n_frames, n_classes), those that are unknown being 0: a mean over all of them."""
+    losses = F.cross_entropy(output.flatten(0, 1), target.flatten(), ignore_index=UNKNOWN, reduction="sum")
+    return losses / max(1, target.numel())
 
 
 def _mean(loss: Callable[..., Tensor], output: Tensor, target: Tensor, **given: float) -> Tensor:

@@ -17,12 +17,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 MAX_PROBES = 1_000  # phones of the pool, drawn at random beyond this number, on which diversity is measured
 HARDLY = 0.1  # expected examples of a phoneme below which a candidate is not said to bring it

@@ -171,13 +171,13 @@ class _Posterior:
             low, high = by_end[j], by_end[j + 1]
             starts = spans.start[low:high]
             into = np.logaddexp(forward[starts, SILENT], forward[starts, PHONE]) + edges[starts] + weight[low:high]
-            forward[j, PHONE] = _log_sum(into)
+            forward[j, PHONE] = np.logaddexp.reduce(into)
             forward[j, SILENT] = np.logaddexp(forward[j - 1, SILENT], forward[j - 1, PHONE] + edges[j - 1])
         order = np.argsort(spans.start, kind="stable")
         by_start = np.searchsorted(spans.start[order], np.arange(n + 1))
         for i in range(n - 2, -1, -1):
             out = order[by_start[i] : by_start[i + 1]]
-            phone = _log_sum(weight[out] + backward[spans.end[out], PHONE]) + edges[i]
+            phone = np.logaddexp.reduce(weight[out] + backward[spans.end[out], PHONE]) + edges[i]
             silence = backward[i + 1, SILENT]
             backward[i, SILENT] = np.logaddexp(phone, silence)
             backward[i, PHONE] = np.logaddexp(phone, silence + edges[i])
@@ -194,7 +194,3 @@ class _Posterior:
         if label < 0:
             return float(np.clip(1.0 - shares.sum(), 0.0, 1.0))
         return float(np.clip((shares * self.label_share[here, label]).sum(), 0.0, 1.0))
-
-
-def _log_sum(values: FloatArray) -> float:
-    return float(np.logaddexp.reduce(values)) if len(values) else -np.inf

@@ -12,7 +12,7 @@ import mimetypes
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
@@ -20,7 +20,7 @@ from xml.etree.ElementTree import Element
 from mtl_speech.core.errors import DataError
 from mtl_speech.core.files import json_text, plain
 from mtl_speech.corpora.elan import read_eaf
-from mtl_speech.corpora.labels import MACHINE_LABELS, MISMATCH
+from mtl_speech.corpora.labels import MACHINE_LABELS, MISMATCH, ROUNDING, TOLERANCE
 from mtl_speech.corpora.textgrid import INTERVALS, TextGrid, Tier, long_form, read_whole
 
 SILENCE = ""  # the label of a stretch without speech
@@ -64,24 +64,76 @@ class Transcription:
 def textgrid_text(found: Transcription, beside: Path | None = None) -> str:
     """A TextGrid with the tiers of a transcription, after all tiers of the TextGrid `beside` the recording if there is one.
 
-    Of the tiers beside only those of an earlier transcription are left out.
+    Of the tiers beside only those of an earlier transcription are left out. Where the TextGrid beside begins late, ours have its
+    times; where it does not reach to the first or the last phone, silence is put to its tiers there.
 
     Raises:
         DataError: the TextGrid beside cannot be kept whole, or is of another recording.
     """
     if beside is None:
-        kept = TextGrid("0", _numeral(found.duration))
+        kept, begin = TextGrid("0", _numeral(found.duration)), 0.0
     else:
         kept = read_whole(beside)
         check_own_tiers(beside, [(tier.name, [e[-1] for e in tier.entries]) for tier in kept.tiers])
-        if abs(float(kept.start)) > MISMATCH or abs(float(kept.end) - found.duration) > MISMATCH:
-            raise DataError(
-                f"{beside}: made for {float(kept.start):.2f} to {float(kept.end):.2f} s, but the recording has 0 to "
-                f"{found.duration:.2f} s: is it the right one?"
-            )
-    tiers = [tier for tier in kept.tiers if tier.name not in OWN_TIERS]
-    tiers += [_tier(name, texts(found, name), kept) for name in OWN_TIERS]
+        begin = _begin(beside, kept, found.duration)
+    kept = replace(kept, tiers=tuple(tier for tier in kept.tiers if tier.name not in OWN_TIERS))
+    phones = [replace(phone, start=phone.start + begin, end=phone.end + begin) for phone in found.phones]
+    kept = _reaching(kept, [phone for phone in phones if phone.phoneme != SILENCE], begin, begin + found.duration)
+    moved = Transcription(found.duration, tuple(phones))
+    tiers = [*kept.tiers, *(_tier(name, texts(moved, name), kept) for name in OWN_TIERS)]
     return long_form(TextGrid(kept.start, kept.end, tuple(tiers)))
+
+
+def _begin(path: Path, grid: TextGrid, duration: float) -> float:
+    """The time of a TextGrid at which its recording begins, in seconds: 0, or where it begins if it is as long as the recording.
+
+    Raises DataError where it fits in neither way.
+    """
+    start, end = float(grid.start), float(grid.end)
+    shifted, same = abs(end - start - duration), max(abs(start), abs(end - duration))
+    if shifted <= MISMATCH and shifted + ROUNDING < same and abs(grid.begin - start) <= MISMATCH:
+        return start
+    if same <= MISMATCH:
+        return 0.0
+    raise DataError(
+        f"{path}: made for {start:.2f} to {end:.2f} s, but the recording has 0 to {duration:.2f} s: is it the right one?"
+    )
+
+
+def _reaching(grid: TextGrid, phones: Sequence[Phone], begin: float, end: float) -> TextGrid:
+    """A TextGrid with time for the first and the last phone: from `begin` or to `end`, where too little of one would be left."""
+    for phone in phones[-1:]:
+        if _is_lost(phone, phone.end - float(grid.end)):
+            tiers = tuple(_longer(tier, tier.start, _numeral(end)) for tier in grid.tiers)
+            grid = replace(grid, end=_numeral(end), tiers=tiers)
+    for phone in phones[:1]:
+        if _is_lost(phone, float(grid.start) - phone.start):
+            tiers = tuple(_longer(tier, _numeral(begin), tier.end) for tier in grid.tiers)
+            grid = replace(grid, start=_numeral(begin), tiers=tiers)
+    return grid
+
+
+def _is_lost(phone: Phone, outside: float) -> bool:
+    """Whether too little of a phone would be left without the seconds that are outside."""
+    return outside > min(TOLERANCE, (phone.end - phone.start) / 2)
+
+
+def _longer(tier: Tier, start: str, end: str) -> Tier:
+    """A tier from `start` to `end`: one of intervals has silence there, in its first or last interval if that is silent already."""
+    entries = list(tier.entries)
+    if tier.kind == INTERVALS and entries:
+        (first, stop, label), silent = entries[0], not entries[0][-1].strip()
+        if float(start) < float(first):
+            entries[:1] = [(start, stop, label)] if silent else [(start, first, ""), entries[0]]
+        (first, stop, label), silent = entries[-1], not entries[-1][-1].strip()
+        if float(stop) < float(end):
+            entries[-1:] = [(first, end, label)] if silent else [entries[-1], (stop, end, "")]
+    return replace(
+        tier,
+        start=start if float(start) < float(tier.start) else tier.start,
+        end=end if float(end) > float(tier.end) else tier.end,
+        entries=tuple(entries),
+    )
 
 
 def texts(found: Transcription, tier: str) -> list[tuple[Phone, str]]:

@@ -47,7 +47,6 @@ from mtl_speech.training.meta_test import (
     Setup,
     Tasks,
     benchmark_tasks,
-    meta_test,
     train_baseline,
     train_meta_transfer,
 )
@@ -135,7 +134,7 @@ def run(given: argparse.Namespace, command: str) -> dict[str, Any]:
         tasks = benchmark_tasks(test, given.tasks, given.seeds, given.seed + 2)
         own = own_store(given.base_dir, base) if given.base_dir else None
         for system in progress(systems, "meta-test"):
-            row = row_of(meta_test(system, test, tasks), costs_of(system, test, tasks, base, own))
+            row = row_of(system, test, tasks, costs_of(system, test, tasks, base, own))
             atomic_write(kept / f"{row.name}.json", json_text(plain({"settings": settings, "row": row})))
     rows = [row for name in METHODS if (row := read_row(kept, name, settings)) is not None]
     names = [row.name for row in rows]

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from mtl_speech.core.files import json_text, plain
+from mtl_speech.features.store import SegmentStore
 from mtl_speech.scoring.bootstrap import mean_interval, paired_difference
-from mtl_speech.training.meta_test import Scored
+from mtl_speech.training.meta_test import Tasks, Trained
 
 TITLES = {
     "5w1s": "5-way 1-shot",
@@ -33,12 +34,12 @@ class Row:
     costs: Mapping[str, Any] = field(default_factory=dict)
 
 
-def row_of(scored: Scored, costs: Mapping[str, Any] | None = None) -> Row:
-    """The row of a system that was scored."""
-    system = scored.system
-    languages = {kind: [scored.languages[e.language] for e in scored.tasks[kind]] for kind in scored.macro_f1}
+def row_of(system: Trained, store: SegmentStore, tasks: Tasks, costs: Mapping[str, Any] | None = None) -> Row:
+    """The row of a system whose strategy no longer moves, scored on tasks of a store."""
+    macro_f1 = system.score(store, tasks)
+    languages = {kind: [store.languages[e.language] for e in tasks[kind]] for kind in macro_f1}
     seconds, n = system.seconds, system.trainable_parameters
-    return Row(system.name, seconds, n, system.valid, plain(scored.macro_f1), languages, costs or {})
+    return Row(system.name, seconds, n, system.valid, plain(macro_f1), languages, costs or {})
 
 
 def results(rows: Sequence[Row], pairs: Sequence[tuple[str, str]], facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,6 @@ from mtl_speech.training.meta_test import (
     Setup,
     Trained,
     benchmark_tasks,
-    meta_test,
     train_baseline,
     train_meta_transfer,
 )
@@ -78,7 +77,7 @@ def main(arguments: list[str]) -> None:
     logger.info("training ended after %.0f s; the test languages are read now", time.perf_counter() - started)
     test = build_store(corpora_of("test"))
     test_tasks = benchmark_tasks(test, hparams["n_tasks"], hparams["n_seeds"], seed + 2)
-    rows = [row_of(meta_test(system, test, test_tasks)) for system in systems]
+    rows = [row_of(system, test, test_tasks) for system in systems]
     names = [system.name for system in systems]
     pairs = [(names[0], names[1]), (names[0], names[2]), (names[1], names[2]), (names[2], names[3])]
     facts = {"command": "python " + " ".join(sys.argv), "seed": seed, "languages": languages, "base": base.pack.name}

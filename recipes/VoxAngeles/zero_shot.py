@@ -31,9 +31,8 @@ from mtl_speech.model.strategy import load_learner
 from mtl_speech.phonology.articulation import articulatory_features, articulatory_regression
 from mtl_speech.scoring.bootstrap import paired_difference
 from mtl_speech.scoring.metrics import episode_class_f1
-from mtl_speech.training.base_learning import Examples, choose_steps, learn_head
+from mtl_speech.training.base_learning import Examples, Weigh, add_unheard, choose_steps, learn_head
 from mtl_speech.training.folds import make_folds
-from mtl_speech.training.zero_shot import Weigh, add_unheard
 
 logger = logging.getLogger("mtl_speech.recipes")
 

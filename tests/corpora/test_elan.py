@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import resource
 import time
@@ -165,6 +166,122 @@ def test_no_phones_and_machine_labels(tmp_path: Path) -> None:
         read_labels(simple_eaf(tmp_path / "a.eaf", {"words": []}))
     with pytest.raises(MissingPhones, match="machine labels: check them and rename the tier to 'phones'"):
         read_labels(simple_eaf(tmp_path / "b.eaf", {"phones-pred": [(0, 100, "a")]}))
+
+
+SLOTS = {f"t{n}": 100 * n for n in range(9)}  # milliseconds
+
+
+def made_eaf(folder: Path, words: str, phones: Sequence[str], slots: dict[str, int | None] | None = None) -> Path:
+    """An .eaf with annotations that are given in XML, one a line in the order of the file."""
+    times = (f' TIME_VALUE="{time}"' if time is not None else "" for time in (slots or SLOTS).values())
+    order = "".join(f'<TIME_SLOT TIME_SLOT_ID="{n}"{t}/>' for n, t in zip(slots or SLOTS, times, strict=True))
+    inside = "".join(f"<ANNOTATION>{each}</ANNOTATION>" for each in phones)
+    return saved(
+        folder,
+        f'<ANNOTATION_DOCUMENT><HEADER TIME_UNITS="milliseconds"/><TIME_ORDER>{order}</TIME_ORDER>'
+        f'<TIER TIER_ID="words"><ANNOTATION>{words}</ANNOTATION></TIER>'
+        f'<TIER TIER_ID="phones" PARENT_REF="words">{inside}</TIER></ANNOTATION_DOCUMENT>',
+    )
+
+
+def aligned(name: str, first: str, last: str, label: str) -> str:
+    return (
+        f'<ALIGNABLE_ANNOTATION ANNOTATION_ID="{name}" TIME_SLOT_REF1="{first}" TIME_SLOT_REF2="{last}">'
+        f"<ANNOTATION_VALUE>{label}</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION>"
+    )
+
+
+def part(name: str, previous: str, label: str, parent: str = "w") -> str:
+    link = f' PREVIOUS_ANNOTATION="{previous}"' if previous else ""
+    return (
+        f'<REF_ANNOTATION ANNOTATION_ID="{name}" ANNOTATION_REF="{parent}"{link}>'
+        f"<ANNOTATION_VALUE>{label}</ANNOTATION_VALUE></REF_ANNOTATION>"
+    )
+
+
+WORD = aligned("w", "t0", "t8", "kala")
+KALA = [part("p1", "", "k"), part("p2", "p1", "a"), part("p3", "p2", "l"), part("p4", "p3", "aː")]
+
+
+def test_a_subdivision_follows_its_links_whatever_the_order_of_the_file(tmp_path: Path) -> None:
+    for order in itertools.permutations(KALA):
+        labels = read_labels(made_eaf(tmp_path, WORD, order))
+        assert [(i.label, i.start, i.end) for i in labels.phones] == [
+            ("k", 0.0, 0.2),
+            ("a", 0.2, 0.4),
+            ("l", 0.4, pytest.approx(0.6)),
+            ("aː", pytest.approx(0.6), 0.8),
+        ]
+        assert [(p.used, "file" in p.reason) for p in labels.problems] == [(True, False)] * 4
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({0: part("p1", "p4", "k")}, "in a circle"),
+        ({1: part("p2", "gone", "a")}, "follows 'gone', which is none of them"),
+        ({1: part("p2", "p2", "a")}, "several of its neighbours follow the same one"),
+        ({1: part("p2", "", "a")}, "2 of its neighbours are the first"),
+        ({3: part("p4", "p2", "aː")}, "several of its neighbours follow the same one"),
+        ({2: part("p3", "p4", "l")}, "in a circle"),
+    ],
+)
+def test_a_broken_chain_falls_back_to_the_order_of_the_file_and_is_told(
+    tmp_path: Path, changed: dict[int, str], said: str
+) -> None:
+    parts = [changed.get(place, each) for place, each in enumerate(KALA)]
+    labels = read_labels(made_eaf(tmp_path, WORD, parts[::-1]))
+    assert [i.label for i in labels.phones] == ["aː", "l", "a", "k"]
+    assert all(said in p.reason and "in the order of the file" in p.reason and p.used for p in labels.problems)
+    assert len(labels.problems) == 4
+
+
+def test_parts_without_any_link_are_in_the_order_of_the_file(tmp_path: Path) -> None:
+    labels = read_labels(made_eaf(tmp_path, WORD, [part("p1", "", "k"), part("p2", "", "a")]))
+    assert [i.label for i in labels.phones] == ["k", "a"]
+    assert not any("file" in p.reason for p in labels.problems) and len(labels.problems) == 2
+
+
+UNTIMED = {"t0": 0, "x": None, "y": None, "t3": 600, "t4": 700, "z": None, "t6": 900}
+DIVIDED = [
+    aligned("p1", "t0", "x", "k"),
+    aligned("p2", "x", "y", "a"),
+    aligned("p3", "y", "t3", "l"),
+    aligned("p4", "t4", "z", "o"),
+    aligned("p5", "z", "t6", "s"),
+]
+
+
+def test_a_time_subdivision_follows_its_slots_whatever_the_order_of_the_file(tmp_path: Path) -> None:
+    for order in itertools.permutations(DIVIDED):
+        labels = read_labels(made_eaf(tmp_path, aligned("w", "t0", "t6", "w"), order, UNTIMED))
+        assert [(i.label, round(i.start, 6), round(i.end, 6)) for i in labels.phones] == [
+            ("k", 0.0, 0.2),
+            ("a", 0.2, 0.4),
+            ("l", 0.4, 0.6),
+            ("o", 0.7, 0.8),
+            ("s", 0.8, 0.9),
+        ]
+        assert not any("file" in p.reason for p in labels.problems) and len(labels.problems) == 5
+
+
+def test_slots_that_run_in_a_circle_are_in_the_order_of_the_file_and_told(tmp_path: Path) -> None:
+    circle = [aligned("p1", "t0", "x", "k"), aligned("p2", "x", "y", "a"), aligned("p3", "y", "x", "l")]
+    labels = read_labels(made_eaf(tmp_path, aligned("w", "t0", "t3", "w"), [*circle, DIVIDED[3]], UNTIMED))
+    assert any("in the order of the file" in p.reason for p in labels.problems)
+
+
+def test_annotations_with_times_come_in_time_order(tmp_path: Path) -> None:
+    spans = [("t4", "t6", "l"), ("t0", "t1", "k"), ("t1", "t3", "a")]
+    labels = read_labels(made_eaf(tmp_path, WORD, [aligned(f"p{n}", *each) for n, each in enumerate(spans)]))
+    assert [(i.label, i.number) for i in labels.phones] == [("k", 2), ("a", 3), ("l", 1)] and labels.problems == ()
+
+
+def test_an_id_that_stands_twice_gives_no_times_in_silence(tmp_path: Path) -> None:
+    labels = read_labels(made_eaf(tmp_path, WORD, [aligned("w", "t0", "t1", "k"), part("p", "", "a")]))
+    assert [i.label for i in labels.phones] == ["k"]
+    (problem,) = labels.problems
+    assert "'w', which is the id of several annotations" in problem.reason and not problem.used
 
 
 BOMB = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'

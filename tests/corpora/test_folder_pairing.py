@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from mtl_speech.core.errors import Problem, kind_of
 from mtl_speech.corpora import media_links, pairing
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.corpora.folder import find_recordings
+from mtl_speech.corpora.labels import Interval, Labels
+from mtl_speech.corpora.partners import EmptyPhones, require_phones
 from mtl_speech.corpora.reading import read_corpus, validate
 from tests.command_line import run
 from tests.corpora.label_folders import PLAIN, audio, eaf, raw_textgrid
@@ -217,6 +220,13 @@ def test_an_empty_twin_is_passed_over(tmp_path: Path) -> None:
     corpus = read_corpus(tmp_path)
     assert phones(corpus) == {"a": "t"}
     assert only(corpus).used and only(corpus).reason == "is an empty file; a.eaf is used"
+
+
+def test_labels_of_which_one_speaker_is_silent_are_not_empty() -> None:
+    silent, speaks = (Labels(Path("a.eaf"), "phones", (Interval(0.0, 0.5, label, 1),)) for label in ("", "a"))
+    require_phones(replace(silent, more=(speaks,)))
+    with pytest.raises(EmptyPhones):
+        require_phones(replace(silent, more=(silent,)))
 
 
 def test_an_empty_file_alone_is_told(tmp_path: Path) -> None:

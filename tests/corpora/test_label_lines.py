@@ -79,11 +79,14 @@ def test_ctm(tmp_path: Path) -> None:
     assert corpus.utterances[0].segments[1] == Segment("ɑ", 0.3, 0.5)
     assert corpus.utterances[0].words == (("pa", 0.1, 0.5),)
     told = [str(problem).removeprefix(f"{tmp_path}/") for problem in corpus.problems]
-    assert len(told) == 4
+    dropped = "positions in the word (_B, _I, _E, _S) of labels are dropped"
+    assert len(told) == 6
     assert told[0].startswith("phones.ctm: names the recording 'c'")
     assert told[1].startswith("phones.ctm, interval 7: 'b A 0.95' is not")
-    assert told[2].startswith("phones.ctm, tier 'b', interval 6: 'T' has a time that is not a finite number")
-    assert told[3].startswith("s1/d.wav: no labels")
+    assert told[2] == f"phones.ctm, tier 'a', interval 2: {dropped}"
+    assert told[3] == f"phones.ctm, tier 'a', interval 3: stress digits and {dropped}"
+    assert told[4].startswith("phones.ctm, tier 'b', interval 6: 'T' has a time that is not a finite number")
+    assert told[5].startswith("s1/d.wav: no labels")
 
 
 def test_ctm_names_by_path_where_names_repeat(tmp_path: Path) -> None:

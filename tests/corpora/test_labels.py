@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mtl_speech.corpora.corpus import Segment
+from mtl_speech.corpora.labels import Interval, Labels, check_labels
 from mtl_speech.corpora.reading import read_corpus
 from tests.corpora.label_folders import PLAIN, audio, one, raw_textgrid, reasons
 
@@ -83,9 +86,57 @@ def test_a_label_that_is_no_phoneme_is_named(tmp_path: Path) -> None:
 
 
 def test_silence_is_no_problem(tmp_path: Path) -> None:
-    corpus = one(tmp_path, [(0, 0.1, ""), (0.1, 0.2, "p"), (0.2, 0.3, "spn"), (0.3, 1.0, "SIL")])
+    corpus = one(tmp_path, [(0, 0.1, ""), (0.1, 0.2, "p"), (0.2, 0.3, "breath"), (0.3, 1.0, "SIL")])
     assert len(corpus.utterances[0].segments) == 1
-    assert corpus.problems == ()
+    assert corpus.problems == () and corpus.utterances[0].unknown == ()
+
+
+@pytest.mark.parametrize("label", ["spn", "<unk>", "xxx", "[noise]", "Laughter", "UNK"])
+def test_what_sounds_and_is_no_phoneme_is_unknown_and_told_once(tmp_path: Path, label: str) -> None:
+    corpus = one(tmp_path, [(0, 0.1, label), (0.1, 0.2, "p"), (0.2, 0.3, label), (0.3, 1.0, "")])
+    assert corpus.utterances[0].unknown == ((0.0, 0.1), (0.2, 0.3))
+    (problem,) = corpus.problems
+    assert problem.used and problem.count == 2 and f"'{label}': what sounds there is neither" in problem.reason
+
+
+@pytest.mark.parametrize("label", ["o?", "(a)", "[a]", "a*", "xyz9", "?"])
+def test_what_is_left_out_is_unknown(tmp_path: Path, label: str) -> None:
+    corpus = one(tmp_path, [(0, 0.1, "p"), (0.1, 0.25, label), (0.25, 0.4, "a"), (0.4, 1.0, "")])
+    assert corpus.utterances[0].unknown == ((0.1, 0.25),)
+    assert [problem.used for problem in corpus.problems] == [False]
+
+
+def test_intervals_that_cannot_be_used_are_unknown_where_they_lie_in_the_recording() -> None:
+    """Overlapping ones with what both cover, one that runs out with what is inside, one without an extent with nothing."""
+    spans = [
+        (0.0, 0.1, "p"),
+        (0.2, 0.4, "t"),
+        (0.3, 0.5, "k"),
+        (0.6, 0.6, "a"),
+        (0.9, 1.4, "s"),
+        (float("nan"), 0.8, "a"),
+    ]
+    intervals = [Interval(start, end, label, n) for n, (start, end, label) in enumerate(spans, 1)]
+    found = check_labels(Labels(Path("a.TextGrid"), "phones", intervals), 1.0, "ipa")
+    assert [(s.phoneme, s.start, s.end) for s in found.segments] == [("p", 0.0, 0.1)]
+    assert found.unknown == ((0.2, 0.5), (0.9, 1.0))
+
+
+@given(
+    spans=st.lists(
+        st.tuples(st.integers(0, 90), st.integers(1, 20), st.sampled_from(["p", "a", "spn", "o?", ""])), max_size=9
+    )
+)
+def test_labelled_time_is_in_a_segment_or_unknown(spans: list[tuple[int, int, str]]) -> None:
+    """Each hundredth of a second that a label covers, silence apart; and nothing is in both."""
+    intervals = [Interval(s / 100, (s + n) / 100, label, i) for i, (s, n, label) in enumerate(spans, 1)]
+    found = check_labels(Labels(Path("a.TextGrid"), "phones", intervals), 1.0, "ipa")
+    for place in (i / 100 + 0.003 for i in range(100)):
+        said = any(each.start < place < each.end and each.label for each in intervals)
+        known = any(segment.start < place < segment.end for segment in found.segments)
+        unknown = any(start < place < end for start, end in found.unknown)
+        assert (known or unknown) == said and not (known and unknown)
+    assert list(found.unknown) == sorted(found.unknown)
 
 
 def test_silence_past_the_end_is_no_problem_either(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 from praatio import textgrid as praat
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.corpora.textgrid import read_labels, read_textgrid, write_textgrid
+from mtl_speech.corpora.textgrid import long_form as written
+from mtl_speech.corpora.textgrid import read_labels, read_textgrid, read_whole, write_textgrid
 
 Span = tuple[float, float, str]
 PHONES: list[Span] = [(0.0, 0.1, ""), (0.1, 0.25, "t̪ʰ"), (0.25, 0.4, "ə"), (0.4, 0.5, "ɽ")]
@@ -208,10 +209,113 @@ def test_the_tier_called_phones_wins(tmp_path: Path) -> None:
 
 
 def test_no_phone_tier(tmp_path: Path) -> None:
-    for tiers in ({"words": WORDS, "syllables": PHONES}, {}, {"anna - phones": PHONES, "bea - phones": PHONES}):
+    for tiers in ({"words": WORDS, "syllables": PHONES}, {}):
         with pytest.raises(DataError, match="no 'phones' tier") as caught:
             read_labels(saved(tmp_path, long_form(tiers)))
         assert all(f"'{name}'" in str(caught.value) for name in tiers)
+
+
+CHRONOLOGICAL = '''"Praat chronological TextGrid text file"
+0 0.5   ! Time domain.
+3   ! Number of tiers.
+"IntervalTier" "words" 0 0.5
+"TextTier" "clicks" 0 0.5
+"IntervalTier" "phones" 0 0.5
+
+! words:
+1 0 0.5
+"ਠ"
+
+! phones:
+3 0 0.25
+"t̪ʰ"
+
+2 0.2 "say ""ah"""
+3 0.25 0.5
+"ə"
+'''
+
+
+def test_a_chronological_textgrid(tmp_path: Path) -> None:
+    path = saved(tmp_path, CHRONOLOGICAL)
+    assert spans(path) == {"words": [(0, 0.5, "ਠ")], "phones": [(0, 0.25, "t̪ʰ"), (0.25, 0.5, "ə")]}
+    assert read_labels(path).problems == ()
+    whole = read_whole(path)
+    assert [tier.kind for tier in whole.tiers] == ["IntervalTier", "TextTier", "IntervalTier"]
+    assert whole.tiers[1].entries == (("0.2", 'say "ah"'),)
+    assert read_whole(saved(tmp_path, written(whole), "b.TextGrid")) == whole
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("3 0.25 0.5", "4 0.25 0.5", "line 17: the number of a tier is expected, 1 to 3, not 4"),
+        ("3 0.25 0.5", "0.5 0.25 0.5", "line 17: the number of a tier is expected"),
+        ("3 0.25 0.5", '"3" 0.25 0.5', "line 17: a number expected, not '\"3\"'"),
+        ("3 0.25 0.5", "3 0.25", "line 18: a number expected"),
+        ('"ə"', "", "the file ends"),
+    ],
+)
+def test_a_broken_chronological_textgrid(tmp_path: Path, old: str, new: str, said: str) -> None:
+    (problem,) = read_labels(saved(tmp_path, CHRONOLOGICAL.replace(old, new))).problems
+    assert said in problem.reason and not problem.used
+    with pytest.raises(DataError, match="cannot be kept whole"):
+        read_whole(tmp_path / "a.TextGrid")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"t̪ʰ"', '"t̪ʰ"x', "line 22: 'x' stands after a closing quote"),
+        ('"t̪ʰ"', '"say "t̪ʰ""', "stands after a closing quote"),
+        ('text = "t̪ʰ', "text = t̪ʰ", "(the text begins on line 22)"),
+        ("xmax = 0.25", "xmax = 0,25", "line 21: a number expected, not '0,25'"),
+        ("xmax = 0.25", "xmax = --undefined--", "line 21: a number expected, not '--undefined--'"),
+        ("xmax = 0.25", "xmax = 0.25s", "line 21: a number expected, not '0.25s'"),
+        ("xmax = 0.25", "xmax = ", "line 22: a number expected, not '\"t"),
+        ('class = "IntervalTier', 'class = "LongSound', "a tier is expected, not 'LongSound'"),
+    ],
+)
+def test_what_praat_refuses_is_told_by_line_never_as_a_missing_tier(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    text = long_form({"phones": PHONES, "words": WORDS})
+    assert old in text
+    for tiers in ({"phones": PHONES, "words": WORDS}, {"phones": PHONES}):
+        path = saved(tmp_path, long_form(tiers).replace(old, new, 1))
+        problems = [*read_textgrid(path).problems]
+        assert said in problems[0].reason and not problems[0].used
+        with pytest.raises(DataError, match="cannot be kept whole"):
+            read_whole(path)
+    first = long_form({"other": PHONES, "phones": PHONES}).replace(old, new, 1)
+    with pytest.raises(DataError, match="line 2|line 11") as caught:
+        read_labels(saved(tmp_path, first))
+    assert "the tier of phones with it" in str(caught.value) and "no 'phones' tier" not in str(caught.value)
+
+
+def test_what_praat_does_not_read_is_read_and_told(tmp_path: Path) -> None:
+    for old, new, said in (
+        ('text = "', 'text ="', "line 18: no blank before a quote"),
+        (" 0.25 ", " .25 ", "line 21: a number that begins with a point"),
+    ):
+        labels = read_labels(saved(tmp_path, long_form({"phones": PHONES}).replace(old, new)))
+        assert [phone.label for phone in labels.phones] == ["", "t̪ʰ", "ə", "ɽ"]
+        assert [(said in problem.reason, problem.used) for problem in labels.problems] == [(True, True)]
+
+
+def test_tiers_that_the_head_does_not_count_are_told(tmp_path: Path) -> None:
+    text = long_form({"words": WORDS, "phones": PHONES}).replace("size = 2", "size = 1", 1)
+    with pytest.raises(DataError, match="line 24: the end is expected.*the tier of phones with it"):
+        read_labels(saved(tmp_path, text))
+    text = long_form({"phones": PHONES, "words": WORDS}).replace("size = 2", "size = 1", 1)
+    (problem,) = read_labels(saved(tmp_path, text)).problems
+    assert "the end is expected" in problem.reason and not problem.used
+
+
+def test_intervals_come_in_time_order(tmp_path: Path) -> None:
+    labels = read_labels(saved(tmp_path, long_form({"phones": PHONES[::-1], "words": WORDS[::-1]})))
+    assert [(each.label, each.number) for each in labels.phones] == [("", 4), ("t̪ʰ", 3), ("ə", 2), ("ɽ", 1)]
+    assert [each.number for each in labels.words] == [2, 1]
 
 
 def test_two_tiers_of_one_name(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from mtl_speech.corpora.audio import MEL_BANDS
 from mtl_speech.features import crops as crops_module
-from mtl_speech.features.crops import CropBatches, Crops, frame_labels, mostly_speech, tile
+from mtl_speech.features.crops import UNKNOWN, CropBatches, Crops, frame_labels, mostly_speech, tile
 from mtl_speech.features.store import MARGIN, SegmentStore
 from tests.helpers import PHONEMES, make_store
 
@@ -40,6 +40,19 @@ def all_labels(store: SegmentStore) -> torch.Tensor:
 def row_numbers(crops: Crops) -> torch.Tensor:
     """The rows of the store that a batch of crops holds: (n_crops, n_frames)."""
     return (crops.features[:, :, 0] * 1000 + crops.features[:, :, 1]).long()
+
+
+def test_frames_of_which_nobody_knows_what_is_said_have_no_label() -> None:
+    store = make_store([[0, 1], [2]])
+    begin, end = float(store.start[0]) - 5, float(store.start[0]) + 3
+    unknown = torch.tensor([[begin, end], [float(store.end[2]) + 2, float(store.end[2]) + 4]], dtype=torch.float64)
+    found, plain = all_labels(replace(store, unknown=unknown)), all_labels(store)
+    rows = torch.arange(store.n_rows)
+    outside = (plain == len(store.phonemes)) & (
+        ((rows >= begin) & (rows < end)) | (rows >= unknown[1, 0]) & (rows < unknown[1, 1])
+    )
+    assert int(outside.sum()) == 7 and bool((found[outside] == UNKNOWN).all())
+    assert torch.equal(found[~outside], plain[~outside]), "segments and silence are as they were"
 
 
 def test_frame_labels_by_hand() -> None:

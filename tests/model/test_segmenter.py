@@ -55,6 +55,21 @@ def test_frames_far_from_any_label_teach_nothing(monkeypatch: pytest.MonkeyPatch
     assert torch.nonzero(weights).squeeze(1).tolist() == list(range(first - 3, first + TOKEN_FRAMES + 3))
 
 
+def test_what_is_unknown_teaches_nothing_wherever_the_rows_begin() -> None:
+    """Neither speech nor silence: the frames of a stretch have no weight, in the whole store and in a part of it."""
+    plain = make_store([[0, 1], [2, 3]])
+    first = int(plain.first[1])
+    store = replace(plain, unknown=torch.tensor([[first + 2.0, first + 6.4]], dtype=torch.float64))
+    targets, weights = frame_targets(store)
+    expected_targets, expected = frame_targets(plain)
+    assert bool(expected[first : first + 8].all()), "without it they would count"
+    expected[first + 2 : first + 6] = 0
+    assert torch.equal(weights, expected) and torch.equal(targets, expected_targets)
+    for begin in (first - 20, first + 3, first + 6):
+        part = frame_targets(store, rows=(begin, begin + 9))[1]
+        assert torch.equal(part, weights[begin : begin + 9])
+
+
 def test_targets_of_some_rows_are_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "KNOWN_FRAMES", 7)
     store = spoken(12)

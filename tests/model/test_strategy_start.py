@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mtl_speech.model import encoder
 from mtl_speech.model.learner import embed_segments
 from mtl_speech.model.strategy import standardise_embeddings, start_theta
 from tests.helpers import (
@@ -17,14 +18,15 @@ from tests.helpers import (
 )
 
 
-def test_embed_segments_gives_what_the_encoder_gives_in_any_batch_size() -> None:
+def test_embed_segments_gives_what_the_encoder_gives_in_any_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
     store = toy_store()
     learner = tiny_learner(store)
     shake(learner)
     expected = learner.encoder(*store.windows(torch.arange(len(store)))).detach()
     for size in (7, 512):
         learner.train()  # dropout must not show
-        torch.testing.assert_close(embed_segments(learner, store, size), expected, rtol=1e-4, atol=1e-5)
+        monkeypatch.setattr(encoder, "WINDOWS_AT_ONCE", size)
+        torch.testing.assert_close(embed_segments(learner, store), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_whitening_makes_the_spread_within_phonemes_round_and_the_norm_one() -> None:

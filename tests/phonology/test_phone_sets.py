@@ -99,7 +99,7 @@ def test_each_x_sampa_symbol_is_a_phoneme_or_a_mark_on_one() -> None:
         found = to_ipa(label, "xsampa")
         assert found == normalise_ipa(TABLES["xsampa"][label]) and articulatory_features([str(found)]).any()
     for mark in X_SAMPA_MARKS - {'"', "%", "_"}:
-        on = "a" if mark not in ("_h", "_l", "_n", "_}") else "t"
+        on = "a" if mark not in ("_h", "_l", "_n", "_}", "_>") else "t"
         found = str(to_ipa(f"{on}{mark}", "xsampa"))
         assert len(found) == (1 if mark == "`" and on == "ə" else 2)
 

@@ -11,8 +11,8 @@ import pytest
 from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.corpora.textgrid import write_textgrid
 from mtl_speech.model.pack import load_pack
-from mtl_speech.report.results import pooled_scores
 from mtl_speech.scoring.metrics import NotScored, Token, read_tokens, score
+from mtl_speech.training.adapt import pooled_scores
 from mtl_speech.training.folds import NONE_TO_TEST_ON
 from tests.command_line import labelled_folder, report, run, save_base
 from tests.helpers import toy_recording

@@ -21,6 +21,7 @@ from mtl_speech.scoring.sequences import (
     expected_calibration_error,
     feature_distance,
     matches,
+    outside,
     phone_errors,
     r_value,
     reliability,
@@ -284,3 +285,14 @@ def test_an_hour_is_scored_in_seconds() -> None:
     spans = [(str(p), 0.1 * i, 0.1 * (i + 1)) for i, p in enumerate(rng.choice(SOUNDS, 6000), 1)]
     scores = score_transcriptions([segments(*spans)], [transcription(700.0, *spans)])
     assert scores.phone_error_rate.value == 0.0 and scores.n_phones == 6000
+
+
+def test_phones_found_where_nobody_knows_what_is_said_are_no_insertions() -> None:
+    reference = segments(("p", 0.0, 0.2), ("a", 0.7, 0.9))
+    found = transcription(1.0, ("p", 0.0, 0.2), ("t", 0.25, 0.4), ("i", 0.4, 0.66), ("a", 0.7, 0.9))
+    assert score_transcriptions([reference], [found], n_bootstrap=1).insertions == 2
+    masked = score_transcriptions([reference], [outside(found, [(0.2, 0.6)])], n_bootstrap=1)
+    assert (masked.insertions, masked.deletions, masked.substitutions, masked.n_found) == (0, 0, 0, 3)
+    half = outside(found, [(0.2, 0.5)])
+    assert [phone.phoneme for phone in half.spoken] == ["p", "i", "a"], "of 'i' the larger part is known"
+    assert outside(found, ()) == found

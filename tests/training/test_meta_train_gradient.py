@@ -57,7 +57,6 @@ def double_learner(theta_init: str, granularity: str = "channel") -> tuple[MetaL
     [
         ("previous", "channel"),
         ("previous", "kernel"),
-        ("previous", "lowrank"),
         ("prototype", "channel"),
         ("posterior", "channel"),
         ("posterior", "kernel"),

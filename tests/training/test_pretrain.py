@@ -16,12 +16,19 @@ from torch.nn import functional as F
 from mtl_speech.core.cache import FeatureCache
 from mtl_speech.core.options import EncoderConfig, PretrainConfig
 from mtl_speech.features.augment import make_views
-from mtl_speech.features.crops import CropBatches
+from mtl_speech.features.crops import UNKNOWN, CropBatches
 from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.encoder import FrameBatchNorm
 from mtl_speech.phonology.articulation import articulatory_features
-from mtl_speech.training.pretrain import PretrainBrain, PretrainModel, predict_segments, pretrain, segment_scores
-from tests.helpers import frozen_bytes, make_store, toy_corpus
+from mtl_speech.training.pretrain import (
+    PretrainBrain,
+    PretrainModel,
+    _frame_loss,
+    predict_segments,
+    pretrain,
+    segment_scores,
+)
+from tests.helpers import frozen_bytes, make_store, seeded, toy_corpus
 
 ENCODER = EncoderConfig(channels=8, blocks=1, embedding_size=12, dropout=0.1)
 CONFIG = PretrainConfig(epochs=3, batch_frames=400, crop_lengths=(48, 96), pretrain_lr=0.01, average_decay=0.9)
@@ -224,3 +231,17 @@ def test_predictions_are_those_of_the_head_on_windows(monkeypatch: pytest.Monkey
     windows, spans = store.windows(torch.arange(len(store)))
     expected = model.eval().segment_head(model.encoder(windows, spans)).argmax(1)
     assert torch.equal(found, expected)
+
+
+def test_unknown_frames_add_nothing_to_the_loss() -> None:
+    output = torch.randn(2, 6, 4, generator=seeded(0), requires_grad=True)
+    target = torch.randint(4, (2, 6), generator=seeded(1))
+    plain = _frame_loss(output, target)
+    torch.testing.assert_close(plain, torch.nn.functional.cross_entropy(output.flatten(0, 1), target.flatten()))
+    masked = target.clone()
+    masked[1] = UNKNOWN
+    loss = _frame_loss(output, masked)
+    (gradient,) = torch.autograd.grad(loss, output)
+    assert not gradient[1].any() and bool(gradient[0].any())
+    torch.testing.assert_close(loss, _frame_loss(output[:1], target[:1]) / 2)
+    assert _frame_loss(output[:0], target[:0]).item() == 0.0

@@ -152,11 +152,67 @@ def test_a_textgrid_that_is_a_little_longer_or_shorter_is_filled_to_its_end(
     assert [label for *_, label in own.entries if label] == ["t̪ʰ", "ə"]
 
 
-def test_a_phone_outside_the_textgrid_is_not_dropped_in_silence(tmp_path: Path) -> None:
-    beside = saved(tmp_path, '"ooTextFile" "TextGrid" 0 0.42 <exists> 1 "TextTier" "x" 0 0.42 0')
-    late = Transcription(0.5, (Phone("", 0, 0.45, 1), Phone("a", 0.45, 0.5, 0.5)))
-    with pytest.raises(DataError, match="lies outside 0.000 to 0.420 s"):
-        textgrid_text(late, beside)
+def beside_of(folder: Path, start: str, end: str, first: str = "x", last: str = "y") -> Path:
+    middle = f"{(float(start) + float(end)) / 2:g}"
+    tiers = f'"IntervalTier" "words" {start} {end} 2 {start} {middle} "{first}" {middle} {end} "{last}"'
+    return saved(
+        folder,
+        f'"ooTextFile" "TextGrid" {start} {end} <exists> 2 {tiers} "TextTier" "clicks" {start} {end} 1 {middle} "!"',
+    )
+
+
+LATE = Transcription(0.5, (Phone("", 0, 0.45, 1), Phone("a", 0.45, 0.48, 0.5), Phone("k", 0.48, 0.5, 0.5)))
+
+
+@pytest.mark.parametrize(
+    ("end", "reaches"),
+    [
+        ("0.42", True),
+        ("0.401", True),
+        ("0.48", True),
+        ("0.47", True),
+        ("0.495", False),
+        ("0.5", False),
+        ("0.52", False),
+    ],
+)
+def test_a_phone_outside_the_textgrid_is_kept(tmp_path: Path, end: str, reaches: bool) -> None:
+    beside = beside_of(tmp_path, "0", end)
+    words, clicks, phones, _ = tiers(saved(tmp_path, textgrid_text(LATE, beside), "out.TextGrid"))
+    assert [label for *_, label in phones.entries if label] == ["a", "k"]
+    assert [label for *_, label in words.entries] == ["x", "y", ""] if reaches else ["x", "y"]
+    assert words.entries[1][1] == end and clicks.entries == tiers(beside)[1].entries
+    ends = {tier.end for tier in (words, clicks, phones)} | {words.entries[-1][1], phones.entries[-1][1]}
+    assert ends == {"0.5" if reaches else end}
+    grid = praat.openTextgrid(str(tmp_path / "out.TextGrid"), includeEmptyIntervals=True, reportingMode="error")
+    assert grid.maxTimestamp == float("0.5" if reaches else end)
+
+
+def test_the_last_silence_is_lengthened(tmp_path: Path) -> None:
+    text = textgrid_text(LATE, beside_of(tmp_path, "0", "0.44", last=""))
+    assert tiers(saved(tmp_path, text, "out.TextGrid"))[0].entries == (("0", "0.22", "x"), ("0.22", "0.5", ""))
+
+
+def test_a_phone_before_the_textgrid_is_kept(tmp_path: Path) -> None:
+    early = Transcription(0.5, (Phone("a", 0.0, 0.04, 0.5), Phone("k", 0.04, 0.5, 0.5)))
+    out = saved(tmp_path, textgrid_text(early, beside_of(tmp_path, "0.05", "0.5")), "out.TextGrid")
+    words, _, phones, _ = tiers(out)
+    assert [entry[:2] for entry in phones.entries] == [("0", "0.04"), ("0.04", "0.5")]
+    assert words.entries[0] == ("0", "0.05", "") and words.entries[1][0] == "0.05"
+
+
+@pytest.mark.parametrize(("start", "end"), [("12.5", "13"), ("12.5", "12.98"), ("3.25", "3.76"), ("-1", "-0.5")])
+def test_beside_a_textgrid_that_begins_late_the_phones_have_its_times(tmp_path: Path, start: str, end: str) -> None:
+    _, _, phones, _ = tiers(saved(tmp_path, textgrid_text(FOUND, beside_of(tmp_path, start, end)), "out.TextGrid"))
+    found = [(float(first), label) for first, _, label in phones.entries if label]
+    assert found == [(pytest.approx(float(start) + 0.1), "t̪ʰ"), (pytest.approx(float(start) + 0.25), "ə")]
+    assert (phones.start, phones.end) == (start, end)
+
+
+@pytest.mark.parametrize(("start", "end"), [("12.5", "14"), ("0.3", "0.5"), ("0", "0.39"), ("0", "0.61")])
+def test_a_textgrid_of_another_length_is_refused(tmp_path: Path, start: str, end: str) -> None:
+    with pytest.raises(DataError, match="is it the right one"):
+        textgrid_text(FOUND, beside_of(tmp_path, start, end))
 
 
 labels = st.text(st.characters(exclude_characters="\ufffd", exclude_categories=("Cs", "Cc")), max_size=8)

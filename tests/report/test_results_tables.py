@@ -8,8 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from mtl_speech.core.terminal import plain_text, show
-from mtl_speech.report.results import Experiment, report_data
-from mtl_speech.report.tables import ablation_table, f1_table
+from mtl_speech.report.results import Experiment, ablation_table, f1_table, report_data
 from mtl_speech.scoring.metrics import Scores, score
 from tests.report_pages import ODD_ROWS
 

@@ -18,19 +18,23 @@ from mtl_speech.model.learner import MetaLearner, embed_segments, extend
 from mtl_speech.phonology.articulation import articulatory_features, articulatory_regression
 from mtl_speech.training import base_learning
 from mtl_speech.training.adapt import adapt_fold, learn_inventory
-from mtl_speech.training.base_learning import Examples, StepChoice, choose_steps, examples_of, learn_head
-from mtl_speech.training.folds import Fold
-from mtl_speech.training.zero_shot import (
+from mtl_speech.training.base_learning import (
     BIASES,
     DEFAULT_BIAS,
     N_SHOWN,
+    Examples,
+    StepChoice,
     add_unheard,
     best_bias,
     choose_bias,
+    choose_steps,
     class_means,
+    examples_of,
     known_means,
+    learn_head,
     mapping_lines,
 )
+from mtl_speech.training.folds import Fold
 from tests.helpers import make_store, meta_config, seeded, tiny_base, tiny_learner, toy_store
 
 CONSONANTS = ("p", "b", "t", "d", "k", "ɡ", "m", "n", "ŋ", "f", "v", "s", "z")

@@ -12,12 +12,12 @@ from mtl_speech.core.options import AdaptConfig
 from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.learner import MetaLearner
 from mtl_speech.model.strategy import new_learner, prepare_learner
+from mtl_speech.report import findings as module
+from mtl_speech.report.findings import N_DRAWS, LearningCurve, learning_curve, mean_macro_f1
 from mtl_speech.scoring.metrics import score
-from mtl_speech.training import learning_curve as module
 from mtl_speech.training.adapt import adapt_fold
 from mtl_speech.training.base_learning import Examples, StepChoice
 from mtl_speech.training.folds import Fold
-from mtl_speech.training.learning_curve import N_DRAWS, LearningCurve, learning_curve, mean_macro_f1
 from tests.helpers import PHONEMES, make_store, meta_config, tiny_base
 
 WORDS = [[(number + place * place) % 6 for place in range(4)] for number in range(30)]
@@ -71,7 +71,7 @@ def test_what_the_experiment_embedded_and_chose_is_not_done_again(
 ) -> None:
     run = adapt_fold(strategy(fold), fold, CONFIG, meta_config())
     known = replace(run, learned=replace(run.learned, choice=replace(run.learned.choice, steps=0, rate=1.0)))
-    monkeypatch.setattr("mtl_speech.training.learning_curve.embed_segments", lambda *_: pytest.fail("embedded again"))
+    monkeypatch.setattr("mtl_speech.report.findings.embed_segments", lambda *_: pytest.fail("embedded again"))
     assert learning_curve(strategy, [fold], CONFIG, adapted=[run]) == curve
     other = learning_curve(strategy, [fold], CONFIG, adapted=[known])
     assert other is not None and other.points[:-1] == curve.points[:-1]
