@@ -7,15 +7,16 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
-from mtl_speech.core.cache import Kind, Spool
 from mtl_speech.core.errors import DataError, Problem, printable, problem_of
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora import elan, label_lines, textgrid
 from mtl_speech.corpora.audio import AUDIO_SUFFIXES
-from mtl_speech.corpora.labels import MACHINE_LABELS, Interval, Labels, MissingPhones
+from mtl_speech.corpora.contents import Contents as Contents
+from mtl_speech.corpora.ctm_files import read_ctm_files
+from mtl_speech.corpora.labels import Labels, MissingPhones
 from mtl_speech.corpora.pairing import SURE, Match, Names, find_matches, likely
 from mtl_speech.corpora.partners import EmptyPhones, Partners, question, require_phones, taken_for
 from mtl_speech.corpora.versions import choose_version, passed_over
@@ -43,53 +44,6 @@ def readers_of(tier: str | None) -> dict[str, LabelReader]:
 
 
 _STEM_SUFFIXES = (*AUDIO_SUFFIXES, *UNREADABLE_SUFFIXES, *LABEL_SUFFIXES)
-_INTERVAL = Kind[Interval](
-    lambda each: (each.label, each.start, each.end, each.number),
-    lambda label, start, end, number: Interval(start, end, label, number),
-)
-
-
-@dataclass
-class Contents:
-    """Recordings and labels by id (the path below the folder without suffix), and what was wrong. The intervals of `labels` are in
-    the file of `spool`."""
-
-    recordings: dict[str, Path] = field(default_factory=dict)
-    labels: dict[str, Labels] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-    spool: Spool = field(default_factory=Spool)
-
-    def tell(self, file: Path, reason: str, tier: str | None = None, used: bool = False) -> None:
-        """Add a problem."""
-        self.problems.append(Problem(file, reason, tier, used=used))
-
-    def take(self, key: str, labels: Labels) -> None:
-        """Set the labels of a recording; those that it has already are left out, which is told."""
-        other, name = self.labels.get(key), labels.file.name
-        if other is not None and other.file.suffix.lower() == ".eaf":
-            both = f"{other.file.name}, which has a tier '{other.tier}' too, is not: move away the one not wanted"
-            self.tell(labels.file, f"is used; {both}", used=True)
-        elif other is not None:
-            self.tell(other.file, f"labels of '{key}' left out: {name} is used")
-        first, *more = (self._kept(each) for each in (labels, *labels.more))
-        self.labels[key] = replace(first, more=tuple(more))
-
-    def _kept(self, labels: Labels) -> Labels:
-        phones, words, machine = (self.spool.keep(t, _INTERVAL) for t in (labels.phones, labels.words, labels.machine))
-        return replace(labels, phones=phones, words=words, machine=machine)
-
-    def every_labels(self) -> Iterator[Labels]:
-        """The labels of all recordings, and of each of their speakers."""
-        for labels in self.labels.values():
-            yield from (labels, *labels.more)
-
-    @cached_property
-    def key_of_name(self) -> dict[str, str]:
-        """The ids of the recordings by what may name them: the id, or the file name alone where only one has it."""
-        names = {key: key.rpartition("/")[2] for key in self.recordings}
-        counts = Counter(names.values())
-        alone = {name: key for key, name in names.items() if counts[name] == 1}
-        return alone | {key: key for key in self.recordings}
 
 
 def has_audio(folder: Path) -> bool:
@@ -109,7 +63,7 @@ def scan(folder: Path, apart: Path | None = None, readers: Mapping[str, LabelRea
     files = [path for path in known if faults[path] is None]
     waiting = _find_recordings(folder, files, contents)
     names = Names(contents.recordings, anywhere=apart is not None)
-    _read_ctm(_ctm_files(folder, files, apart), contents, names)
+    read_ctm_files(_ctm_files(folder, files, apart), contents, names)
     labels = _labels_of(folder if apart is None else apart, None if apart else files, contents)
     labels = [each for each in labels if apart is not None or each[0] not in waiting]
     partners = Partners(contents, READERS | dict(readers or {}), names)
@@ -308,66 +262,6 @@ def _ctm_files(folder: Path, files: Sequence[Path], apart: Path | None) -> list[
         if found and root is not None:
             return [(key_of(root, path.with_suffix("")), path) for path in found]
     return []
-
-
-def _read_ctm(paths: Sequence[tuple[str, Path]], contents: Contents, names: Names) -> None:
-    """The labels of CTM files of phones, and the words of those of words, for the recordings that they name.
-
-    Of a recording that several name the first file is used.
-    """
-    phones: list[tuple[str, Path]] = []
-    words: list[tuple[str, Path]] = []
-    for key, path in paths:
-        if path.stem.startswith(MACHINE_LABELS):
-            advice = "to use them, check them and rename the file to phones.ctm"
-            contents.tell(path, f"holds machine labels, which are not read: {advice}", used=True)
-        else:
-            is_words = "word" in path.stem.lower() and key not in contents.recordings
-            (words if is_words else phones).append((key, path))
-    spoken = _first_of_each(words, contents, names)
-    for key, labels in _first_of_each(phones, contents, names).items():
-        contents.take(key, replace(labels, words=spoken[key].phones if key in spoken else ()))
-
-
-def _first_of_each(paths: Sequence[tuple[str, Path]], contents: Contents, names: Names) -> dict[str, Labels]:
-    """The labels of CTM files by the id of the recording, of each from the first file that has it."""
-    found: dict[str, Labels] = {}
-    for own, path in paths:
-        read = _ctm_by_key(own, path, contents, names)
-        again = [key for key in read if key in found]
-        if again:
-            which = f"of {len(again):,} recordings, such as '{again[0]}'"
-            contents.tell(path, f"labels {which}, are left out: '{found[again[0]].file.name}' is used")
-        found = read | found
-    return found
-
-
-def _ctm_by_key(own: str, path: Path, contents: Contents, names: Names) -> dict[str, Labels]:
-    """The labels of a CTM file by the id of the recording; it may be named by its id or by its file name alone.
-
-    A name that tools have changed is that of the only recording that it can be of; so is the only name in a file that is named as
-    a recording, whatever it is.
-    """
-    try:
-        read, problems = label_lines.read_ctm(path)
-    except DataError as error:
-        contents.problems.append(problem_of(path, error))
-        return {}
-    contents.problems.extend(problems)
-    named = {unicodedata.normalize("NFC", name): labels for name, labels in read.items()}
-    found = {contents.key_of_name[name]: labels for name, labels in named.items() if name in contents.key_of_name}
-    for name in (name for name in named if name not in contents.key_of_name):
-        stem, suffix = os.path.splitext(name)
-        keys, how = names.find(stem if suffix.lower() in _STEM_SUFFIXES else name, anywhere=True)
-        if len(keys) != 1 and len(named) == 1:
-            match = next(find_matches(names, [(own, path)]), None)
-            keys, how = (match.recordings, "the file has the name of the recording") if match else ((), "")
-        if len(keys) == 1 and keys[0] not in found:
-            contents.tell(path, f"'{name}' in it is taken for '{contents.recordings[keys[0]].name}': {how}", used=True)
-            found[keys[0]] = named[name]
-        else:
-            contents.tell(path, f"names the recording '{name}', which is not there or not there once; left out")
-    return found
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mtl_speech.core.errors import DataError, Problem, problem_of
+from mtl_speech.corpora.contents import Contents
 from mtl_speech.corpora.labels import Labels, MissingPhones
 from mtl_speech.corpora.pairing import Match, Names, find_matches, likely
 from mtl_speech.phonology.phonemes import is_silence
-
-if TYPE_CHECKING:
-    from mtl_speech.corpora.folder import Contents
 
 N_NAMED = 3  # files of one side that a question names
 _ADVICE = "give the labels the name of their recording, or their folder as --labels"
@@ -150,8 +147,8 @@ def question(match: Match, recordings: Mapping[str, Path]) -> Problem:
 
 
 def require_phones(labels: Labels) -> None:
-    """Raise EmptyPhones for labels in which there is nothing but silence."""
-    if all(is_silence(phone.label) for phone in labels.phones):
+    """Raise EmptyPhones for labels in which there is nothing but silence, of whatever speaker."""
+    if all(is_silence(phone.label) for each in (labels, *labels.more) for phone in each.phones):
         raise EmptyPhones(f"{labels.file}: has no phone in it")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from mtl_speech.core.errors import Problem, kind_of
 from mtl_speech.corpora import media_links, pairing
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.corpora.folder import find_recordings
+from mtl_speech.corpora.labels import Interval, Labels
+from mtl_speech.corpora.partners import EmptyPhones, require_phones
 from mtl_speech.corpora.reading import read_corpus, validate
 from tests.command_line import run
 from tests.corpora.label_folders import PLAIN, audio, eaf, raw_textgrid
@@ -219,6 +222,13 @@ def test_an_empty_twin_is_passed_over(tmp_path: Path) -> None:
     assert only(corpus).used and only(corpus).reason == "is an empty file; a.eaf is used"
 
 
+def test_labels_of_which_one_speaker_is_silent_are_not_empty() -> None:
+    silent, speaks = (Labels(Path("a.eaf"), "phones", (Interval(0.0, 0.5, label, 1),)) for label in ("", "a"))
+    require_phones(replace(silent, more=(speaks,)))
+    with pytest.raises(EmptyPhones):
+        require_phones(replace(silent, more=(silent,)))
+
+
 def test_an_empty_file_alone_is_told(tmp_path: Path) -> None:
     audio(tmp_path / "a.wav")
     grid(tmp_path / "a.TextGrid", [])
@@ -305,6 +315,14 @@ def test_one_ctm_for_each_recording(tmp_path: Path) -> None:
     assert phones(corpus) == {"s/a": "p", "s/password": "t", "s/c d": "k"}
     assert {each.id: each.words for each in corpus.utterances}["s/a"] == (("pa", 0.1, 0.5),)
     assert [(each.file.name, each.used) for each in corpus.problems] == [("c_d.ctm", True), ("password.ctm", True)]
+
+
+def test_a_ctm_beside_each_recording_where_names_repeat(tmp_path: Path) -> None:
+    for speaker, label in (("s1", "p"), ("s2", "k")):
+        audio(tmp_path / speaker / "a.wav")
+        (tmp_path / speaker / "a.ctm").write_text(f"a 1 0.1 0.2 {label}\n")
+    corpus = read_corpus(tmp_path)
+    assert phones(corpus) == {"s1/a": "p", "s2/a": "k"} and corpus.problems == ()
 
 
 def test_of_two_ctm_files_of_a_recording_the_first_is_used(tmp_path: Path) -> None:
