@@ -132,12 +132,12 @@ def _is_heard(label: str) -> bool:
 
 
 def of_all_speakers(labels: Labels) -> Labels:
-    """The labels of all speakers of a recording as one."""
+    """The labels of all speakers of a recording as one: what is a pause to one of them is none to the others, so without pauses."""
     if not labels.more:
         return labels
     every = (labels, *labels.more)
-    phones = in_time_order(phone for each in every for phone in each.phones)
-    words = in_time_order(word for each in every for word in each.words)
+    phones = in_time_order(phone for each in every for phone in each.phones if _is_heard(phone.label))
+    words = in_time_order(word for each in every for word in each.words if _is_heard(word.label))
     return replace(labels, phones=tuple(phones), words=tuple(words), tier=None, more=(), unlabelled=())
 
 
