@@ -89,32 +89,40 @@ def labels_of_tiers(
     foreign = [place for place in words if place is not None and _is_foreign(tiers[place][0])]
     found = (*problems, *choice.problems, *(_taken(path, tiers[place][0], "words") for place in foreign))
     machine = dict(tiers).get(MACHINE_LABELS, ()) if len(choice.tiers) == 1 else ()
+    others = _others(path, tiers, choice, words)
     labels = [
-        Labels(path, *tiers[each.place], words=() if place is None else tiers[place][1], duration=duration)
-        for each, place in zip(choice.tiers, words, strict=True)
+        Labels(
+            path,
+            *tiers[each.place],
+            words=() if place is None else tiers[place][1],
+            problems=found if each is choice.tiers[0] else (),
+            duration=duration,
+            machine=machine,
+            speaker=each.speaker,
+            notation=choice.convention.notation,
+            unlabelled=spans,
+        )
+        for each, place, spans in zip(choice.tiers, words, others, strict=True)
     ]
-    others = _others(tiers, choice, labels)
-    labels = [
-        replace(each, machine=machine, speaker=of.speaker, notation=choice.convention.notation, unlabelled=spans)
-        for each, of, spans in zip(labels, choice.tiers, others, strict=True)
-    ]
-    return replace(labels[0], problems=found, more=tuple(labels[1:]))
+    return replace(labels[0], more=tuple(labels[1:])) if len(labels) > 1 else labels[0]
 
 
-def _others(tiers: Sequence[NamedTier], choice: _Choice, labels: Sequence[Labels]) -> list[tuple[Span, ...]]:
+def _others(
+    path: Path, tiers: Sequence[NamedTier], choice: _Choice, words: Sequence[int | None]
+) -> list[tuple[Span, ...]]:
     """When others than each speaker can be heard, whether their tiers are chosen or not; nothing where no speaker is named."""
     if not any(each.speaker for each in choice.tiers):
-        return [() for _ in labels]
+        return [() for _ in choice.tiers]
     heard: defaultdict[str, list[Span]] = defaultdict(list)
-    for of, own in zip(choice.tiers, labels, strict=True):
-        heard[of.speaker] += _sounding((*own.phones, *own.words))
+    for of, place in zip(choice.tiers, words, strict=True):
+        heard[of.speaker] += _sounding((*tiers[of.place][1], *(() if place is None else tiers[place][1])))
     chosen = set(heard)
     for name, intervals in tiers:
         speaker = _speaker_of(name)
         if speaker and speaker not in chosen:
             heard[speaker] += _sounding(intervals)
     if len(heard) > MAX_SPEAKERS:
-        raise DataError(f"{labels[0].file}: tiers of {len(heard):,} speakers are more than any recording has")
+        raise DataError(f"{path}: tiers of {len(heard):,} speakers are more than any recording has")
     return [
         union(span for speaker, spans in heard.items() if speaker != of.speaker for span in spans)
         for of in choice.tiers
