@@ -18,9 +18,10 @@ from mtl_speech.core.settings import as_dict
 from mtl_speech.core.terminal import Kind, filled_table, progress
 from mtl_speech.corpora.audio import audio_notes
 from mtl_speech.corpora.clock import from_begin
+from mtl_speech.corpora.contents import Contents
 from mtl_speech.corpora.corpus import Segment
 from mtl_speech.corpora.elan import read_eaf
-from mtl_speech.corpora.folder import Contents, Recording, find_recordings, labels_beside
+from mtl_speech.corpora.folder import Recording, find_recordings, labels_beside
 from mtl_speech.corpora.labels import MACHINE_LABELS, check_labels
 from mtl_speech.corpora.remote import local_folder
 from mtl_speech.corpora.textgrid import read_whole

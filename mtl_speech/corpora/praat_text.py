@@ -10,12 +10,14 @@ from collections.abc import Iterator
 
 MAX_VALUES = 4_000_000  # numbers and strings: the phones and words of ten hours have under 2 million
 
-_TOKEN = re.compile(r'"([^"]*(?:""[^"]*)*)"|(?<!\S)((?:[-+\d]|\.\d)\S*)|(<exists>|<absent>)|(")|(?<!\S)![^\r\n]*')
-_NUMERAL = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?")
+_TOKEN = re.compile(
+    r'"([^"]*(?:""[^"]*)*)"|(?<!\S)([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)(?!\S)|(<exists>|<absent>)|(")'
+    r"|(?<!\S)((?:[-+\d]|\.\d)\S*)|(?<!\S)![^\r\n]*"
+)
 _COMMA = re.compile(r"(?<!\S)[-+]?\d+,\d+(?!\S)")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _SHOWN = 40  # characters of what stands in the file, in a message
-_STRING, _NUMBER, _FLAG, _OPEN = 1, 2, 3, 4  # groups of _TOKEN
+_STRING, _NUMBER, _FLAG, _OPEN, _NO_NUMBER = 1, 2, 3, 4, 5  # groups of _TOKEN; the last begins as a number and is none
 
 
 class Malformed(Exception):
@@ -61,6 +63,8 @@ class Tokens:
             raise Malformed("the file ends")
         if match.lastindex == _OPEN:
             raise Malformed(f"{expected} expected, not a quote that nothing closes: {self._shown(match.start())}")
+        if match.lastindex == _NO_NUMBER and match.end() == len(self._text):
+            raise Malformed("the file ends within a number")
         if match.lastindex != group:
             raise Malformed(f"{expected} expected, not {match.group()[:_SHOWN]!r}")
         return match.group(group)
@@ -80,10 +84,6 @@ class Tokens:
     def numeral(self) -> str:
         """A number as it is written."""
         text = self._value(_NUMBER, "a number")
-        if not _NUMERAL.fullmatch(text):
-            if self._position + len(text) == len(self._text):
-                raise Malformed("the file ends within a number")
-            raise Malformed(f"a number expected, not {text[:_SHOWN]!r}")
         if text[0] == ".":
             self.taken.setdefault("a number that begins with a point", self.line)
         return text

@@ -148,6 +148,8 @@ def read_labels(path: Path, tier: str | None = None) -> Labels:
         if lost:
             raise DataError(f"{path}: {lost[0]}, the tier of phones with it: save it again from Praat") from None
         raise error
+    if grid.begin == 0:
+        return labels
     every = [replace(each, begin=grid.begin) for each in (labels, *labels.more)]
     return replace(every[0], more=tuple(every[1:]))
 

@@ -85,36 +85,44 @@ def labels_of_tiers(
         raise MissingPhones(f"{path}: {_missing([name for name, _ in tiers], kind, tier)}")
     if len(choice.tiers) > MAX_SPEAKERS:
         raise DataError(f"{path}: {len(choice.tiers):,} tiers are taken as those of phones: choose by --tier")
-    words = _word_tiers(tiers, choice)
+    words = _word_tiers(tuple(name for name, _ in tiers), choice.tiers, choice.convention)
     foreign = [place for place in words if place is not None and _is_foreign(tiers[place][0])]
     found = (*problems, *choice.problems, *(_taken(path, tiers[place][0], "words") for place in foreign))
     machine = dict(tiers).get(MACHINE_LABELS, ()) if len(choice.tiers) == 1 else ()
+    others = _others(path, tiers, choice, words)
     labels = [
-        Labels(path, *tiers[each.place], words=() if place is None else tiers[place][1], duration=duration)
-        for each, place in zip(choice.tiers, words, strict=True)
+        Labels(
+            path,
+            *tiers[each.place],
+            words=() if place is None else tiers[place][1],
+            problems=found if each is choice.tiers[0] else (),
+            duration=duration,
+            machine=machine,
+            speaker=each.speaker,
+            notation=choice.convention.notation,
+            unlabelled=spans,
+        )
+        for each, place, spans in zip(choice.tiers, words, others, strict=True)
     ]
-    others = _others(tiers, choice, labels)
-    labels = [
-        replace(each, machine=machine, speaker=of.speaker, notation=choice.convention.notation, unlabelled=spans)
-        for each, of, spans in zip(labels, choice.tiers, others, strict=True)
-    ]
-    return replace(labels[0], problems=found, more=tuple(labels[1:]))
+    return replace(labels[0], more=tuple(labels[1:])) if len(labels) > 1 else labels[0]
 
 
-def _others(tiers: Sequence[NamedTier], choice: _Choice, labels: Sequence[Labels]) -> list[tuple[Span, ...]]:
+def _others(
+    path: Path, tiers: Sequence[NamedTier], choice: _Choice, words: Sequence[int | None]
+) -> list[tuple[Span, ...]]:
     """When others than each speaker can be heard, whether their tiers are chosen or not; nothing where no speaker is named."""
     if not any(each.speaker for each in choice.tiers):
-        return [() for _ in labels]
+        return [() for _ in choice.tiers]
     heard: defaultdict[str, list[Span]] = defaultdict(list)
-    for of, own in zip(choice.tiers, labels, strict=True):
-        heard[of.speaker] += _sounding((*own.phones, *own.words))
+    for of, place in zip(choice.tiers, words, strict=True):
+        heard[of.speaker] += _sounding((*tiers[of.place][1], *(() if place is None else tiers[place][1])))
     chosen = set(heard)
     for name, intervals in tiers:
         speaker = _speaker_of(name)
         if speaker and speaker not in chosen:
             heard[speaker] += _sounding(intervals)
     if len(heard) > MAX_SPEAKERS:
-        raise DataError(f"{labels[0].file}: tiers of {len(heard):,} speakers are more than any recording has")
+        raise DataError(f"{path}: tiers of {len(heard):,} speakers are more than any recording has")
     return [
         union(span for speaker, spans in heard.items() if speaker != of.speaker for span in spans)
         for of in choice.tiers
@@ -132,12 +140,12 @@ def _is_heard(label: str) -> bool:
 
 
 def of_all_speakers(labels: Labels) -> Labels:
-    """The labels of all speakers of a recording as one."""
+    """The labels of all speakers of a recording as one: what is a pause to one of them is none to the others, so without pauses."""
     if not labels.more:
         return labels
     every = (labels, *labels.more)
-    phones = in_time_order(phone for each in every for phone in each.phones)
-    words = in_time_order(word for each in every for word in each.words)
+    phones = in_time_order(phone for each in every for phone in each.phones if _is_heard(phone.label))
+    words = in_time_order(word for each in every for word in each.words if _is_heard(word.label))
     return replace(labels, phones=tuple(phones), words=tuple(words), tier=None, more=(), unlabelled=())
 
 
@@ -198,25 +206,22 @@ def _speaker(name: str, wanted: str, forms: tuple[str, ...]) -> str | None:
     return None
 
 
-def _groups(tiers: Sequence[NamedTier]) -> list[tuple[Convention, list[_Found]]]:
-    """The tiers that could be the phones, by the names of tools: the best first, those of several speakers together."""
-    groups: list[tuple[Convention, list[_Found]]] = []
-    names = [name for name, _ in tiers]
+@lru_cache(maxsize=64)
+def _groups(names: tuple[str, ...]) -> list[tuple[Convention, tuple[_Found, ...]]]:
+    """The tiers that could be the phones, by the names of tools: the best first. Together are those of one name, or of speakers."""
+    groups: list[tuple[Convention, tuple[_Found, ...]]] = []
     for convention in CONVENTIONS:
-        exact = [i for i, name in enumerate(names) if name == convention.phones[0]]
+        exact = tuple(_Found(i) for i, name in enumerate(names) if name == convention.phones[0])
         lowered = [
-            [i for i, name in enumerate(names) if name.lower() == wanted.lower()] for wanted in convention.phones
+            tuple(_Found(i) for i, name in enumerate(names) if name.lower() == wanted.lower())
+            for wanted in convention.phones
         ]
-        for places in (exact, *lowered):
-            if places:
-                groups.append((convention, [_Found(_first_with_labels(tiers, places))]))
-        decorated = [
+        decorated = tuple(
             _Found(i, speaker)
             for i, name in enumerate(names)
             if (speaker := next(filter(None, (_speaker(name, w, convention.forms) for w in convention.phones)), None))
-        ]
-        if decorated:
-            groups.append((convention, decorated))
+        )
+        groups += [(convention, those) for those in (exact, *lowered, decorated) if those]
     return groups
 
 
@@ -226,13 +231,16 @@ def _first_with_labels(tiers: Sequence[NamedTier], places: Sequence[int]) -> int
 
 def _by_known_names(path: Path, tiers: Sequence[NamedTier]) -> _Choice | None:
     """The tiers of phones by the names of `CONVENTIONS`: the first that have labels, else the first."""
-    groups = _groups(tiers)
+    groups = _groups(tuple(name for name, _ in tiers))
     if not groups:
         return None
     full = [group for group in groups if any(_has_labels(tiers[each.place]) for each in group[1])]
     convention, chosen = (full or groups)[0]
     problems: list[Problem] = []
-    kept = _one_each(path, tiers, chosen, problems)
+    if chosen[0].speaker:
+        kept = _one_each(path, tiers, chosen, problems)
+    else:
+        kept = [_Found(_first_with_labels(tiers, [each.place for each in chosen]))]
     names = [tiers[each.place][0] for each in kept]
     if full and groups[0] is not full[0]:
         empty = tiers[groups[0][1][0].place][0]
@@ -253,7 +261,7 @@ def _same_name(path: Path, tiers: Sequence[NamedTier], name: str) -> list[Proble
 
 
 def _unused(
-    path: Path, tiers: Sequence[NamedTier], name: str, full: Sequence[tuple[Convention, list[_Found]]]
+    path: Path, tiers: Sequence[NamedTier], name: str, full: Sequence[tuple[Convention, tuple[_Found, ...]]]
 ) -> list[Problem]:
     """What speakers' tiers of phones are not used, since there is one without a speaker's name."""
     others = [
@@ -328,20 +336,21 @@ def _one_each(path: Path, tiers: Sequence[NamedTier], found: Sequence[_Found], p
     return list(used.values()) or [found[0]]
 
 
-def _word_tiers(tiers: Sequence[NamedTier], choice: _Choice) -> list[int | None]:
-    """The place of the tier of words of each chosen tier: by the names of the tool of the phones first.
+@lru_cache(maxsize=64)
+def _word_tiers(names: tuple[str, ...], phones: tuple[_Found, ...], convention: Convention) -> list[int | None]:
+    """The place of the tier of words of each tier of phones: by the names of the tool of the phones first.
 
     Without a speaker's name only where there is one speaker, who may then be named in one of the two tiers alone.
     """
-    found: list[int | None] = [None] * len(choice.tiers)
-    alone = len(choice.tiers) == 1
-    for wanted, forms in dict.fromkeys((w, c.forms) for c in (choice.convention, *CONVENTIONS) for w in c.words):
+    found: list[int | None] = [None] * len(phones)
+    alone = len(phones) == 1
+    for wanted, forms in dict.fromkeys((w, c.forms) for c in (convention, *CONVENTIONS) for w in c.words):
         whose: dict[str, int] = {}
-        for place, (name, _) in enumerate(tiers):
+        for place, name in enumerate(names):
             speaker = _speaker(name, wanted, forms)
-            if speaker is not None and (speaker not in whose or (name == wanted != tiers[whose[speaker]][0])):
+            if speaker is not None and (speaker not in whose or (name == wanted != names[whose[speaker]])):
                 whose[speaker] = place
-        for number, of in enumerate(choice.tiers):
+        for number, of in enumerate(phones):
             own = whose.get(of.speaker) if of.speaker or alone else None
             if own is None and alone:
                 own = whose.get("", next(iter(whose.values())) if len(whose) == 1 and not of.speaker else None)

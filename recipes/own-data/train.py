@@ -26,7 +26,8 @@ def main(arguments: list[str]) -> None:
         _folder(hparams["test_folder"]),
         _folder(hparams["other_folder"]),
     )
-    shared = {"phone_set": hparams["phone_set"], "seed": hparams["seed"], "threads": hparams["n_threads"]}
+    shared = {"phone_set": hparams["phone_set"], "tier": hparams["tier"]}
+    shared |= {"seed": hparams["seed"], "threads": hparams["n_threads"]}
     base = _folder(hparams["base"])
     with Run("python " + shlex.join(sys.argv)) as run:
         for name, folder in {"data": data, "test": test, "other": other}.items():

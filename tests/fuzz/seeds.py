@@ -71,7 +71,24 @@ item []:
             xmax = 0.5
             text = "K"
 """
+_CHRONOLOGICAL = """"Praat chronological TextGrid text file"
+0 0.5   ! Time domain.
+3   ! Number of tiers.
+"IntervalTier" "anna - phones" 0 0.5
+"IntervalTier" "bea - phones" 0 0.5
+"TextTier" "clicks" 0 0.5
+1 0 0.25
+"t"
+2 0.2 0.5
+"ə"
+3 0.3 "x"
+1 0.25 0.5
+""
+"""
 TEXTGRIDS = (
+    _CHRONOLOGICAL.encode(),
+    _SHORT.replace('"clicks"', '"phones@a"').replace("0.5", "13").replace("\n0\n", "\n12.5\n").encode(),
+    _LONG.replace('"AH0"', '"AH0"x').replace("xmin = 0.25", "xmin = 0,25").encode(),
     _SHORT.encode(),
     _LONG.encode(),
     _SHORT.encode("utf-16"),
@@ -80,6 +97,11 @@ TEXTGRIDS = (
     _LONG.replace("size = 2", "size = 1000000000").encode(),
     b'File type = "ooTextFile"\nObject class = "TextGrid"\n0 1 <absent>',
     b"ooBinaryFile\x08TextGrid",
+)
+TIER_NAMES = (
+    b"ph*\nphones\nphones@anna\nanna - phones\nph@B\nMAU\nORT-MAU\nsegment - x\n",
+    b"?*[a]*?\nPhonAlign\nTokensAlign\n - phones\nphones@\n\n@\n",
+    b"*\nphones-pred\nconfidence\n",
 )
 PHN = (
     b"0 1600 h#\n1600 2400 dcl\n2400 3200 jh\n3200 8000 iy\n",
@@ -111,7 +133,14 @@ _EAF = """<?xml version="1.0" encoding="UTF-8"?>
 <LINGUISTIC_TYPE CONSTRAINTS="Symbolic_Association" LINGUISTIC_TYPE_ID="r" TIME_ALIGNABLE="false"/>
 </ANNOTATION_DOCUMENT>
 """
+_PARTS = _EAF.replace('ANNOTATION_ID="a3"', 'ANNOTATION_ID="a3" PREVIOUS_ANNOTATION="a4"').replace(
+    "</REF_ANNOTATION></ANNOTATION></TIER>",
+    '</REF_ANNOTATION></ANNOTATION><ANNOTATION><REF_ANNOTATION ANNOTATION_ID="a4" ANNOTATION_REF="a1">'
+    "<ANNOTATION_VALUE>y</ANNOTATION_VALUE></REF_ANNOTATION></ANNOTATION></TIER>",
+)
 EAF = (
+    _PARTS.replace('TIER_ID="phones"', 'TIER_ID="wd@A"').replace('TIER_ID="words"', 'TIER_ID="ph@A"').encode(),
+    _PARTS.replace('TIER_ID="phones"', 'TIER_ID="ph@B"').replace('TIER_ID="words"', 'TIER_ID="ph@A"').encode(),
     _EAF.encode(),
     _EAF.replace("UTF-8", "UTF-16").encode("utf-16"),
     _EAF.replace("UTF-8", "latin-1").encode("latin-1", "ignore"),

@@ -31,12 +31,15 @@ from mtl_speech.core.settings import load_config
 from mtl_speech.core.tensor_files import decode, header_entries
 from mtl_speech.corpora import corrections, elan, label_lines, textgrid
 from mtl_speech.corpora.audio import SAMPLE_RATE, audio_duration, check_audio, load_audio
-from mtl_speech.corpora.labels import Labels, find_segments, find_words
+from mtl_speech.corpora.clock import from_begin
+from mtl_speech.corpora.labels import Interval, Labels, find_segments, find_words
 from mtl_speech.corpora.media_links import media_links
 from mtl_speech.corpora.not_audio import what_it_is
 from mtl_speech.corpora.pairing import Names, find_matches, likely, linked_recordings
 from mtl_speech.corpora.places import members, unsafe
+from mtl_speech.corpora.spans import within
 from mtl_speech.corpora.textgrid import long_form, read_whole
+from mtl_speech.corpora.tiers import labels_of_tiers, of_all_speakers
 from mtl_speech.model.language_pack import LanguageModel, language_pack, load_language
 from mtl_speech.model.learner import Head
 from mtl_speech.model.pack import CARD, WEIGHTS, Pack, load_pack, save_pack
@@ -85,6 +88,38 @@ def _labels(labels: Labels, problems: tuple[Problem, ...] = ()) -> None:
         said = str(problem)
         assert not any(unicodedata.category(c) in ("Cc", "Cs") for c in said) and len(said) <= MAX_MESSAGE, said[:200]
     json_text(plain({"segments": segments, "words": words}))
+
+
+def _tiers(read: Callable[[Path, str | None], Labels], path: Path) -> None:
+    """Labels of one speaker or several, by known names and by patterns, from where the recording begins."""
+    for tier in ("*", "?h*n*"):
+        try:
+            _speakers(read(path, tier))
+        except DataError as error:
+            assert str(error).startswith(str(path))
+    _speakers(read(path, None))
+
+
+def _speakers(labels: Labels) -> None:
+    labels = from_begin(labels, 0.5)
+    names = [each.speaker for each in (labels, *labels.more)]
+    assert len(set(names)) == len(names)
+    for each in (labels, *labels.more, of_all_speakers(labels)):
+        unknown = within(each.unlabelled, 0.5)
+        assert all(0 <= start < end <= 0.5 for start, end in unknown)
+        assert all(one[1] < other[0] for one, other in pairwise(unknown))
+        _labels(each)
+
+
+def _names(path: Path) -> None:
+    """A pattern, and names of tiers, one a line."""
+    pattern, *names = path.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
+    one = (Interval(0.1, 0.2, "t", 1),)
+    for tier in (pattern, None):
+        try:
+            _speakers(labels_of_tiers(path, [(name, one) for name in names], "tiers", tier=tier))
+        except DataError as error:
+            assert str(error).startswith(str(path))
 
 
 def _ctm(path: Path) -> None:
@@ -232,11 +267,12 @@ def _tar(path: Path) -> None:
 
 
 TARGETS = {
-    "textgrid": Target("a.TextGrid", lambda path: _labels(textgrid.read_labels(path)), seeds.TEXTGRIDS),
+    "textgrid": Target("a.TextGrid", lambda path: _tiers(textgrid.read_labels, path), seeds.TEXTGRIDS),
     "kept_textgrid": Target("a.TextGrid", _kept, seeds.TEXTGRIDS),
+    "tier_names": Target("a.TextGrid", _names, seeds.TIER_NAMES),
     "phn": Target("a.PHN", lambda path: _labels(label_lines.read_phn(path)), seeds.PHN),
     "ctm": Target("a.ctm", _ctm, seeds.CTM),
-    "eaf": Target("a.eaf", lambda path: _labels(elan.read_labels(path)), seeds.EAF),
+    "eaf": Target("a.eaf", lambda path: _tiers(elan.read_labels, path), seeds.EAF),
     "eaf_kept": Target("a.eaf", _eaf, seeds.EAF),
     "links": Target("x.eaf", _links, seeds.LINKS),
     "names": Target("names.txt", _names, seeds.NAMES),
