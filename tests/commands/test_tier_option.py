@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import pytest
 
-from mtl_speech.commands import target, train, workflows
+from mtl_speech.commands import target, train
 from mtl_speech.commands.transcribe import comparable
 from mtl_speech.core.errors import DataError
 from mtl_speech.corpora.folder import find_recordings
@@ -42,18 +42,13 @@ def test_validate_takes_a_tier(tmp_path: Path) -> None:
 def test_a_tier_reaches_the_reader(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: object, command: Callable[[Path], list[object]]
 ) -> None:
-    def read(_folder: Path, _lang: str, _phone_set: str, tier: str | None = None) -> NoReturn:
+    def read(_folder: Path, _lang: str, _phone_set: str, tier: str | None = None, **_: object) -> NoReturn:
         raise DataError(f"asked for the tier {tier}")
 
     monkeypatch.setattr(module, "read_corpus", read)
     folder = labelled_folder(tmp_path / "rec", 2, 1)
     said = run(*command(folder), "--tier", "La*", "-o", tmp_path / "out", code=1).output
     assert "asked for the tier La*" in said
-
-
-def test_evaluate_passes_the_tier_on() -> None:
-    source = Path(workflows.__file__).read_text(encoding="utf-8")
-    assert "read_corpus(local.folder, lang, options.phone_set, options.tier)" in source
 
 
 def test_a_score_is_of_all_speakers(tmp_path: Path) -> None:
