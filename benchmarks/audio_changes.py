@@ -24,8 +24,8 @@ from mtl_speech.commands.target import load_start
 from mtl_speech.core.files import atomic_write, json_text
 from mtl_speech.core.options import AdaptConfig, MetaTrainConfig
 from mtl_speech.corpora.corpus import Corpus
+from mtl_speech.corpora.label_files.textgrid import write_textgrid
 from mtl_speech.corpora.reading import read_corpus
-from mtl_speech.corpora.textgrid import write_textgrid
 from mtl_speech.features.store import SegmentStore, build_store
 from mtl_speech.model.language_pack import times
 from mtl_speech.model.learner import MetaLearner, embed_segments

@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 
 from mtl_speech.corpora.audio import SAMPLE_RATE
-from mtl_speech.corpora.textgrid import write_textgrid
+from mtl_speech.corpora.label_files.textgrid import write_textgrid
 from mtl_speech.phonology.phonemes import UnmappableLabel, to_ipa
 
 SECONDS = 0.09  # of a phone; so much silence lies before the first and behind the last

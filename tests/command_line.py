@@ -11,7 +11,7 @@ import numpy as np
 from click.testing import CliRunner, Result
 
 from mtl_speech.commands.cli import main
-from mtl_speech.corpora.textgrid import write_textgrid
+from mtl_speech.corpora.label_files.textgrid import write_textgrid
 from mtl_speech.model.pack import save_pack
 from tests.helpers import PHONEMES, tiny_base, toy_recording
 

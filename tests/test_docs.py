@@ -13,7 +13,7 @@ import pytest
 from praatio import textgrid
 
 from mtl_speech.commands.cli import main
-from mtl_speech.corpora.textgrid import write_textgrid
+from mtl_speech.corpora.label_files.textgrid import write_textgrid
 from mtl_speech.model.pack import load_pack
 from tests.command_line import run
 from tests.helpers import PHONEMES, toy_recording
@@ -123,9 +123,28 @@ FAULTS = {
     "has characters that are not IPA here": {"phones": [(0.1, 0.2, "A2"), (0.2, 0.3, "a")]},
     "holds machine labels": {"phones-pred": [(0.1, 0.2, "a")]},
     "is it the right one?": {"phones": [(0.1, 0.2, "a")]},
+    "begins at": {"phones": [(0.1, 0.2, "a")]},
+    "by PREVIOUS_ANNOTATION": {},
     "overlaps": {},
     "no labels": {},
 }
+
+
+# Two parts of an annotation, each said to come after the other.
+CIRCLE = """<ANNOTATION_DOCUMENT FORMAT="3.0" VERSION="3.0">
+  <HEADER TIME_UNITS="milliseconds"/>
+  <TIME_ORDER><TIME_SLOT TIME_SLOT_ID="t1" TIME_VALUE="100"/><TIME_SLOT TIME_SLOT_ID="t2" TIME_VALUE="300"/></TIME_ORDER>
+  <TIER TIER_ID="words" LINGUISTIC_TYPE_REF="time"><ANNOTATION><ALIGNABLE_ANNOTATION ANNOTATION_ID="w" TIME_SLOT_REF1="t1"
+    TIME_SLOT_REF2="t2"><ANNOTATION_VALUE>ab</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION></TIER>
+  <TIER TIER_ID="phones" LINGUISTIC_TYPE_REF="parts" PARENT_REF="words">
+    <ANNOTATION><REF_ANNOTATION ANNOTATION_ID="a" ANNOTATION_REF="w" PREVIOUS_ANNOTATION="b"><ANNOTATION_VALUE>a</ANNOTATION_VALUE>
+    </REF_ANNOTATION></ANNOTATION>
+    <ANNOTATION><REF_ANNOTATION ANNOTATION_ID="b" ANNOTATION_REF="w" PREVIOUS_ANNOTATION="a"><ANNOTATION_VALUE>b</ANNOTATION_VALUE>
+    </REF_ANNOTATION></ANNOTATION></TIER>
+  <LINGUISTIC_TYPE LINGUISTIC_TYPE_ID="time" TIME_ALIGNABLE="true"/>
+  <LINGUISTIC_TYPE LINGUISTIC_TYPE_ID="parts" CONSTRAINTS="Symbolic_Subdivision" TIME_ALIGNABLE="false"/>
+</ANNOTATION_DOCUMENT>
+"""
 
 
 def test_validate_says_what_the_page_says_that_it_says(desk: Path) -> None:
@@ -136,12 +155,17 @@ def test_validate_says_what_the_page_says_that_it_says(desk: Path) -> None:
         toy_recording(path, PHONEMES[:4], seed=number)
         if tiers:
             write_textgrid(path.with_suffix(".TextGrid"), 2.0 if "right one" in said else 0.6, tiers)
-        elif said == "overlaps":  # which Praat's tiers cannot
+        if said == "begins at":  # as a part that was cut out of a longer recording, with the times of the whole
+            late = path.with_suffix(".TextGrid").read_text(encoding="utf-8").replace("xmin = 0\n", "xmin = 7.5\n")
+            path.with_suffix(".TextGrid").write_text(late.replace("xmax = 0.6", "xmax = 9"), encoding="utf-8")
+        if "PREVIOUS" in said:
+            path.with_suffix(".eaf").write_text(CIRCLE, encoding="utf-8")
+        if said == "overlaps":  # which Praat's tiers cannot
             path.with_suffix(".PHN").write_text("1600 4800 a\n3200 6400 e\n", encoding="utf-8")
     lines = run("validate", "broken", code=1).output.splitlines()
     for number, said in enumerate(FAULTS):
         (line, *_) = [line for line in lines if f"speaker{number}/" in line and said in line]
-        assert line.startswith("changed: " if "right one" in said else "left out: ")
+        assert line.startswith("changed: " if "right one" in said or "PREVIOUS" in said else "left out: ")
 
 
 # The researcher's page

@@ -24,9 +24,9 @@ from mtl_speech.commands.cli import _resources
 from mtl_speech.core.files import content_hash
 from mtl_speech.core.options import PretrainOptions, TranscribeOptions
 from mtl_speech.core.settings import settings
-from mtl_speech.corpora.elan import read_eaf
-from mtl_speech.corpora.espeak import espeak_available
-from mtl_speech.corpora.textgrid import read_textgrid
+from mtl_speech.corpora.label_files.elan import read_eaf
+from mtl_speech.corpora.label_files.textgrid import read_textgrid
+from mtl_speech.corpora.voice.espeak import espeak_available
 from mtl_speech.model.pack import load_pack, save_pack
 from mtl_speech.model.segmenter import Segmenter
 from mtl_speech.model.strategy import base_pack

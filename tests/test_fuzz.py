@@ -26,9 +26,9 @@ from mtl_speech.commands.target import is_synthetic
 from mtl_speech.core.errors import ConfigError, DataError, MtlSpeechError, PackError
 from mtl_speech.core.options import AdaptOptions
 from mtl_speech.core.settings import load_config
-from mtl_speech.corpora import elan, textgrid
 from mtl_speech.corpora.audio import load_audio
 from mtl_speech.corpora.corrections import read_examples
+from mtl_speech.corpora.label_files import elan, textgrid
 from mtl_speech.corpora.labels import Interval, Labels, find_segments
 from mtl_speech.model.pack import Pack, save_pack
 from mtl_speech.model.strategy import load_base, load_learner, new_learner, strategy_pack

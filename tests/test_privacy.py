@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mtl_speech.commands import inspect
-from mtl_speech.corpora.textgrid import write_textgrid
+from mtl_speech.corpora.label_files.textgrid import write_textgrid
 from mtl_speech.model.pack import save_pack
 from mtl_speech.model.segmenter import Segmenter
 from mtl_speech.model.strategy import base_pack

@@ -14,7 +14,7 @@ import pytest
 from mtl_speech.commands.cli import main
 from mtl_speech.commands.target import SHIPPED_STRATEGY
 from mtl_speech.core.options import AdaptConfig
-from mtl_speech.corpora.textgrid import read_textgrid, write_textgrid
+from mtl_speech.corpora.label_files.textgrid import read_textgrid, write_textgrid
 from mtl_speech.model.pack import load_pack
 from mtl_speech.model.strategy import SHIPPED_ENCODER, load_base, load_learner, shipped
 from mtl_speech.training.folds import MIN_RECORDINGS, MIN_SPEAKERS

@@ -34,7 +34,7 @@ from mtl_speech.corpora.corrections import (
 )
 from mtl_speech.corpora.reading import language_folders, read_corpus
 from mtl_speech.corpora.remote import local_folder, local_labels
-from mtl_speech.corpora.synthetic import make_punjabi_corpus
+from mtl_speech.corpora.voice.synthetic import make_punjabi_corpus
 from mtl_speech.features.store import LOG_MEL, PER_SEGMENT, FrontEnd
 from mtl_speech.model.hub import AUTO
 from mtl_speech.model.language_pack import true_labels

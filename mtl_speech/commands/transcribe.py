@@ -17,15 +17,15 @@ from mtl_speech.core.run import Run, use_caches
 from mtl_speech.core.settings import as_dict
 from mtl_speech.core.terminal import Kind, filled_table, progress
 from mtl_speech.corpora.audio import audio_notes
-from mtl_speech.corpora.clock import from_begin
 from mtl_speech.corpora.contents import Contents
 from mtl_speech.corpora.corpus import Segment
-from mtl_speech.corpora.elan import read_eaf
 from mtl_speech.corpora.folder import Recording, find_recordings, labels_beside
+from mtl_speech.corpora.label_files.clock import from_begin
+from mtl_speech.corpora.label_files.elan import read_eaf
+from mtl_speech.corpora.label_files.textgrid import read_whole
+from mtl_speech.corpora.label_files.tiers import common_notation, of_all_speakers
 from mtl_speech.corpora.labels import MACHINE_LABELS, check_labels
 from mtl_speech.corpora.remote import local_folder
-from mtl_speech.corpora.textgrid import read_whole
-from mtl_speech.corpora.tiers import common_notation, of_all_speakers
 from mtl_speech.model.pack import Pack, load_pack, pack_hash
 from mtl_speech.phonology.articulation import articulation_order
 from mtl_speech.phonology.phonemes import guess_phone_set

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.corpora.decoder_talk import without_talk
-from mtl_speech.corpora.mixing import SILENT_PEAK as SILENT_PEAK
-from mtl_speech.corpora.mixing import Mix, find_mix, may_be_odd
-from mtl_speech.corpora.sound_layout import layout_of
-from mtl_speech.corpora.sound_parts import TAIL, Layout, Part, Spliced
-from mtl_speech.corpora.sphere import why_unreadable
+from mtl_speech.corpora.sound.decoder_talk import without_talk
+from mtl_speech.corpora.sound.layout import layout_of
+from mtl_speech.corpora.sound.mixing import SILENT_PEAK as SILENT_PEAK
+from mtl_speech.corpora.sound.mixing import Mix, find_mix, may_be_odd
+from mtl_speech.corpora.sound.parts import TAIL, Layout, Part, Spliced
+from mtl_speech.corpora.sound.sphere import why_unreadable
 
 if TYPE_CHECKING:
     import numpy as np

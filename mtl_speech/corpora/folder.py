@@ -12,10 +12,10 @@ from pathlib import Path
 
 from mtl_speech.core.errors import DataError, Problem, printable, problem_of
 from mtl_speech.core.terminal import progress
-from mtl_speech.corpora import elan, label_lines, textgrid
 from mtl_speech.corpora.audio import AUDIO_SUFFIXES
 from mtl_speech.corpora.contents import Contents as Contents
-from mtl_speech.corpora.ctm_files import read_ctm_files
+from mtl_speech.corpora.label_files import elan, label_lines, textgrid
+from mtl_speech.corpora.label_files.ctm_files import read_ctm_files
 from mtl_speech.corpora.labels import Labels, MissingPhones
 from mtl_speech.corpora.pairing import SURE, Match, Names, find_matches, likely
 from mtl_speech.corpora.partners import EmptyPhones, Partners, question, require_phones, taken_for

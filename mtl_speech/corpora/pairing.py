@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from mtl_speech.corpora.media_links import MediaLink, media_links
+from mtl_speech.corpora.label_files.media_links import MediaLink, media_links
 
 SURE, MARKED = range(2)  # how good a match is: by its name or a link; by its name without the mark of a copy or a tier
 MIN_SHARED = 6  # letters, or one digit: with less, names that begin alike say nothing

@@ -12,12 +12,12 @@ from mtl_speech.core.errors import DataError, Problem, UsageError, once_each, pr
 from mtl_speech.core.options import PHONE_SETS
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.audio import SAMPLE_RATE, audio_duration, check_audio, load_audio
-from mtl_speech.corpora.clock import from_begin
 from mtl_speech.corpora.contents import Contents
 from mtl_speech.corpora.corpus import Corpus, Segment, Utterance
 from mtl_speech.corpora.folder import LabelReader, has_audio, readers_of, scan
+from mtl_speech.corpora.label_files.clock import from_begin
+from mtl_speech.corpora.label_files.tiers import common_notation
 from mtl_speech.corpora.labels import Labels, check_labels, is_refused_label
-from mtl_speech.corpora.tiers import common_notation
 from mtl_speech.phonology.languages import canonical
 from mtl_speech.phonology.notation import Notation, notation_of, y_share
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from mtl_speech.core.cache import FeatureCache
 from mtl_speech.core.errors import DataError, PackError
 from mtl_speech.corpora.audio import FRAMES_PER_SECOND, HOP_LENGTH, MEL_BANDS, SAMPLE_RATE, stream_audio, stream_log_mel
-from mtl_speech.corpora.mixing import SILENT_PEAK
+from mtl_speech.corpora.sound.mixing import SILENT_PEAK
 from mtl_speech.features.store import (
     ACTIVE_RANGE,
     FLOOR_RANGE,

@@ -19,9 +19,9 @@ from xml.etree.ElementTree import Element
 
 from mtl_speech.core.errors import DataError
 from mtl_speech.core.files import json_text, plain
-from mtl_speech.corpora.elan import read_eaf
+from mtl_speech.corpora.label_files.elan import read_eaf
+from mtl_speech.corpora.label_files.textgrid import INTERVALS, TextGrid, Tier, long_form, read_whole
 from mtl_speech.corpora.labels import MACHINE_LABELS, MISMATCH, ROUNDING, TOLERANCE
-from mtl_speech.corpora.textgrid import INTERVALS, TextGrid, Tier, long_form, read_whole
 
 SILENCE = ""  # the label of a stretch without speech
 CONFIDENCE = "confidence"

@@ -13,7 +13,7 @@ from pathlib import Path
 from mtl_speech.core.errors import DataError, Problem
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.corpora.folder import files_below
-from mtl_speech.corpora.label_lines import lines_of
+from mtl_speech.corpora.label_files.label_lines import lines_of
 from mtl_speech.corpora.manifest import Counts, Prepared, compare_counts, merged, validated
 from mtl_speech.corpora.reading import read_corpus
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mtl_speech.core.errors import DataError
 from mtl_speech.corpora.corpus import Corpus, Utterance
-from mtl_speech.corpora.label_lines import read_folded_phn
+from mtl_speech.corpora.label_files.label_lines import read_folded_phn
 from mtl_speech.corpora.manifest import Counts, Prepared, compare_counts, speakers_of, validated
 from mtl_speech.corpora.reading import read_corpus
 

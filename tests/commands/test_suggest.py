@@ -15,7 +15,7 @@ import torch
 
 from mtl_speech.commands.suggest import inventory_of, probabilities, with_stand_ins
 from mtl_speech.corpora.audio import SAMPLE_RATE
-from mtl_speech.corpora.textgrid import write_textgrid
+from mtl_speech.corpora.label_files.textgrid import write_textgrid
 from mtl_speech.model.language_pack import LanguageModel, language_pack
 from mtl_speech.model.learner import Head
 from mtl_speech.model.pack import Pack, load_pack, save_pack

@@ -12,7 +12,7 @@ from mtl_speech.commands import target, train
 from mtl_speech.commands.transcribe import comparable
 from mtl_speech.core.errors import DataError
 from mtl_speech.corpora.folder import find_recordings
-from mtl_speech.corpora.textgrid import write_textgrid
+from mtl_speech.corpora.label_files.textgrid import write_textgrid
 from mtl_speech.transcription.transcript import Phone, Transcription
 from tests.command_line import labelled_folder, run
 from tests.corpora.label_folders import audio

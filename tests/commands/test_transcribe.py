@@ -14,10 +14,10 @@ from praatio import textgrid as praat
 from pympi import Elan
 
 from mtl_speech.commands.transcribe import Outputs
-from mtl_speech.corpora import label_lines
 from mtl_speech.corpora.folder import find_recordings
+from mtl_speech.corpora.label_files import label_lines
+from mtl_speech.corpora.label_files.textgrid import read_whole
 from mtl_speech.corpora.reading import read_corpus
-from mtl_speech.corpora.textgrid import read_whole
 from mtl_speech.model.language_pack import LanguageModel, language_pack
 from mtl_speech.model.learner import Head
 from mtl_speech.model.pack import save_pack

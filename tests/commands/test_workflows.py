@@ -12,8 +12,8 @@ import soundfile
 import torch
 
 from mtl_speech.commands.target import CAVEAT, is_synthetic
-from mtl_speech.corpora.espeak import espeak_available
-from mtl_speech.corpora.textgrid import read_textgrid, write_textgrid
+from mtl_speech.corpora.label_files.textgrid import read_textgrid, write_textgrid
+from mtl_speech.corpora.voice.espeak import espeak_available
 from mtl_speech.model.language_pack import load_language
 from mtl_speech.model.pack import load_pack, pack_hash
 from mtl_speech.model.strategy import load_base, load_learner

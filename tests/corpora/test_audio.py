@@ -25,7 +25,7 @@ from mtl_speech.corpora.audio import (
     stream_audio,
     stream_log_mel,
 )
-from mtl_speech.corpora.sphere import sphere_header, why_unreadable
+from mtl_speech.corpora.sound.sphere import sphere_header, why_unreadable
 from tests.corpora_like.timit import sphere_header as made_header
 
 

@@ -32,8 +32,8 @@ from mtl_speech.corpora.corrections import (
     sentence,
     summary,
 )
+from mtl_speech.corpora.label_files.textgrid import write_textgrid
 from mtl_speech.corpora.reading import read_corpus
-from mtl_speech.corpora.textgrid import write_textgrid
 from tests.helpers import toy_recording
 
 

@@ -15,7 +15,7 @@ import pytest
 from pympi import Elan
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.corpora.elan import read_eaf, read_labels
+from mtl_speech.corpora.label_files.elan import read_eaf, read_labels
 from mtl_speech.corpora.labels import MissingPhones
 from mtl_speech.transcription.transcript import Phone, Transcription, eaf_bytes
 

@@ -11,7 +11,7 @@ import pytest
 
 from mtl_speech.core.errors import MtlSpeechError, UsageError
 from mtl_speech.corpora.audio import SAMPLE_RATE
-from mtl_speech.corpora.espeak import (
+from mtl_speech.corpora.voice.espeak import (
     Request,
     Speech,
     espeak_available,
@@ -22,7 +22,7 @@ from mtl_speech.corpora.espeak import (
     speak,
     timed_segments,
 )
-from mtl_speech.corpora.synthetic import (
+from mtl_speech.corpora.voice.synthetic import (
     LABELS,
     punjabi_words,
     sayable_words,

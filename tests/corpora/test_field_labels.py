@@ -9,10 +9,10 @@ import pytest
 import soundfile
 
 from mtl_speech.core.errors import Problem, in_groups, kind_of, once_each
-from mtl_speech.corpora import praat_symbols
 from mtl_speech.corpora.corpus import Corpus
+from mtl_speech.corpora.label_files import praat_symbols
+from mtl_speech.corpora.label_files.textgrid import read_labels, read_textgrid
 from mtl_speech.corpora.reading import read_corpus
-from mtl_speech.corpora.textgrid import read_labels, read_textgrid
 from tests.command_line import run
 from tests.helpers import tone
 

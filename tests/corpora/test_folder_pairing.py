@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from mtl_speech.core.errors import Problem, kind_of
-from mtl_speech.corpora import media_links, pairing
+from mtl_speech.corpora import pairing
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.corpora.folder import find_recordings
+from mtl_speech.corpora.label_files import media_links
 from mtl_speech.corpora.labels import Interval, Labels
 from mtl_speech.corpora.partners import EmptyPhones, require_phones
 from mtl_speech.corpora.reading import read_corpus, validate

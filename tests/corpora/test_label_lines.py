@@ -9,8 +9,8 @@ import pytest
 import soundfile
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.corpora import label_lines
 from mtl_speech.corpora.corpus import Segment
+from mtl_speech.corpora.label_files import label_lines
 from mtl_speech.corpora.reading import read_corpus
 from tests.corpora.label_folders import audio
 

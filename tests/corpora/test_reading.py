@@ -17,8 +17,8 @@ from mtl_speech.core.errors import DataError, UsageError
 from mtl_speech.corpora import folder as folder_module
 from mtl_speech.corpora import reading
 from mtl_speech.corpora.corpus import Segment
+from mtl_speech.corpora.label_files.textgrid import write_textgrid
 from mtl_speech.corpora.reading import language_folders, read_corpus, validate
-from mtl_speech.corpora.textgrid import write_textgrid
 from mtl_speech.phonology.languages import canonical
 from tests.corpora.label_folders import PLAIN, audio, one, raw_textgrid, reasons
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.corpora import elan, label_lines, textgrid
 from mtl_speech.corpora.audio import SAMPLE_RATE, load_audio
 from mtl_speech.corpora.corpus import Segment
 from mtl_speech.corpora.folder import find_recordings
+from mtl_speech.corpora.label_files import elan, label_lines, textgrid
+from mtl_speech.corpora.label_files.textgrid import write_textgrid
 from mtl_speech.corpora.labels import Labels, find_segments
 from mtl_speech.corpora.reading import read_corpus
-from mtl_speech.corpora.textgrid import write_textgrid
 from mtl_speech.phonology.phonemes import guess_phone_set
 from tests.command_line import run
 from tests.helpers import toy_recording

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from mtl_speech.core.errors import DataError
 from mtl_speech.corpora.audio import AUDIO_SUFFIXES, SAMPLE_RATE, audio_duration, load_audio, stream_audio
 from mtl_speech.corpora.folder import UNREADABLE_SUFFIXES
+from mtl_speech.corpora.label_files.textgrid import write_textgrid
 from mtl_speech.corpora.reading import read_corpus, validate
-from mtl_speech.corpora.sound_parts import TAIL
-from mtl_speech.corpora.textgrid import write_textgrid
+from mtl_speech.corpora.sound.parts import TAIL
 from tests.command_line import run
 
 MADE = Path(__file__).parents[1] / "data" / "audio"
@@ -210,7 +210,7 @@ def test_the_decoder_says_nothing_that_names_no_file(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes((MADE / name).read_bytes())
     code = (
         "import os; from pathlib import Path; from mtl_speech.corpora.audio import load_audio\n"
-        "from mtl_speech.corpora.decoder_talk import without_talk\n"
+        "from mtl_speech.corpora.sound.decoder_talk import without_talk\n"
         f"for path in Path({str(tmp_path)!r}).glob('*.mp3'): print(len(load_audio(path)))\n"
         "with without_talk(True): os.write(2, b'Warning: Xing stream size off\\nheard\\n')\n"
     )

@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 
 from mtl_speech.core.errors import DataError, MtlSpeechError, UsageError
-from mtl_speech.corpora import espeak, synthetic
 from mtl_speech.corpora.audio import SAMPLE_RATE
 from mtl_speech.corpora.corpus import Corpus
-from mtl_speech.corpora.espeak import (
+from mtl_speech.corpora.reading import read_corpus
+from mtl_speech.corpora.voice import espeak, synthetic
+from mtl_speech.corpora.voice.espeak import (
     PADDING,
     espeak_available,
 )
-from mtl_speech.corpora.reading import read_corpus
-from mtl_speech.corpora.synthetic import (
+from mtl_speech.corpora.voice.synthetic import (
     DEFAULT_WORDS,
     INVENTORY,
     LABELS,
@@ -64,9 +64,7 @@ def test_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_espeak_is_not_loaded_by_the_import() -> None:
-    code = (
-        "import sys, mtl_speech.corpora.synthetic; sys.exit('espeakng_loader' in sys.modules or 'numpy' in sys.modules)"
-    )
+    code = "import sys, mtl_speech.corpora.voice.synthetic; sys.exit('espeakng_loader' in sys.modules or 'numpy' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

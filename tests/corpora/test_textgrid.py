@@ -12,8 +12,8 @@ import pytest
 from praatio import textgrid as praat
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.corpora.textgrid import long_form as written
-from mtl_speech.corpora.textgrid import read_labels, read_textgrid, read_whole, write_textgrid
+from mtl_speech.corpora.label_files.textgrid import long_form as written
+from mtl_speech.corpora.label_files.textgrid import read_labels, read_textgrid, read_whole, write_textgrid
 
 Span = tuple[float, float, str]
 PHONES: list[Span] = [(0.0, 0.1, ""), (0.1, 0.25, "t̪ʰ"), (0.25, 0.4, "ə"), (0.4, 0.5, "ɽ")]

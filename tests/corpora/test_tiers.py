@@ -11,12 +11,13 @@ import pytest
 import soundfile
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.corpora import elan, spans, textgrid
-from mtl_speech.corpora.clock import from_begin
+from mtl_speech.corpora import spans
 from mtl_speech.corpora.corpus import Corpus
+from mtl_speech.corpora.label_files import elan, textgrid
+from mtl_speech.corpora.label_files.clock import from_begin
+from mtl_speech.corpora.label_files.tiers import MAX_SPEAKERS, labels_of_tiers, of_all_speakers
 from mtl_speech.corpora.labels import Interval, Labels, MissingPhones
 from mtl_speech.corpora.reading import read_corpus, validate
-from mtl_speech.corpora.tiers import MAX_SPEAKERS, labels_of_tiers, of_all_speakers
 from tests.corpora.label_folders import audio
 from tests.corpora.test_elan import simple_eaf
 

@@ -16,7 +16,7 @@ import numpy as np
 import soundfile
 
 from mtl_speech.corpora.audio import SAMPLE_RATE
-from mtl_speech.corpora.textgrid import write_textgrid
+from mtl_speech.corpora.label_files.textgrid import write_textgrid
 from tests.corpora_like.sounds import spoken
 
 WORDS = {

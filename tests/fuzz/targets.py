@@ -29,17 +29,18 @@ from mtl_speech.core.options import (
 )
 from mtl_speech.core.settings import load_config
 from mtl_speech.core.tensor_files import decode, header_entries
-from mtl_speech.corpora import corrections, elan, label_lines, textgrid
+from mtl_speech.corpora import corrections
 from mtl_speech.corpora.audio import SAMPLE_RATE, audio_duration, check_audio, load_audio
-from mtl_speech.corpora.clock import from_begin
+from mtl_speech.corpora.label_files import elan, label_lines, textgrid
+from mtl_speech.corpora.label_files.clock import from_begin
+from mtl_speech.corpora.label_files.media_links import media_links
+from mtl_speech.corpora.label_files.textgrid import long_form, read_whole
+from mtl_speech.corpora.label_files.tiers import labels_of_tiers, of_all_speakers
 from mtl_speech.corpora.labels import Interval, Labels, find_segments, find_words
-from mtl_speech.corpora.media_links import media_links
-from mtl_speech.corpora.not_audio import what_it_is
 from mtl_speech.corpora.pairing import Names, find_matches, likely, linked_recordings
 from mtl_speech.corpora.places import members, unsafe
+from mtl_speech.corpora.sound.not_audio import what_it_is
 from mtl_speech.corpora.spans import within
-from mtl_speech.corpora.textgrid import long_form, read_whole
-from mtl_speech.corpora.tiers import labels_of_tiers, of_all_speakers
 from mtl_speech.model.language_pack import LanguageModel, language_pack, load_language
 from mtl_speech.model.learner import Head
 from mtl_speech.model.pack import CARD, WEIGHTS, Pack, load_pack, save_pack

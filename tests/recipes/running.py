@@ -17,7 +17,7 @@ import pytest
 
 from mtl_speech.commands import recipe as shared
 from mtl_speech.core.run import close_log
-from mtl_speech.corpora.textgrid import write_textgrid
+from mtl_speech.corpora.label_files.textgrid import write_textgrid
 from mtl_speech.model.pack import save_pack
 from tests.helpers import tiny_base, toy_recording
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from mtl_speech.corpora.espeak import espeak_available
 from mtl_speech.corpora.reading import read_corpus
+from mtl_speech.corpora.voice.espeak import espeak_available
 from mtl_speech.model.language_pack import load_language, true_labels
 from mtl_speech.model.pack import load_pack, pack_hash, save_pack
 from mtl_speech.model.strategy import load_base, load_learner, new_learner, prepare_learner, strategy_pack

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from mtl_speech.corpora.label_files.textgrid import write_textgrid
 from mtl_speech.corpora.reading import read_corpus
-from mtl_speech.corpora.textgrid import write_textgrid
 from mtl_speech.model.pack import load_pack
 from mtl_speech.scoring.metrics import NotScored, Token, read_tokens, score
 from mtl_speech.training.adapt import pooled_scores

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from praatio import textgrid as praat
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.corpora import label_lines
-from mtl_speech.corpora.textgrid import TextGrid, Tier, long_form, read_whole
+from mtl_speech.corpora.label_files import label_lines
+from mtl_speech.corpora.label_files.textgrid import TextGrid, Tier, long_form, read_whole
 from mtl_speech.transcription.transcript import Phone, Transcription, ctm_lines, textgrid_text, transcription_json
 
 FOUND = Transcription(

@@ -25,8 +25,8 @@ from mtl_speech.core.errors import DataError, UsageError
 from mtl_speech.core.files import content_hash, temporary_sibling
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.audio import SAMPLE_RATE
-from mtl_speech.corpora.espeak import RATES, Request, Speech, pronounce, speak
-from mtl_speech.corpora.textgrid import write_textgrid
+from mtl_speech.corpora.label_files.textgrid import write_textgrid
+from mtl_speech.corpora.voice.espeak import RATES, Request, Speech, pronounce, speak
 from mtl_speech.phonology.phonemes import normalise_ipa
 
 # Variants that neither clip nor echo (an echo fills the silence of a stop's closure, and its boundary is lost).

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.corpora.sound_parts import Layout, Part, is_tag, only_zeros
+from mtl_speech.corpora.sound.parts import Layout, Part, is_tag, only_zeros
 
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _SOUNDS = (b"\1vorbis", b"OpusHead", b"\x7fFLAC", b"fLaC", b"Speex   ")

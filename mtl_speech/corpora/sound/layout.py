@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import IO
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.corpora.flac_frames import flac_samples
-from mtl_speech.corpora.mpeg_frames import after_tags, mpeg_layout
-from mtl_speech.corpora.not_audio import what_it_is
-from mtl_speech.corpora.ogg_pages import ogg_layout
-from mtl_speech.corpora.sound_chunks import chunked_part
-from mtl_speech.corpora.sound_parts import Layout, Part, begins_recording, next_recording
+from mtl_speech.corpora.sound.chunks import chunked_part
+from mtl_speech.corpora.sound.flac_frames import flac_samples
+from mtl_speech.corpora.sound.mpeg_frames import after_tags, mpeg_layout
+from mtl_speech.corpora.sound.not_audio import what_it_is
+from mtl_speech.corpora.sound.ogg_pages import ogg_layout
+from mtl_speech.corpora.sound.parts import Layout, Part, begins_recording, next_recording
 
 _HEAD = 4096  # bytes that tell what a file is
 _FLAC_TOTAL = 18  # byte after "fLaC" in whose lower half the number of samples begins

@@ -10,10 +10,10 @@ from xml.etree.ElementTree import Element
 
 from mtl_speech.core.errors import DataError, Problem
 from mtl_speech.core.files import read_limited
-from mtl_speech.corpora import elan_times
 from mtl_speech.corpora.audio import AUDIO_SUFFIXES
+from mtl_speech.corpora.label_files import elan_times
+from mtl_speech.corpora.label_files.tiers import labels_of_tiers
 from mtl_speech.corpora.labels import Interval, Labels, in_time_order
-from mtl_speech.corpora.tiers import labels_of_tiers
 from mtl_speech.phonology.phonemes import MAX_LABEL
 
 MAX_BYTES = 64 << 20  # a file of two hours with ten tiers has under 40 MB

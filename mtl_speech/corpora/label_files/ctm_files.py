@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from mtl_speech.core.errors import DataError, problem_of
-from mtl_speech.corpora import label_lines
 from mtl_speech.corpora.audio import AUDIO_SUFFIXES
 from mtl_speech.corpora.contents import Contents
+from mtl_speech.corpora.label_files import label_lines
 from mtl_speech.corpora.labels import MACHINE_LABELS, Labels
 from mtl_speech.corpora.pairing import Names, find_matches
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import IO
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.corpora.sound_parts import Part, begins_recording, next_recording, rest_of
-from mtl_speech.corpora.sphere import sphere_fields
+from mtl_speech.corpora.sound.parts import Part, begins_recording, next_recording, rest_of
+from mtl_speech.corpora.sound.sphere import sphere_fields
 
 # Bytes that a header claims when it was written to a pipe and the length was not known: SoX, and ffmpeg.
 _UNKNOWN = (range(0x7FFFF000, 0x80000000), range(0xFFFFFF00, 0x100000000))

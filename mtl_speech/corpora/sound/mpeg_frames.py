@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from mtl_speech.core.errors import DataError
-from mtl_speech.corpora.sound_parts import TAIL, Layout, Part, is_tag
+from mtl_speech.corpora.sound.parts import TAIL, Layout, Part, is_tag
 
 _MAX_LEADING = 1 << 16  # bytes before the first frame: recordings of a broadcast begin amid one
 _SEARCH = 1 << 20  # bytes that are searched for a frame

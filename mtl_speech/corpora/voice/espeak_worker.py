@@ -3,7 +3,7 @@
 espeak-ng keeps state from call to call and does not survive threads: the same calls in the same order in a fresh
 process give the same bytes, another order gives others. So `corpora.espeak` starts this module anew for every job:
 
-    python -m mtl_speech.corpora.espeak_worker
+    python -m mtl_speech.corpora.voice.espeak_worker
 
 The library is GPL-3 and optional; nothing but this module loads it.
 """

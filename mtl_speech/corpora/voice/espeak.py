@@ -120,9 +120,9 @@ def _answers(requests: Sequence[Request], audio: bool) -> Iterator[tuple[dict[st
     if not espeak_available():
         raise MtlSpeechError("synthetic speech needs espeak-ng: pip install 'mtl_speech[synthetic]'")
     job = {"audio": audio, "requests": [asdict(request) for request in requests]}
-    package = str(Path(__file__).resolve().parents[2])
+    package = str(Path(__file__).resolve().parents[3])
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-P", "-m", "mtl_speech.corpora.espeak_worker"]
+    command = [sys.executable, "-P", "-m", "mtl_speech.corpora.voice.espeak_worker"]
     with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as messages:
         source.write(json.dumps(job).encode())
         source.seek(0)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from mtl_speech.core.errors import DataError, Problem
 from mtl_speech.core.files import read_limited, replacing
-from mtl_speech.corpora import praat_symbols
+from mtl_speech.corpora.label_files import praat_symbols
+from mtl_speech.corpora.label_files.praat_text import Malformed, Tokens
+from mtl_speech.corpora.label_files.tiers import labels_of_tiers
 from mtl_speech.corpora.labels import Interval, Labels, MissingPhones, decoded, in_time_order
-from mtl_speech.corpora.praat_text import Malformed, Tokens
-from mtl_speech.corpora.tiers import labels_of_tiers
 
 MAX_BYTES = 64 << 20  # a TextGrid of an hour has under 10 MB
 INTERVALS, POINTS = "IntervalTier", "TextTier"
