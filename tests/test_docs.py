@@ -156,8 +156,8 @@ def test_validate_says_what_the_page_says_that_it_says(desk: Path) -> None:
         if tiers:
             write_textgrid(path.with_suffix(".TextGrid"), 2.0 if "right one" in said else 0.6, tiers)
         if said == "begins at":  # as a part that was cut out of a longer recording, with the times of the whole
-            late = path.with_suffix(".TextGrid").read_text(encoding="utf-8").replace("xmin = 0\n", "xmin = 7.5\n")
-            path.with_suffix(".TextGrid").write_text(late.replace("xmax = 0.6", "xmax = 9"), encoding="utf-8")
+            late = path.with_suffix(".TextGrid").read_text(encoding="utf-8").replace("xmin = 0", "xmin = 7.5", 1)
+            path.with_suffix(".TextGrid").write_text(late.replace("xmax = 0.6", "xmax = 9", 1), encoding="utf-8")
         if "PREVIOUS" in said:
             path.with_suffix(".eaf").write_text(CIRCLE, encoding="utf-8")
         if said == "overlaps":  # which Praat's tiers cannot
