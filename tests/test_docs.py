@@ -123,7 +123,7 @@ FAULTS = {
     "has characters that are not IPA here": {"phones": [(0.1, 0.2, "A2"), (0.2, 0.3, "a")]},
     "holds machine labels": {"phones-pred": [(0.1, 0.2, "a")]},
     "is it the right one?": {"phones": [(0.1, 0.2, "a")]},
-    "begins at": {"phones": [(0.1, 0.2, "a")]},
+    "begins at": {"phones": [(7.6, 7.7, "a")]},
     "by PREVIOUS_ANNOTATION": {},
     "overlaps": {},
     "no labels": {},
@@ -154,10 +154,12 @@ def test_validate_says_what_the_page_says_that_it_says(desk: Path) -> None:
         path = desk / "broken" / f"speaker{number}" / "word.wav"
         toy_recording(path, PHONEMES[:4], seed=number)
         if tiers:
-            write_textgrid(path.with_suffix(".TextGrid"), 2.0 if "right one" in said else 0.6, tiers)
+            write_textgrid(
+                path.with_suffix(".TextGrid"), {"is it the right one?": 2.0, "begins at": 9.0}.get(said, 0.6), tiers
+            )
         if said == "begins at":  # as a part that was cut out of a longer recording, with the times of the whole
-            late = path.with_suffix(".TextGrid").read_text(encoding="utf-8").replace("xmin = 0", "xmin = 7.5", 1)
-            path.with_suffix(".TextGrid").write_text(late.replace("xmax = 0.6", "xmax = 9", 1), encoding="utf-8")
+            late = path.with_suffix(".TextGrid").read_text(encoding="utf-8").replace("xmin = 0 ", "xmin = 7.5 ")
+            path.with_suffix(".TextGrid").write_text(late, encoding="utf-8")
         if "PREVIOUS" in said:
             path.with_suffix(".eaf").write_text(CIRCLE, encoding="utf-8")
         if said == "overlaps":  # which Praat's tiers cannot
