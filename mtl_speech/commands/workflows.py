@@ -191,8 +191,8 @@ def evaluate(folder: Path, options: EvaluateOptions, run: Run) -> Scores:
     base = load_chosen_base(options, pack)
     model = load_language(pack, base)
     local = local_folder(options.data, run)
-    labels = local_labels(options.labels, run)
-    corpus = read_corpus(local.folder, lang, options.phone_set, options.tier, labels=labels)
+    apart = local_labels(options.labels, run)
+    corpus = read_corpus(local.folder, lang, options.phone_set, options.tier, labels=apart)
     run.say(describe(corpus, lang))
     with unchanged(u.audio for u in corpus.utterances):
         store = build_store([corpus], front_end=base.front_end)
@@ -208,7 +208,6 @@ def evaluate(folder: Path, options: EvaluateOptions, run: Run) -> Scores:
         "Scored on": describe(corpus, lang),
     }
     clips = cut_clips(scores, tokens, recordings_of(corpus)) if options.clips else None
-    forgetting = compare_base(base, model.learner, test)
     listed = problem_list([*local.problems, *problems], local.folder)
     experiment = Experiment(
         scores,
@@ -217,7 +216,7 @@ def evaluate(folder: Path, options: EvaluateOptions, run: Run) -> Scores:
         notes=[*notes, *([CAVEAT] if stamp else [])],
         extra={"pack": pack.name, "pack_sha256": pack_hash(pack), "problems": listed},
         stamp=stamp,
-        details=Details(about, tokens, model.temperature, base=forgetting, clips=clips),
+        details=Details(about, tokens, model.temperature, base=compare_base(base, model.learner, test), clips=clips),
     )
     paths = write_report(output, experiment)
     _show(experiment, run)

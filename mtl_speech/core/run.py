@@ -114,8 +114,11 @@ class Run:
         for used, what in ((False, "left out"), (True, "used, but not as they stand")):
             those = [problem for problem in problems if problem.used == used]
             if those:
-                lines += [f"{len(those)} things {what} ({folder.resolve().name}):"]
-                kinds = Counter(kind_of(p.reason) for p in those).most_common()
+                lines += [f"{sum(p.count for p in those)} things {what} ({folder.resolve().name}):"]
+                counts: Counter[str] = Counter()
+                for problem in those:
+                    counts[kind_of(problem.reason)] += problem.count
+                kinds = counts.most_common()
                 lines += [f"  {n} × {kind}" for kind, n in kinds[:N_KINDS]]
                 if len(kinds) > N_KINDS:
                     lines += [f"  and {len(kinds) - N_KINDS} other reasons; all are in log.txt"]

@@ -76,9 +76,7 @@ def labels_of_tiers(
     before. `tier` is the name of the tier of phones, or a pattern of names with * and ?; by default the names of `CONVENTIONS`,
     with a problem where it is not 'phones'.
 
-    Raises:
-        MissingPhones: no tier could be the phone tier.
-        DataError: tiers of more speakers than any recording has.
+    Raises MissingPhones where no tier could be that of phones, DataError for tiers of more speakers than any recording has.
     """
     choice = _by_known_names(path, tiers) if tier is None else _by_pattern(path, tiers, tier)
     if choice is None:
@@ -89,7 +87,6 @@ def labels_of_tiers(
     foreign = [place for place in words if place is not None and _is_foreign(tiers[place][0])]
     found = (*problems, *choice.problems, *(_taken(path, tiers[place][0], "words") for place in foreign))
     machine = dict(tiers).get(MACHINE_LABELS, ()) if len(choice.tiers) == 1 else ()
-    others = _others(path, tiers, choice, words)
     labels = [
         Labels(
             path,
@@ -102,7 +99,7 @@ def labels_of_tiers(
             notation=choice.convention.notation,
             unlabelled=spans,
         )
-        for each, place, spans in zip(choice.tiers, words, others, strict=True)
+        for each, place, spans in zip(choice.tiers, words, _others(path, tiers, choice, words), strict=True)
     ]
     return replace(labels[0], more=tuple(labels[1:])) if len(labels) > 1 else labels[0]
 
