@@ -276,7 +276,7 @@ def test_a_run_that_was_killed_blocks_nothing(place: Place, tmp_path: Path) -> N
     out = tmp_path / "out"
     orphan = (
         "import mtl_speech.commands.train as t\n"
-        "real = t.read_corpus\ndef read(*a):\n    os.fork() or (time.sleep(2), os._exit(0))\n"
+        "real = t.read_corpus\ndef read(*a, **k):\n    os.fork() or (time.sleep(2), os._exit(0))\n"
     )
     orphan = f"import os, time\n{orphan}    time.sleep(60)\nt.read_corpus = read"
 
