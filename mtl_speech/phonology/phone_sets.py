@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from importlib.resources import files
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -11,7 +11,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _read_table() -> dict[str, dict[str, str]]:
     """The IPA of each label by phone set. The file says where each set is from."""
-    text = (Path(__file__).parent.parent / "data" / "phone_sets.tsv").read_text(encoding="utf-8")
+    text = (files("mtl_speech") / "data" / "phone_sets.tsv").read_text(encoding="utf-8")
     tables: dict[str, dict[str, str]] = {}
     for line in text.splitlines():
         if not line.startswith("#"):

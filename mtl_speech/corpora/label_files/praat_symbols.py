@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from importlib.resources import files
 from pathlib import Path
 
 from mtl_speech.core.errors import Problem
@@ -16,7 +17,7 @@ Tier = tuple[str, tuple[Interval, ...]]
 @lru_cache(maxsize=1)
 def table() -> dict[str, str]:
     """The letter or mark of each symbol, by the two characters after the backslash."""
-    text = (Path(__file__).parent.parent / "data" / "praat_symbols.tsv").read_text(encoding="utf-8")
+    text = (files("mtl_speech") / "data" / "praat_symbols.tsv").read_text(encoding="utf-8")
     pairs = (line.partition("\t") for line in text.splitlines() if not line.startswith("# "))
     return {symbol: letter for symbol, _, letter in pairs}
 
