@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl_speech.commands.target import load_chosen_base
-from mtl_speech.core.errors import DataError, Problem, problem_of
+from mtl_speech.core.errors import DataError, Problem, in_groups, problem_of
 from mtl_speech.core.files import append_line, atomic_write, content_hash, json_text, plain, unchanged
 from mtl_speech.core.options import TranscribeOptions
-from mtl_speech.core.run import Run, use_caches
+from mtl_speech.core.run import SAID, Run, use_caches
 from mtl_speech.core.settings import as_dict
 from mtl_speech.core.terminal import Kind, filled_table, progress
 from mtl_speech.corpora.audio import audio_notes
@@ -37,6 +38,7 @@ from mtl_speech.transcription.transcript import Transcription, ctm_lines, eaf_by
 if TYPE_CHECKING:
     from rich.table import Table
 
+logger = logging.getLogger(__name__)
 CTM_NAME = f"{MACHINE_LABELS}.ctm"
 LEDGER_NAME = "transcribed.sha256"
 SCORES_FORMAT = "mtl_speech.transcription-scores/1"
@@ -64,8 +66,7 @@ def transcribe(
     n_phones = sum(len(each.spoken) for each in found.values())
     seconds = sum(each.duration for each in found.values())
     run.say(f"{len(found)} recordings, {seconds / 60:.1f} minutes, {n_phones:,} phones, by '{pack.name}'")
-    for problem in (*_odd(recordings, found), *problems):
-        run.result(f"{'used' if problem.used else 'left out'}: {problem}")
+    _tell((*_odd(recordings, found), *problems), run.result, "left out", "used")
     scores = None
     if options.score:
         scores = _score([r for r in recordings if r.name in found], found, pack, options, run, output)
@@ -75,6 +76,14 @@ def transcribe(
     if undone:
         raise DataError(f"{undone} things could not be done; they are named above")
     return scores
+
+
+def _tell(problems: Sequence[Problem], say: Callable[[str], None], lost: str, kept: str) -> None:
+    """Say what was lost or kept: what repeats by three examples and its number; all of it goes to the log."""
+    for problem in problems:
+        logger.warning("%s: %s", kept if problem.used else lost, problem, extra=SAID)
+    for line in in_groups(problems, lost, kept):
+        say(line)
 
 
 def _transcribed(
@@ -197,8 +206,7 @@ def _score(
 ) -> SequenceScores:
     """Compare with the labels beside the recordings; print a table and write scores.json. Raises DataError where there are none."""
     scored, told = comparable(recordings, found, options.phone_set, options.tier)
-    for problem in told:
-        run.say(f"{'scored without it' if problem.used else 'not scored'}: {problem}")
+    _tell(told, run.say, "not scored", "scored without it")
     references = [reference for reference, _ in scored.values()]
     if not references:
         name = options.tier or "phones"

@@ -108,10 +108,10 @@ def once_each(problems: Sequence[Problem]) -> list[Problem]:
 N_NAMED = 3  # of the problems of one kind
 
 
-def in_groups(problems: Sequence[Problem]) -> list[str]:
-    """The problems in lines, left out before changed: of a kind that repeats a heading with its number, and three examples."""
+def in_groups(problems: Sequence[Problem], lost: str = "left out", kept: str = "changed") -> list[str]:
+    """The problems in lines, `lost` before `kept`: of a kind that repeats three examples, and its number."""
     lines: list[str] = []
-    for used, what in ((False, "left out"), (True, "changed")):
+    for used, what in ((False, lost), (True, kept)):
         kinds: dict[str, list[Problem]] = {}
         for problem in problems:
             if problem.used == used:
