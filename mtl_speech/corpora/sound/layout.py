@@ -1,4 +1,4 @@
-"""The recordings in a sound file of any kind; see `sound_parts`."""
+"""The recordings in a sound file of any kind; see `parts`."""
 
 from __future__ import annotations
 
