@@ -128,14 +128,14 @@ class Outputs:
             self._known[name].add(digest)
 
     def write(self, recording: Recording, found: Transcription) -> list[Problem]:
-        """Write the files of one recording. Returns what could not be written, and why."""
-        problems = []
+        """Write the files of one recording. Returns what could not be written, or not with all that it was to have, and why."""
+        problems: list[Problem] = []
         for format in self.formats:
             try:
                 if format == "ctm":
                     self._ctm.append(ctm_lines(found, recording.name))
                 else:
-                    self._write_one(format, recording, found)
+                    problems += self._write_one(format, recording, found)
             except DataError as error:
                 problems.append(Problem(recording.audio, f"no {format}: {error}"))
         return problems
@@ -167,7 +167,7 @@ class Outputs:
         """Whether a file is as it was written by this command."""
         return content_hash(path) in self._known[path.relative_to(self.folder).as_posix()]
 
-    def _write_one(self, format: str, recording: Recording, found: Transcription) -> None:
+    def _write_one(self, format: str, recording: Recording, found: Transcription) -> list[Problem]:
         suffix = {"textgrid": ".TextGrid", "eaf": ".eaf", "json": ".json"}[format]
         target = self.folder / f"{recording.name}{suffix}"
         beside = recording.labels.get(suffix.lower())
@@ -175,6 +175,15 @@ class Outputs:
         if beside is not None and in_place:
             target = target.with_name(beside.name)
             self._refuse_changed(target)
+        elif beside is not None:
+            try:
+                (read_eaf if suffix == ".eaf" else read_whole)(beside)
+            except DataError as error:  # a file that is broken must not cost a recording its transcription
+                reason = f"the transcription is written without its tiers: {problem_of(beside, error).reason}"
+                return [
+                    Problem(beside, reason, used=True),
+                    *self._write_one(format, replace(recording, labels={}), found),
+                ]
         data: str | bytes
         if format == "textgrid":
             data = textgrid_text(found, beside)
@@ -183,6 +192,7 @@ class Outputs:
         else:
             data = transcription_json(found, recording.name, self.pack)
         self.put(target, data, in_place)
+        return []
 
     def _refuse_changed(self, path: Path) -> None:
         """Raise DataError for a file with machine labels that someone may have corrected since: they would be replaced."""

@@ -114,11 +114,15 @@ def test_what_cannot_be_read_is_named_and_the_others_go_on(shared: Path, recordi
     result = run(*arguments(shared, recordings, "nowhere"), "--format", "textgrid,json", "-o", "out", code=1)
     assert "left out: rec/s0/bad.wav: " in result.stdout
     assert "left out: rec/s0/phone.m4a: is no audio that can be read" in result.stdout
-    assert "left out: rec/s0/u00.wav: no textgrid: rec/s0/u00.TextGrid: cannot be kept whole" in result.stdout
+    assert (
+        "used: rec/s0/u00.TextGrid: the transcription is written without its tiers: cannot be kept whole"
+        in result.stdout
+    )
     assert "left out: nowhere: no such file or folder" in result.stdout
-    assert "4 things could not be done" in result.stderr
+    assert "3 things could not be done" in result.stderr
     written = {path.relative_to("out").as_posix() for path in Path("out").rglob("u*")}
-    assert written == {f"s{n % 2}/u{n:02}{s}" for n in range(4) for s in (".TextGrid", ".json")} - {"s0/u00.TextGrid"}
+    assert written == {f"s{n % 2}/u{n:02}{s}" for n in range(4) for s in (".TextGrid", ".json")}
+    assert (recordings / "s0" / "u00.TextGrid").read_text() == "not whole"
 
 
 def test_two_recordings_of_one_name(shared: Path, recordings: Path) -> None:
@@ -136,6 +140,14 @@ def test_nothing_to_transcribe(shared: Path, recordings: Path, place: str, said:
     Path("x.m4a").write_bytes(b"x")
     assert said in run(*arguments(shared, place), "-o", "out", code=1).stderr
     assert not Path("out").exists()
+
+
+def test_a_broken_elan_file_does_not_cost_a_transcription(shared: Path, recordings: Path) -> None:
+    beside = recordings / "s0" / "u00.eaf"
+    beside.write_text("half of a file", encoding="utf-8")
+    said = run(*arguments(shared, recordings), "--format", "eaf", "-o", "out").stdout
+    assert "used: rec/s0/u00.eaf: the transcription is written without its tiers: " in said
+    assert Path("out/s0/u00.eaf").is_file() and beside.read_text(encoding="utf-8") == "half of a file"
 
 
 def test_scores_are_told_and_written(shared: Path, recordings: Path) -> None:
