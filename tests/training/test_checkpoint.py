@@ -388,6 +388,15 @@ def test_a_checkpoint_is_due_by_minutes_or_by_steps(tmp_path: Path, monkeypatch:
         assert saved == expected, (minutes, steps)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """An interrupt counts, as at a terminal: a shell starts its background jobs with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
     kept = Checkpoints(tmp_path, {}, say=lambda _: None)
     with pytest.raises(KeyboardInterrupt), kept.stoppable():
@@ -398,6 +407,7 @@ def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_after_the_last_step_is_not_lost(tmp_path: Path) -> None:
     kept = Checkpoints(tmp_path, {}, say=lambda _: None)
     with pytest.raises(KeyboardInterrupt), kept.stoppable():
