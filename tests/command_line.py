@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from click.testing import CliRunner, Result
 
 from mtl_speech.commands.cli import main
 from mtl_speech.corpora.label_files.textgrid import write_textgrid
+from mtl_speech.model.language_pack import LanguageModel, language_pack
+from mtl_speech.model.learner import Head
 from mtl_speech.model.pack import save_pack
-from tests.helpers import PHONEMES, tiny_base, toy_recording
+from mtl_speech.model.segmenter import Segmenter, Timing
+from mtl_speech.model.strategy import base_pack, new_learner
+from tests.helpers import PHONEMES, meta_config, tiny_base, toy_recording
 
 INVENTORY = PHONEMES[:6]
 
@@ -49,3 +55,19 @@ def report(folder: Path) -> dict[str, Any]:
     """What report.json in a folder says."""
     found: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     return found
+
+
+def save_recogniser(folder: Path, cards: Mapping[str, Mapping[str, object]]) -> None:
+    """base/, of random weights with a segmenter, and on it a language pack ("sw") of random weights for each card, by name."""
+    base = tiny_base()
+    learner = new_learner(base, INVENTORY, meta_config())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        segmenter = Segmenter(base.encoder.config.channels, base.encoder.config.stride)
+        head = Head(torch.randn(1, len(INVENTORY), learner.theta.shape[1]), torch.zeros(1, len(INVENTORY)))
+    pack = base_pack(base.encoder, base.head, base.phonemes, {"name": "tiny"}, segmenter)
+    save_pack(pack, folder / "base")
+    model = LanguageModel(learner, head, INVENTORY, timing=Timing(segmenter, torch.full((len(INVENTORY),), 2.0), 0.5))
+    for name, card in cards.items():
+        made = language_pack(model, replace(base, pack=pack), meta_config(), "sw", {"name": "sw-0", **card})
+        save_pack(made, folder / name)

@@ -54,18 +54,12 @@ from mtl_speech.training.adapt import Ablation, ablate
 from mtl_speech.training.base_learning import mapping_lines
 from mtl_speech.training.checkpoint import Checkpoints, hashes_of
 from mtl_speech.training.folds import Fold, few_shots
-from mtl_speech.training.meta_test import benchmark_tasks, score_tasks, summary
+from mtl_speech.training.meta_test import TITLES, benchmark_tasks, score_tasks, summary
 from mtl_speech.training.meta_train import MetaTrainer
 from mtl_speech.training.pretrain import PretrainModel, predict_segments, pretrain
 
 logger = logging.getLogger(__name__)
 N_TASKS, N_DRAWS = 200, 5  # few-shot tasks of a kind, and draws of a full inventory
-TASK_TITLES = {
-    "5w1s": "5-way 1-shot",
-    "5w5s": "5-way 5-shot",
-    "full_k1": "full inventory, K = 1",
-    "full_k5": "full inventory, K = 5",
-}
 
 
 @dataclass(frozen=True)
@@ -268,7 +262,7 @@ def write_task_table(
     """Score learners on tasks of speakers that none has heard; write table.json and table.md. Gives the table."""
     drawn, seed = recipe.drawn(test, n_scored), recipe.hparams["seed"]
     tasks = benchmark_tasks(drawn, N_TASKS, N_DRAWS, seed + 2, by="speaker")
-    titles = {kind: title for kind, title in TASK_TITLES.items() if kind in tasks}
+    titles = {kind: title for kind, title in TITLES.items() if kind in tasks}
     rows = {
         name: {kind: mean_interval(values) for kind, values in score_tasks(learner, drawn, tasks).items()}
         for name, learner in learners.items()

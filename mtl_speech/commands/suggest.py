@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mtl_speech.commands.target import load_chosen_base
 from mtl_speech.commands.transcribe import labels_of
-from mtl_speech.core.errors import DataError, Problem
+from mtl_speech.core.errors import DataError, Problem, problem_of
 from mtl_speech.core.files import atomic_write, csv_text, unchanged
 from mtl_speech.core.options import BaseOptions, SuggestOptions
 from mtl_speech.core.run import Run
@@ -132,7 +132,7 @@ def pool_choice(pack: Pack, pool: Path, options: BaseOptions, run: Run) -> Choic
             try:
                 examined = transcriber.examine(recording.audio)
             except DataError as error:
-                problems.append(Problem(recording.audio, str(error).removeprefix(f"{recording.audio}: ")))
+                problems.append(problem_of(recording.audio, error))
                 continue
             z = as_array(examined.embeddings)
             if len(z):

@@ -24,12 +24,12 @@ from mtl_speech.corpora.folder import Recording, find_recordings, labels_beside
 from mtl_speech.corpora.label_files.clock import from_begin
 from mtl_speech.corpora.label_files.elan import read_eaf
 from mtl_speech.corpora.label_files.textgrid import read_whole
-from mtl_speech.corpora.label_files.tiers import common_notation, of_all_speakers
+from mtl_speech.corpora.label_files.tiers import of_all_speakers
 from mtl_speech.corpora.labels import MACHINE_LABELS, check_labels
+from mtl_speech.corpora.reading import notation_in
 from mtl_speech.corpora.remote import local_folder
 from mtl_speech.model.pack import Pack, load_pack, pack_hash
 from mtl_speech.phonology.articulation import articulation_order
-from mtl_speech.phonology.phonemes import guess_phone_set
 from mtl_speech.scoring.bootstrap import interval_text
 from mtl_speech.scoring.sequences import SequenceScores, outside, score_transcriptions
 from mtl_speech.transcription.transcribe import Transcriber
@@ -96,7 +96,7 @@ def _transcribed(
             with unchanged([recording.audio]):
                 found[recording.name] = transcriber.transcribe(recording.audio)
         except DataError as error:
-            problems.append(Problem(recording.audio, str(error).removeprefix(f"{recording.audio}: ")))
+            problems.append(problem_of(recording.audio, error))
         else:
             problems += outputs.write(recording, found[recording.name])
     problems += outputs.finish()
@@ -255,9 +255,7 @@ def comparable(
     """
     contents = labels_of(recordings, tier)
     problems = [problem for problem in contents.problems if not problem.used]
-    if phone_set == "auto":
-        guess = guess_phone_set(phone.label for labels in contents.every_labels() for phone in labels.phones)
-        phone_set = common_notation(contents.labels.values()) or guess
+    phone_set = notation_in(contents, phone_set).phone_set
     result: dict[str, tuple[Sequence[Segment], Transcription]] = {}
     for recording in recordings:
         labels = contents.labels.get(recording.name)

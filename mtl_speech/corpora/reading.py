@@ -87,9 +87,7 @@ def _checked_names(language: str, phone_set: str) -> str:
 
 def _read(folder: Path, contents: Contents, tag: str, phone_set: str, in_full: bool) -> Corpus:
     """The corpus of recordings and labels that were found; of the audio only the headers, or all."""
-    if phone_set == "auto":
-        phone_set = common_notation(contents.labels.values()) or phone_set
-    notation, name = _notation(contents, phone_set), folder.resolve().name
+    notation, name = notation_in(contents, phone_set), folder.resolve().name
     keys = progress(sorted(contents.recordings), f"{'Checking' if in_full else 'Reading'} {name}")
     found = [each for key in keys for each in _utterances(key, contents, tag, notation.phone_set, in_full)]
     told = _without_refused(contents.problems, notation)
@@ -127,8 +125,10 @@ def _scanned(folder: Path, labels: Path | None, readers: Mapping[str, LabelReade
     return contents
 
 
-def _notation(contents: Contents, phone_set: str) -> Notation:
-    """The notation of all labels of a folder together."""
+def notation_in(contents: Contents, phone_set: str) -> Notation:
+    """The notation of all labels that were found, together: the one given, that of the tool that wrote them, or a guess."""
+    if phone_set == "auto":
+        phone_set = common_notation(contents.labels.values()) or phone_set
     counts = Counter(phone.label for each in contents.every_labels() for phone in each.phones)
     beside = 0.0
     if "y" in counts and "j" not in counts:

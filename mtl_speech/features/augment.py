@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mtl_speech.core.cache import FeatureCache
-from mtl_speech.core.errors import DataError, Problem
+from mtl_speech.core.errors import DataError, Problem, problem_of
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.audio import HOP_LENGTH, MEL_BANDS, SAMPLE_RATE
 from mtl_speech.corpora.corpus import Corpus
@@ -38,7 +38,6 @@ from mtl_speech.features.store import (
     audio_content,
     owned_utterances,
     place,
-    problem_of,
 )
 
 SPEEDS = (85, 90, 95, 100, 105, 110, 115)  # per cent
@@ -210,7 +209,7 @@ def make_views(
     read = _read_all([u.audio for _, u in owned], kept, n_workers)
     for (owner, utterance), (content, n_frames, fault) in zip(owned, progress(read, "features"), strict=True):
         if fault:
-            problems.append(problem_of(utterance, DataError(fault)))
+            problems.append(problem_of(utterance.audio, DataError(fault)))
         else:
             found.append(Found(owner, utterance, n_frames, 1.0))
             contents.append(content)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mtl_speech.core.cache import FeatureCache, key_of
-from mtl_speech.core.errors import DataError, Problem
+from mtl_speech.core.errors import DataError, Problem, problem_of
 from mtl_speech.core.files import content_hash, write_at
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora import audio
@@ -178,7 +178,7 @@ def build_store(
             try:
                 mel, speed = source.frames_of(utterance.audio, audio_content(utterance.audio), len(found))
             except DataError as error:
-                problems.append(problem_of(utterance, error))
+                problems.append(problem_of(utterance.audio, error))
                 continue
             stream.write(front_end.with_margins(mel).numpy().data)
             found.append(Found(owner, utterance, len(mel), speed))
@@ -191,11 +191,6 @@ def owned_utterances(corpora: Sequence[Corpus]) -> list[tuple[str, Utterance]]:
     if not any(c.utterances for c in corpora):
         raise DataError("no recording with phoneme segments was found; run `mtl-speech validate` on the folder")
     return [(c.name, u) for c in corpora for u in c.utterances]
-
-
-def problem_of(utterance: Utterance, error: DataError) -> Problem:
-    """Why a recording is left out."""
-    return Problem(utterance.audio, str(error).removeprefix(f"{utterance.audio}: "))
 
 
 def _mapped(stream: IO[bytes], width: int) -> Tensor:

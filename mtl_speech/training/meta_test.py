@@ -30,6 +30,12 @@ logger = logging.getLogger(__name__)
 Tasks = Mapping[str, Sequence[Episode]]
 
 N_WAY, N_QUERY, SHOTS = 5, 15, (1, 5)
+TITLES = {
+    "5w1s": "5-way 1-shot",
+    "5w5s": "5-way 5-shot",
+    "full_k1": "full inventory, K = 1",
+    "full_k5": "full inventory, K = 5",
+}  # of the kinds of tasks, in tables
 BASELINE_RATES, BASELINE_STEPS = (1.0, 3.0, 10.0, 30.0), (20, 50, 100, 200)
 
 

@@ -11,14 +11,7 @@ import numpy as np
 from mtl_speech.core.files import json_text, plain
 from mtl_speech.features.store import SegmentStore
 from mtl_speech.scoring.bootstrap import mean_interval, paired_difference
-from mtl_speech.training.meta_test import Tasks, Trained
-
-TITLES = {
-    "5w1s": "5-way 1-shot",
-    "5w5s": "5-way 5-shot",
-    "full_k1": "full inventory, K = 1",
-    "full_k5": "full inventory, K = 5",
-}
+from mtl_speech.training.meta_test import TITLES, Tasks, Trained
 
 
 @dataclass(frozen=True)

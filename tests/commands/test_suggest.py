@@ -16,13 +16,11 @@ import torch
 from mtl_speech.commands.suggest import inventory_of, probabilities, with_stand_ins
 from mtl_speech.corpora.audio import SAMPLE_RATE
 from mtl_speech.corpora.label_files.textgrid import write_textgrid
-from mtl_speech.model.language_pack import LanguageModel, language_pack
+from mtl_speech.model.language_pack import LanguageModel
 from mtl_speech.model.learner import Head
 from mtl_speech.model.pack import Pack, load_pack, save_pack
-from mtl_speech.model.segmenter import Segmenter, Timing
-from mtl_speech.model.strategy import base_pack, new_learner
-from tests.command_line import INVENTORY, run
-from tests.helpers import PHONEMES, meta_config, tiny_base, tiny_learner, toy_recording, toy_store
+from tests.command_line import INVENTORY, run, save_recogniser
+from tests.helpers import PHONEMES, tiny_learner, toy_recording, toy_store
 
 EXAMPLES = {"a": 9, "b": 4, "d": 4, "e": 1, "i": 9, "k": 9}
 SAVED = ("format_version", "kind", "package_version", "sha256", "weights")  # what `save_pack` adds to a card
@@ -33,18 +31,7 @@ F1 = {"a": 0.9, "b": 0.2, "d": 0.9, "i": 0.9, "k": 0.9}
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """base/, pack/ and old/ (without F1 by phoneme), of random weights; pool/ (5 recordings, one labelled): only read by tests."""
     folder = tmp_path_factory.mktemp("shared")
-    base = tiny_base()
-    learner = new_learner(base, INVENTORY, meta_config())
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        segmenter = Segmenter(base.encoder.config.channels, base.encoder.config.stride)
-        head = Head(torch.randn(1, len(INVENTORY), learner.theta.shape[1]), torch.zeros(1, len(INVENTORY)))
-    pack = base_pack(base.encoder, base.head, base.phonemes, {"name": "tiny"}, segmenter)
-    save_pack(pack, folder / "base")
-    model = LanguageModel(learner, head, INVENTORY, timing=Timing(segmenter, torch.full((len(INVENTORY),), 2.0), 0.5))
-    for name, card in (("pack", {"examples": EXAMPLES, "phoneme_f1": F1}), ("old", {"examples": EXAMPLES})):
-        made = language_pack(model, replace(base, pack=pack), meta_config(), "sw", {"name": "sw-0", **card})
-        save_pack(made, folder / name)
+    save_recogniser(folder, {"pack": {"examples": EXAMPLES, "phoneme_f1": F1}, "old": {"examples": EXAMPLES}})
     for number in range(5):
         toy_recording(folder / "pool" / "s0" / f"u{number}.wav", INVENTORY[number % 2 :], seed=number)
     write_textgrid(folder / "pool" / "s0" / "u0.TextGrid", 0.8, {"phones": [(0.1, 0.2, "a")]})

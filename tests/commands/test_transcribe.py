@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import soundfile
-import torch
 from praatio import textgrid as praat
 from pympi import Elan
 
@@ -18,14 +16,8 @@ from mtl_speech.corpora.folder import find_recordings
 from mtl_speech.corpora.label_files import label_lines
 from mtl_speech.corpora.label_files.textgrid import read_whole
 from mtl_speech.corpora.reading import read_corpus
-from mtl_speech.model.language_pack import LanguageModel, language_pack
-from mtl_speech.model.learner import Head
-from mtl_speech.model.pack import save_pack
-from mtl_speech.model.segmenter import Segmenter, Timing
-from mtl_speech.model.strategy import base_pack, new_learner
 from mtl_speech.transcription.transcript import Phone, Transcription
-from tests.command_line import INVENTORY, labelled_folder, run
-from tests.helpers import meta_config, tiny_base
+from tests.command_line import labelled_folder, run, save_recogniser
 
 FOUND = Transcription(
     0.8, (Phone("", 0.0, 0.1, 0.9), Phone("a", 0.1, 0.25, 0.8), Phone("b", 0.25, 0.8, 0.6, zero_shot=True))
@@ -37,18 +29,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """base/ and pack/ (of random weights), recordings/ (4 of 2 speakers, with labels): only read by tests."""
     folder = tmp_path_factory.mktemp("shared")
     labelled_folder(folder / "recordings", 4, 2)
-    base = tiny_base()
-    learner = new_learner(base, INVENTORY, meta_config())
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        segmenter = Segmenter(base.encoder.config.channels, base.encoder.config.stride)
-        head = Head(torch.randn(1, len(INVENTORY), learner.theta.shape[1]), torch.zeros(1, len(INVENTORY)))
-    pack = base_pack(base.encoder, base.head, base.phonemes, {"name": "tiny"}, segmenter)
-    save_pack(pack, folder / "base")
-    timing = Timing(segmenter, torch.full((len(INVENTORY),), 2.0), 0.5)
-    model = LanguageModel(learner, head, INVENTORY, timing=timing)
-    made = language_pack(model, replace(base, pack=pack), meta_config(), "sw", {"name": "sw-0"})
-    save_pack(made, folder / "pack")
+    save_recogniser(folder, {"pack": {}})
     return folder
 
 
