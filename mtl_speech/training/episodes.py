@@ -192,24 +192,23 @@ class EpisodeSampler:
         return tokens, labels, groups, counts
 
     def sample(
-        self, rng: np.random.Generator, language: int, classes: Sequence[int], n_shot: int, n_query: int
-    ) -> Episode | None:
-        """One episode over the given classes, at most n_query queries a class; None when their tokens do not allow it."""
-        support_groups = self._divide(rng, self._counts(language, classes)[-1], n_shot)
-        return (
-            None if support_groups is None else self._episode(rng, language, classes, support_groups, n_shot, n_query)
-        )
-
-    def _episode(
         self,
         rng: np.random.Generator,
         language: int,
         classes: Sequence[int],
-        support_groups: np.ndarray,
         n_shot: int,
         n_query: int,
-    ) -> Episode:
-        tokens, labels, groups, _ = self._counts(language, classes)
+        support_groups: np.ndarray | None = None,
+    ) -> Episode | None:
+        """One episode over the given classes, at most n_query queries a class; None when their tokens do not allow it.
+
+        `support_groups` tells which of the recordings give support, where that is known already.
+        """
+        tokens, labels, groups, counts = self._counts(language, classes)
+        if support_groups is None:
+            support_groups = self._divide(rng, counts, n_shot)
+        if support_groups is None:
+            return None
         chosen = np.asarray(classes)
         shuffle = rng.permutation(len(tokens))
         tokens, labels, in_support = tokens[shuffle], labels[shuffle], support_groups[groups[shuffle]]
@@ -264,7 +263,10 @@ class EpisodeSampler:
                 return episode
         division = self._division(drawn, n_way, n_shot)
         assert division is not None  # for the language is feasible
-        return self._episode(rng, drawn, *division, n_shot, n_query)
+        classes, support_groups = division
+        episode = self.sample(rng, drawn, classes, n_shot, n_query, support_groups)
+        assert episode is not None  # for its recordings are divided
+        return episode
 
 
 def full_inventory(
