@@ -26,9 +26,10 @@ from mtl_speech.core.options import AdaptConfig, MetaTrainConfig
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.corpora.label_files.textgrid import write_textgrid
 from mtl_speech.corpora.reading import read_corpus
-from mtl_speech.features.store import SegmentStore, build_store
+from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.language_pack import times
 from mtl_speech.model.learner import MetaLearner, embed_segments
+from mtl_speech.model.strategy import BaseModel
 from mtl_speech.scoring.metrics import score
 from mtl_speech.training.adapt import Adaptation, adapt_fold, pooled
 from mtl_speech.training.folds import Fold, make_folds
@@ -102,19 +103,19 @@ def learn(strategy: MetaLearner, folds: Sequence[Fold]) -> list[Adaptation]:
 
 
 def compare(
-    strategy: MetaLearner, corpus: Corpus, changes: dict[str, Change], work: Path
+    base: BaseModel, strategy: MetaLearner, corpus: Corpus, changes: dict[str, Change], work: Path
 ) -> dict[str, dict[str, float]]:
     """Of each change: macro-F1 minus that without it, and the share of predictions that differ; "tested" and "both"."""
     config = AdaptConfig(meta_steps=0)
-    runs = learn(strategy, make_folds(corpus, None, config))
+    runs = learn(strategy, make_folds(corpus, None, config, base))
     true, plain = ([getattr(token, key) for token in pooled(runs)] for key in ("true", "predicted"))
     before = score(true, plain, n_bootstrap=1).macro_f1
     found = {"as it is": {"macro_f1": before, "tokens": len(true)}}
     for number, (name, change) in enumerate(changes.items()):
         other = changed(corpus, work / str(number), change)
-        store = build_store([other])
+        store = base.hear([other])
         tested = [label for run in runs for label in predictions(run, store)]
-        again = learn(strategy, make_folds(other, None, config))
+        again = learn(strategy, make_folds(other, None, config, base))
         assert [token.true for token in pooled(again)] == true
         found[name] = {}
         for key, labels in (("tested", tested), ("both", [token.predicted for token in pooled(again)])):
@@ -153,7 +154,8 @@ def main() -> None:
         corpus = read_corpus(options.data / name, name, "ipa")
         usable = replace(corpus, problems=())
         with tempfile.TemporaryDirectory() as work:
-            found[name] = compare(start.learner(None), usable, CHANGES, Path(work))  # type: ignore[arg-type]
+            learner = start.learner(None)  # type: ignore[arg-type]
+            found[name] = compare(start.base, learner, usable, CHANGES, Path(work))
         print(name, f"macro-F1 {found[name]['as it is']['macro_f1']:.3f}", flush=True)
         atomic_write(options.output, json_text(found))
     print(table(found))

@@ -28,11 +28,12 @@ from torch.nn import functional as F
 from mtl_speech.core.options import EncoderConfig, MetaTrainConfig
 from mtl_speech.core.terminal import progress, show_bars
 from mtl_speech.corpora.audio import MEL_BANDS
-from mtl_speech.features.store import WINDOW_FRAMES, SegmentStore
-from mtl_speech.model.encoder import Encoder, FrameConv
+from mtl_speech.features.front_end import WINDOW_FRAMES
+from mtl_speech.features.store import SegmentStore
+from mtl_speech.model.closed_form import standardise_embeddings, start_theta
+from mtl_speech.model.encoder import ConvEncoder, FrameConv, part_weights
 from mtl_speech.model.learner import MetaLearner, balanced_weights
 from mtl_speech.model.scale_shift import attach
-from mtl_speech.model.strategy import standardise_embeddings, start_theta
 from mtl_speech.training import meta_train
 from mtl_speech.training.episodes import Episode, EpisodeBatch, EpisodeSampler, stack
 from mtl_speech.training.meta_train import Forward, MetaTrainer, meta_forward, query_loss
@@ -124,7 +125,7 @@ class Bench:
         torch.manual_seed(seed)
         self.seed = seed
         self.store = made_up_store(seed)
-        self.encoder = Encoder(config).fold_batch_norm().requires_grad_(False)
+        self.encoder = ConvEncoder(config).fold_batch_norm().requires_grad_(False)
         some = torch.randperm(len(self.store))[:SEEN]
         self.seen = self.store.select(some)
         with torch.no_grad():
@@ -147,11 +148,11 @@ class Bench:
         learner = MetaLearner(adapted, size, self.store.phonemes, config.theta_init, inner_steps, config.inner_lr)
         standardise_embeddings(learner, self.seen, self.embeddings, config.shrinkage)
         with torch.no_grad():
-            learner.log_scale.fill_(math.log(config.scale))
+            learner.log_scale.add_(math.log(config.scale))
         start_theta(learner, self.seen, self.embeddings)
         return MetaTrainer(learner, self.store, config)
 
-    def trainable_encoder(self) -> Encoder:
+    def trainable_encoder(self) -> ConvEncoder:
         """A copy of the encoder that learns all of its weights."""
         return copy.deepcopy(self.encoder).requires_grad_(True)
 
@@ -165,7 +166,7 @@ class Bench:
 # (a) the floor
 
 
-def supervised_step(bench: Bench, case: Case, forward: Callable[[Encoder, Tensor, Tensor], Tensor]) -> Step:
+def supervised_step(bench: Bench, case: Case, forward: Callable[[ConvEncoder, Tensor, Tensor], Tensor]) -> Step:
     """Forward and backward of the encoder and a linear head, all weights learning, on tensors that are there already."""
     encoder = bench.trainable_encoder()
     head = nn.Linear(encoder.config.embedding_size, N_PHONEMES)
@@ -181,12 +182,12 @@ def supervised_step(bench: Bench, case: Case, forward: Callable[[Encoder, Tensor
     return step
 
 
-def channels_last(encoder: Encoder, windows: Tensor, spans: Tensor) -> Tensor:
+def channels_last(encoder: ConvEncoder, windows: Tensor, spans: Tensor) -> Tensor:
     """The encoder as it is."""
     return encoder(windows, spans)
 
 
-def channels_first(encoder: Encoder, windows: Tensor, spans: Tensor) -> Tensor:
+def channels_first(encoder: ConvEncoder, windows: Tensor, spans: Tensor) -> Tensor:
     """The same encoder by `conv1d` over (batch, channels, frames)."""
 
     def convolve(layer: FrameConv, x: Tensor) -> Tensor:
@@ -196,7 +197,8 @@ def channels_first(encoder: Encoder, windows: Tensor, spans: Tensor) -> Tensor:
     x = F.gelu(convolve(encoder.down.conv, x))
     for block in encoder.blocks:
         x = F.gelu(x + convolve(block.second.conv, F.gelu(convolve(block.first.conv, x))))
-    return encoder.pool(x.transpose(1, 2), spans)
+    x = x.transpose(1, 2)
+    return encoder.embed(torch.bmm(part_weights(encoder.places(spans), x.shape[1]), x), spans)
 
 
 # (d) the loop over tasks
@@ -282,7 +284,7 @@ def learn2learn_maml() -> Any:
 class Classifier(nn.Module):
     """The encoder with a linear head: what MAML adapts."""
 
-    def __init__(self, encoder: Encoder, n_way: int) -> None:
+    def __init__(self, encoder: ConvEncoder, n_way: int) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = nn.Linear(encoder.config.embedding_size, n_way)

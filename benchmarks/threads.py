@@ -26,7 +26,8 @@ from mtl_speech.commands.target import load_start
 from mtl_speech.core.files import atomic_write, json_text
 from mtl_speech.core.options import AdaptConfig, EncoderConfig, MetaTrainConfig, PretrainConfig
 from mtl_speech.corpora.audio import MEL_BANDS
-from mtl_speech.features.store import MARGIN, SegmentStore
+from mtl_speech.features.front_end import MARGIN
+from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.learner import embed_segments, extend
 from mtl_speech.training.adapt import adapt_fold
 from mtl_speech.training.folds import Fold

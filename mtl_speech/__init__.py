@@ -1,4 +1,4 @@
-"""Few-shot phoneme recognition by meta-transfer learning.
+"""Few-shot phoneme recognition by meta-transfer learning, on one pass of each recording through a frozen encoder.
 
 The public names are loaded when they are first used, so `import mtl_speech` costs next to nothing.
 """

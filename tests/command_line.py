@@ -17,7 +17,7 @@ from mtl_speech.corpora.label_files.textgrid import write_textgrid
 from mtl_speech.model.language_pack import LanguageModel, language_pack
 from mtl_speech.model.learner import Head
 from mtl_speech.model.pack import save_pack
-from mtl_speech.model.segmenter import Segmenter, Timing
+from mtl_speech.model.segmenter import Timing, new_segmenter
 from mtl_speech.model.strategy import base_pack, new_learner
 from tests.helpers import PHONEMES, meta_config, tiny_base, toy_recording
 
@@ -63,7 +63,7 @@ def save_recogniser(folder: Path, cards: Mapping[str, Mapping[str, object]]) -> 
     learner = new_learner(base, INVENTORY, meta_config())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        segmenter = Segmenter(base.encoder.config.channels, base.encoder.config.stride)
+        segmenter = new_segmenter(base.encoder)
         head = Head(torch.randn(1, len(INVENTORY), learner.theta.shape[1]), torch.zeros(1, len(INVENTORY)))
     pack = base_pack(base.encoder, base.head, base.phonemes, {"name": "tiny"}, segmenter)
     save_pack(pack, folder / "base")

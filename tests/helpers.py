@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from mtl_speech.core.options import EncoderConfig, MetaTrainConfig
 from mtl_speech.corpora.audio import MEL_BANDS, SAMPLE_RATE
 from mtl_speech.corpora.corpus import Corpus, Segment, Utterance
-from mtl_speech.features.store import MARGIN, SegmentStore
-from mtl_speech.model.encoder import Encoder, FrameBatchNorm
+from mtl_speech.features.front_end import MARGIN
+from mtl_speech.features.store import SegmentStore
+from mtl_speech.model.closed_form import standardise_embeddings, start_theta
+from mtl_speech.model.encoder import ConvEncoder, FrameBatchNorm
 from mtl_speech.model.language_pack import LanguageModel
 from mtl_speech.model.learner import MetaLearner, embed_segments
 from mtl_speech.model.scale_shift import attach, scale_shift_layers
-from mtl_speech.model.strategy import BaseModel, base_pack, standardise_embeddings, start_theta
+from mtl_speech.model.strategy import BaseModel, base_pack
 from mtl_speech.training.episodes import Episode, EpisodeSampler
 
 PHONEMES = ("a", "b", "d", "e", "i", "k", "m", "n", "o", "s", "t", "u")
@@ -55,11 +57,11 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def tiny_encoder(seed: int = 0, channels: int = 8, blocks: int = 1, size: int = 12, folded: bool = True) -> Encoder:
+def tiny_encoder(seed: int = 0, channels: int = 8, blocks: int = 1, size: int = 12, folded: bool = True) -> ConvEncoder:
     """A random encoder in evaluation mode whose batch-norms have statistics and weights away from their start."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = Encoder(EncoderConfig(channels=channels, blocks=blocks, embedding_size=size, dropout=0.3))
+        encoder = ConvEncoder(EncoderConfig(channels=channels, blocks=blocks, embedding_size=size, dropout=0.3))
         for module in encoder.modules():
             if isinstance(module, FrameBatchNorm):
                 assert module.running_mean is not None and module.running_var is not None
@@ -145,7 +147,7 @@ def toy_store(
 
 def tiny_learner(
     store: SegmentStore,
-    encoder: Encoder | None = None,
+    encoder: ConvEncoder | None = None,
     granularity: str = "channel",
     theta_init: str = "previous",
     inner_steps: int = 3,
@@ -160,7 +162,7 @@ def tiny_learner(
     embeddings = embed_segments(learner, store)
     standardise_embeddings(learner, store, embeddings, 0.3)
     with torch.no_grad():
-        learner.log_scale.fill_(float(np.log(scale)))
+        learner.log_scale.add_(float(np.log(scale)))
     start_theta(learner, store, embeddings)
     return learner
 

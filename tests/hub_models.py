@@ -11,12 +11,11 @@ import torchaudio
 from torchaudio.pipelines import Wav2Vec2Bundle
 
 from mtl_speech.corpora.audio import HOP_LENGTH
-from mtl_speech.features.store import RAW
+from mtl_speech.features.front_end import RAW
 from tests.helpers import seeded
 
 N_LAYERS = 3
 FEW = ("--meta-steps", 2, "--threads", 1, "--quiet")
-AUTO_LAYER = 2  # of N_LAYERS
 KINDS = ("wav2vec2", "wav2vec2-layer-norm", "hubert", "wavlm", "whisper", "torchaudio", "speechbrain")
 SMALL = {
     "hidden_size": 16,
@@ -62,9 +61,10 @@ def _transformers(kind: str, folder: Path) -> str:
             decoder_layers=1,
             encoder_attention_heads=2,
             decoder_attention_heads=2,
-            encoder_ffn_dim=32,
+            encoder_ffn_dim=64,
             decoder_ffn_dim=32,
             num_mel_bins=80,
+            init_std=0.2,  # at the usual 0.02 nothing but the positions would be heard
             vocab_size=20,
             pad_token_id=0,
             bos_token_id=1,

@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 
 from mtl_speech.core.options import MetaTrainConfig
+from mtl_speech.model.closed_form import prepare_learner
 from mtl_speech.model.learner import MetaLearner, extend
 from mtl_speech.model.pack import CARD, Pack, load_pack, save_pack
-from mtl_speech.model.strategy import BaseModel, new_learner, prepare_learner
+from mtl_speech.model.strategy import BaseModel, new_learner
 from tests.helpers import PHONEMES, meta_config, shake, toy_store
 
 

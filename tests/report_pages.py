@@ -68,7 +68,7 @@ def example_details(tokens: list[Token], clips: bool = True) -> Details:
         curriculum=True,
         size=Size(4_321, 1_234_567, 240),
         base=Forgetting(
-            "english", "ab" * 32, "ab" * 32, 0.0, 0.125, 321, {"readers": {"accuracy": 0.712, "macro_f1": 0.684}}
+            "english", "ab" * 32, "ab" * 32, 0.0, True, {"readers": {"accuracy": 0.712, "macro_f1": 0.684}}
         ),
         clips=Clips(tuple(map(example_clip, wrong)), 3) if clips else None,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
 import math
@@ -20,8 +21,9 @@ import torch
 from mtl_speech.core.options import EncoderConfig
 from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.scale_shift import scale_shift_layers
+from tests.command_line import labelled_folder
 from tests.helpers import double_precision
-from tests.recipes.running import ROOT, loaded
+from tests.recipes.running import ROOT, loaded, write_base
 
 BENCHMARKS = ROOT / "benchmarks"
 TINY = EncoderConfig(channels=8, blocks=1, embedding_size=12)
@@ -125,7 +127,7 @@ def test_peak_memory_is_what_a_step_takes_at_most() -> None:
 
 @pytest.mark.parametrize(
     ("name", "rows"),
-    [("startup", ["mtl-speech --help", "mtl-speech adapt --help"]), ("encoder", ["frames of the encoder", "both"])],
+    [("startup", ["mtl-speech --help", "mtl-speech adapt --help"])],
 )
 def test_the_benches_run_as_scripts(name: str, rows: list[str], tmp_path: Path) -> None:
     line = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--repeats", "1", "--output", str(tmp_path)]
@@ -133,3 +135,46 @@ def test_the_benches_run_as_scripts(name: str, rows: list[str], tmp_path: Path) 
     found = {row["row"] for row in json.loads((tmp_path / f"{name}.json").read_text("utf-8"))["rows"]}
     assert found >= set(rows)
     assert all(f"| {row} |" in (tmp_path / f"{name}.md").read_text("utf-8") for row in found)
+
+
+@pytest.fixture(scope="module")
+def encoders() -> Iterator[ModuleType]:
+    with loaded(BENCHMARKS / "encoders.py") as module:
+        yield module
+
+
+def test_segmenter_and_report_take_what_they_call_and_saving_does_not(encoders: ModuleType) -> None:
+    watch = encoders.Stages()
+    stages: list[str] = []
+
+    def note() -> None:
+        stages.append(watch.running[-1])
+
+    head, saving = watch.timed(note, "head"), watch.timed(note, "saving")
+    watch.timed(lambda: (head(), saving()), "report")()
+    head()
+    assert stages == ["report", "saving", "head"] and watch.running == ["other"]
+
+
+def test_the_sentences_are_the_first_by_name_and_a_third_of_a_language_is_held_out(
+    encoders: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoders, "N_SENTENCES", 4)
+    labelled_folder(tmp_path / "corpus" / "test", 8, 2)
+    given = argparse.Namespace(voxangeles=None, speechocean=tmp_path / "corpus")
+    ((title, case),) = encoders.cases_of(given, tmp_path / "drawn").items()
+    drawn = [path.relative_to(tmp_path / "drawn").as_posix() for path in encoders.recordings_in(case["data"])]
+    assert title == "4 sentences of speechocean762" and drawn == [f"s0/u0{n}.wav" for n in (0, 2, 4, 6)]
+    encoders.divide(case["data"], tmp_path / "train", tmp_path / "held")
+    assert [path.name for path in encoders.recordings_in(tmp_path / "held")] == ["u04.wav"]
+    assert [path.name for path in encoders.recordings_in(tmp_path / "train")] == ["u00.wav", "u02.wav", "u06.wav"]
+
+
+def test_the_speed_of_the_small_encoder_is_what_others_are_measured_by(
+    encoders: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoders, "SPEED_REPEATS", 1)
+    found = encoders.speed(argparse.Namespace(base=write_base(tmp_path / "small")))
+    for kind, seconds in found["seconds"].items():
+        assert found["ratios"][kind] == seconds["built-in"] / seconds["small"] > 1
+    assert encoders.speeds(found).count("\n") == 1 + len(found["ratios"])

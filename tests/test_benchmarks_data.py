@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 
+from tests.command_line import labelled_folder
 from tests.conftest import ROOT
+from tests.hub_models import save_model
+from tests.recipes.running import write_base
 
 pytestmark = pytest.mark.slow  # each figure comes from a process of its own
 
 
-def bench(name: str, output: Path, *options: str) -> dict[str, Any]:
-    command = [sys.executable, ROOT / "benchmarks" / f"{name}.py", "--output", output, *options]
+def bench(name: str, output: Path, *options: object) -> dict[str, Any]:
+    command = [sys.executable, ROOT / "benchmarks" / f"{name}.py", "--output", output, *map(str, options)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run(command, check=True, env=environment, capture_output=True)
     assert (output / f"{name}.md").read_text(encoding="utf-8").startswith("Machine: ")
@@ -44,6 +47,28 @@ def test_adapt_is_measured_stage_by_stage(tmp_path: Path) -> None:
         seconds = {stage: cpu for stage, (cpu, _) in row["seconds"].items()}
         named = ("reading and features", "encoder", "head", "saving", "other")
         assert row["core"] == sum(seconds[stage] for stage in named) > 0 and seconds["start-up"] > 0
+
+
+def test_encoders_are_measured_each_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labelled_folder(tmp_path / "corpora" / "lad", 6, 1)
+    hub = save_model("whisper", tmp_path / "whisper", monkeypatch)
+    given = ["--voxangeles", tmp_path / "corpora", "--languages", "lad", "--small", write_base(tmp_path / "small")]
+    data = bench("encoders", tmp_path / "out", *given, "--encoder", f"tiny={hub}")
+    names = ["small", "built-in", "tiny"]
+    assert [row["encoder"] for row in data["adapt"]] == [row["encoder"] for row in data["languages"]] == names
+    for row in data["adapt"]:
+        seconds = row["seconds"]
+        assert row["core"] * row["bare"] == pytest.approx(
+            sum(seconds[stage] for stage in ("reading", "encoder", "head", "saving"))
+        )
+        assert row["recordings"] == 6 and row["data"] == "6 words of Ladino" and 0 <= row["macro_f1"] <= 1
+        assert row["passes"]["itself"] >= 0.98 and row["peak_mib"] > 100
+    small, built_in, tiny = (row["passes"] for row in data["adapt"])
+    assert set(small) == set(built_in) == {"itself"} and set(tiny) == {"itself", "of the segmenter"}
+    rates = [row["languages"]["lad"]["phone_error_rate"] for row in data["languages"]]
+    assert rates[0] is None and all(rate >= 0 for rate in rates[1:])  # the small one has no segmenter
+    text = (tmp_path / "out" / "encoders.md").read_text(encoding="utf-8")
+    assert all(f"| 6 words of Ladino, {name} |" in text and f"| {name} |" in text for name in names)
 
 
 def test_scale_is_worked_out_from_what_was_measured(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ BOUNDS = {
     "encoder, 288 segments": 1e-5,
     "pretraining, 2 epochs": 1e-2,
     "pretraining, predictions": 0,
-    "adaptation": 1e-5,
+    "adaptation": 1e-4,
     "adaptation, predictions": 0,
     "meta-training, 1 round": 1e-5,
     "meta-training, 4 rounds": 1e-4,

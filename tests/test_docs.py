@@ -7,20 +7,30 @@ import json
 import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from praatio import textgrid
 
 from mtl_speech.commands.cli import main
+from mtl_speech.core.options import MetaTrainConfig
 from mtl_speech.corpora.label_files.textgrid import write_textgrid
+from mtl_speech.model.backbones import ATTENTION, WAV2VEC2
+from mtl_speech.model.encoder import FrameEncoder
+from mtl_speech.model.hub import STRETCH, HubEncoder
 from mtl_speech.model.pack import load_pack
+from mtl_speech.model.strategy import load_base
+from mtl_speech.model.whisper import WhisperEncoder
+from mtl_speech.training.base_learning import LAYER_EXAMPLES, N_FOLDS
 from tests.command_line import run
 from tests.helpers import PHONEMES, toy_recording
 from tests.test_readme import ROOT, blocks
 
 DOCS = ROOT / "docs"
-LINGUIST, RESEARCHER = ((DOCS / name).read_text(encoding="utf-8") for name in ("linguist.md", "researcher.md"))
+LINGUIST, RESEARCHER, ENCODERS = (
+    (DOCS / name).read_text(encoding="utf-8") for name in ("linguist.md", "researcher.md", "encoders.md")
+)
 MAX_PICTURE_BYTES = 150_000
 N_RECORDINGS = 4  # in a folder
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -216,6 +226,40 @@ def test_functions_that_the_page_names_are_there() -> None:
                 importlib.import_module(f"mtl_speech.{'report' if module == 'compare' else 'commands'}.{module}"), name
             )
         )
+
+
+# encoders.md
+
+
+def test_the_encoder_of_the_page_serves_as_it_stands_there(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (text,) = blocks("python", ENCODERS)
+    (desk / "my_encoder.py").write_text(text, encoding="utf-8")
+    monkeypatch.setitem(sys.modules, "my_encoder", None)  # so that what is imported here goes with the test
+    del sys.modules["my_encoder"]
+    adapt, evaluate = (words for words in commands(ENCODERS) if "my_encoder:MyEncoder" in words)
+    run(*adapt, "--threads", 1)
+    report = (desk / "results" / "adapt-pa" / "0" / "report.json").read_text(encoding="utf-8")
+    assert re.search(r"encoder: layer [12] of 2, by cross-validation in closed form", report)
+    pack = load_pack(desk / "results" / "adapt-pa" / "0" / "pack", "language")
+    assert pack.value("base", dict)["name"] == "my_encoder:MyEncoder"
+    run(*evaluate, "--threads", 1)
+
+
+def test_what_the_page_says_of_encoders_is_what_is_in_force() -> None:
+    said = dict(re.findall(r"^\| ([^|`]+) \| (`[^|]+`)[^|]*\|$", ENCODERS.split("## What is learned")[1], re.MULTILINE))
+    patterns = {family: tuple(re.findall(r"`([^`]+)`", cell)) for family, cell in said.items()}
+    assert patterns == {
+        "Whisper": WhisperEncoder.phi_patterns,
+        "wav2vec 2.0, XLS-R, MMS, HuBERT": (*WAV2VEC2, ATTENTION),
+    }
+    attributes = ENCODERS.split("| attribute |")[1].split("\n\n")[0]
+    named = re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`[^|]+) \|", attributes, re.MULTILINE)))
+    assert len(named) == 10 and set(named) <= {*FrameEncoder.__annotations__}
+    for name, value in (("hop", 1.0), ("centre", 0.0), ("stretch", 3_000), ("context", 100), ("margin", 0)):
+        assert getattr(FrameEncoder, name) == value
+    assert (LAYER_EXAMPLES, N_FOLDS, MetaTrainConfig().dimensions) == (600, 3, 384)
+    assert (WhisperEncoder.stretch, STRETCH, WhisperEncoder.context, HubEncoder.context) == (3_000, 1_500, 100, 100)
+    assert load_base().encoder.embedding_size == 1_153
 
 
 # architecture.md

@@ -28,7 +28,7 @@ from mtl_speech.corpora.label_files.elan import read_eaf
 from mtl_speech.corpora.label_files.textgrid import read_textgrid
 from mtl_speech.corpora.voice.espeak import espeak_available
 from mtl_speech.model.pack import load_pack, save_pack
-from mtl_speech.model.segmenter import Segmenter
+from mtl_speech.model.segmenter import new_segmenter
 from mtl_speech.model.strategy import base_pack
 from tests.command_line import labelled_folder, run
 from tests.forks import Forks
@@ -84,7 +84,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     base = tiny_base()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        segmenter = Segmenter(base.encoder.config.channels, base.encoder.config.stride)
+        segmenter = new_segmenter(base.encoder)
     save_pack(base_pack(base.encoder, base.head, base.phonemes, {"name": "tiny"}, segmenter), root / "base")
     out = tmp_path_factory.mktemp("made")
     words = [

@@ -167,7 +167,7 @@ def test_every_public_name_is_there_and_typed() -> None:
 # Names that the documents of version 0.1.0 import, from the modules that they name.
 MOVED = """
     adapt.adapt_fold adapt.make_folds audio.MEL_BANDS audio.audio_duration config.AdaptConfig config.EncoderConfig
-    corpora.intervals.Interval corpora.intervals.Labels corpora.intervals.find_segments encoder.Encoder encoder.FrameConv
+    corpora.intervals.Interval corpora.intervals.Labels corpora.intervals.find_segments encoder.ConvEncoder encoder.FrameConv
     scale_shift.attach scale_shift.phi_state start.load_start workflows.ablate workflows.adapt workflows.demo workflows.evaluate
 """.split()
 

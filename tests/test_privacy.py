@@ -11,7 +11,7 @@ import pytest
 from mtl_speech.commands import inspect
 from mtl_speech.corpora.label_files.textgrid import write_textgrid
 from mtl_speech.model.pack import save_pack
-from mtl_speech.model.segmenter import Segmenter
+from mtl_speech.model.segmenter import new_segmenter
 from mtl_speech.model.strategy import base_pack
 from tests.command_line import run
 from tests.helpers import PHONEMES, tiny_base, toy_recording
@@ -48,7 +48,7 @@ def bare_folder(folder: Path) -> Path:
 def save_base_that_transcribes(folder: Path) -> Path:
     """A tiny random encoder with a segmenter, as a pack."""
     base = tiny_base()
-    segmenter = Segmenter(base.encoder.config.channels, base.encoder.config.stride)
+    segmenter = new_segmenter(base.encoder)
     return save_pack(base_pack(base.encoder, base.head, base.phonemes, {"name": "tiny"}, segmenter), folder)
 
 

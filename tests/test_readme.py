@@ -23,7 +23,7 @@ from tests.helpers import PHONEMES, toy_recording
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "recipes").glob("*/README.md"))]
-MAX_SHIPPED_BYTES = 8_000_000
+MAX_SHIPPED_BYTES = 12_000_000
 
 
 def blocks(language: str, page: str = README) -> list[str]:
@@ -64,10 +64,10 @@ def environment(folder: Path) -> dict[str, str]:
 def test_package_ships_its_encoder_and_strategy() -> None:
     base = load_base()
     learner, _ = load_learner(load_pack(shipped(SHIPPED_STRATEGY), "strategy"), base)
-    assert len(base.phonemes) == 39 and learner.phonemes == base.phonemes
+    assert len(learner.phonemes) == 39 and base.segmenter is not None
     files = [path for path in shipped(SHIPPED_ENCODER).parent.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= MAX_SHIPPED_BYTES
-    assert "speechocean762" in str(base.pack.card["attribution"])
+    assert all(name in str(base.pack.card["attribution"]) for name in ("Whisper tiny.en", "speechocean762"))
 
 
 # Commands

@@ -32,6 +32,7 @@ from mtl_speech.core.terminal import show_bars
 from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.features.augment import make_views
 from mtl_speech.features.store import SegmentStore, build_store
+from mtl_speech.model.closed_form import prepare_learner
 from mtl_speech.model.language_pack import utterances
 from mtl_speech.model.learner import MetaLearner
 from mtl_speech.model.pack import Pack, load_pack, pack_hash, save_pack
@@ -42,7 +43,6 @@ from mtl_speech.model.strategy import (
     load_base,
     load_learner,
     new_learner,
-    prepare_learner,
     settings_on_target,
     shipped,
     strategy_pack,
@@ -235,10 +235,11 @@ def train_strategy(
     """
     started, hparams, output, meta = time.perf_counter(), recipe.hparams, recipe.output, recipe.hparams["meta"]
     checkpoints = recipe.checkpoints({"training": [splits["train"]], "validation": [splits["valid"]]}, base.pack)
-    train = recipe.drawn(build_store([splits["train"]], base.phonemes), hparams["max_segments"])
-    valid = recipe.drawn(build_store([splits["valid"]], base.phonemes), n_scored)
+    phonemes = base.phonemes or sorted(splits["train"].phoneme_counts())
+    train = recipe.drawn(base.hear([splits["train"]], phonemes), hparams["max_segments"])
+    valid = recipe.drawn(base.hear([splits["valid"]], phonemes), n_scored)
     tasks = benchmark_tasks(valid, N_TASKS, N_DRAWS, hparams["seed"] + 1, by="speaker")
-    learner = new_learner(base, base.phonemes, meta)
+    learner = new_learner(base, phonemes, meta)
     prepare_learner(learner, train, meta)
     start = copy.deepcopy(learner)
     trainer = MetaTrainer(learner, train, meta, by="speaker")

@@ -35,23 +35,24 @@ from mtl_speech.corpora.corrections import (
 from mtl_speech.corpora.reading import language_folders, read_corpus
 from mtl_speech.corpora.remote import local_folder, local_labels
 from mtl_speech.corpora.voice.synthetic import make_punjabi_corpus
-from mtl_speech.features.store import LOG_MEL, PER_SEGMENT, FrontEnd
-from mtl_speech.model.hub import AUTO
+from mtl_speech.features.store import PER_SEGMENT
+from mtl_speech.model.closed_form import prepare_learner
 from mtl_speech.model.language_pack import true_labels
 from mtl_speech.model.learner import MetaLearner
 from mtl_speech.model.pack import Pack, load_pack, pack_hash
 from mtl_speech.model.strategy import (
+    AUTO,
     BaseModel,
     load_base,
     load_hub_base,
     load_learner,
     new_learner,
-    prepare_learner,
     settings_on_target,
     shipped,
 )
 from mtl_speech.phonology.inventories import Phonemes, find_inventory
 from mtl_speech.phonology.languages import display_name
+from mtl_speech.training.base_learning import choose_layer
 from mtl_speech.training.folds import Fold, few_shots, fold_of_parts, make_folds
 
 SHIPPED_STRATEGY = "english-strategy"
@@ -99,7 +100,9 @@ def load_chosen_base(options: BaseOptions, pack: Pack | None = None) -> BaseMode
     PackError, UsageError or DataError.
     """
     if options.encoder is None:
-        return load_base(options.base)
+        base = load_base(options.base)
+        base.encoder.phi_patterns = options.phi_layers or base.encoder.phi_patterns
+        return base
     made_with = pack.value("base", dict).get("hub", {}) if pack is not None and "base" in pack.card else {}
     layer = options.encoder_layer or made_with.get("layer", AUTO)
     return load_hub_base(options.encoder, layer, options.phi_layers or made_with.get("phi", ()))
@@ -123,7 +126,8 @@ def load_start(base: BaseModel | Path | None, strategy: Pack | Path | None) -> S
     meta = MetaTrainConfig()
 
     def untrained(fold: Fold) -> MetaLearner:
-        learner = new_learner(base, fold.train.phonemes, meta)
+        heard_at = base.at_layer(choose_layer(base, fold.train, meta)) if base.layer_open else base
+        learner = new_learner(heard_at, fold.train.phonemes, meta)
         prepare_learner(learner, fold.train, meta)
         return learner
 
@@ -131,17 +135,17 @@ def load_start(base: BaseModel | Path | None, strategy: Pack | Path | None) -> S
     return Start(base, untrained, meta, how)
 
 
-def load_target(options: AdaptOptions, folder: Path, run: Run, front_end: FrontEnd = LOG_MEL) -> Target:
+def load_target(options: AdaptOptions, folder: Path, run: Run, base: BaseModel) -> Target:
     """The folds of the folder given, else of the synthetic Punjabi words, which are then written below `folder`.
 
-    `front_end` is that of the base. Says what was left out and how the examples were divided.
+    They pass once through Θ of the base. Says what was left out and how the examples were divided.
     """
     config = part(options, AdaptConfig)
     given = find_inventory(options.inventory) if options.inventory else Phonemes(())
     if options.data is None:
-        target = _built_in(config, folder / "corpus", front_end)
+        target = _built_in(config, folder / "corpus", base)
     else:
-        target = _labelled(options, options.data, folder, run, front_end)
+        target = _labelled(options, options.data, folder, run, base)
     how = [f"split: {target.folds[0].how}"]
     how += [f"at most {config.shots} examples per phoneme"] if config.shots else []
     outside = outside_inventory(target.folds[0], given.phonemes)
@@ -159,14 +163,14 @@ def load_target(options: AdaptOptions, folder: Path, run: Run, front_end: FrontE
     )
 
 
-def _built_in(config: AdaptConfig, corpus: Path, front_end: FrontEnd) -> Target:
+def _built_in(config: AdaptConfig, corpus: Path, base: BaseModel) -> Target:
     """The synthetic Punjabi words, which are written to the folder `corpus`."""
-    fold = punjabi_fold(corpus, config.seed, config.n_words, front_end)
+    fold = punjabi_fold(corpus, config.seed, config.n_words, base)
     recordings = recordings_of(read_corpus(corpus / "test", config.lang, "ipa"))
     return Target((fold,), _everything(fold), (), {"problems": []}, STAMP, recordings)
 
 
-def _labelled(options: AdaptOptions, data: Path, folder: Path, run: Run, front_end: FrontEnd) -> Target:
+def _labelled(options: AdaptOptions, data: Path, folder: Path, run: Run, base: BaseModel) -> Target:
     """All examples of the recordings in `data`; says what they are, what was left out, and how their labels have changed."""
     local = local_folder(data, run)
     labels = local_labels(options.labels, run)
@@ -177,7 +181,7 @@ def _labelled(options: AdaptOptions, data: Path, folder: Path, run: Run, front_e
         test = read_corpus(test_folder, options.lang, options.phone_set, options.tier, labels=labels)
     run.say(describe(corpus, options.lang))
     with unchanged(u.audio for u in (*corpus.utterances, *(test.utterances if test else ()))):
-        folds = make_folds(corpus, test, part(options, AdaptConfig), front_end)
+        folds = make_folds(corpus, test, part(options, AdaptConfig), base)
     unusable = folds[0].train.problems
     problems = [*corpus.problems, *(test.problems if test else ()), *unusable]
     left_out = run.left_out(problems, local.folder)
@@ -259,7 +263,7 @@ def describe(corpus: Corpus, lang: str) -> str:
     )
 
 
-def punjabi_fold(folder: Path, seed: int, n_words: int, front_end: FrontEnd = LOG_MEL) -> Fold:
+def punjabi_fold(folder: Path, seed: int, n_words: int, base: BaseModel) -> Fold:
     """The synthetic Punjabi words as training, validation and test examples; no word is in two of them.
 
     The corpus is written to `folder` and left there, to be looked at in Praat; one that is there already is used again.
@@ -269,7 +273,7 @@ def punjabi_fold(folder: Path, seed: int, n_words: int, front_end: FrontEnd = LO
     corpora = {path.name: read_corpus(path, "pa", "ipa") for path in language_folders(folder)}
     counts = [len({u.words[0][0] for u in corpora[name].utterances}) for name in ("train", "valid", "test")]
     how = "words: {} to learn from, {} to choose by, {} to test on, no word twice".format(*counts)
-    return fold_of_parts(corpora, how, front_end)
+    return fold_of_parts(corpora, how, base)
 
 
 def is_synthetic(folder: Path) -> bool:

@@ -33,6 +33,7 @@ from mtl_speech.model.segmenter import train_segmenter
 from mtl_speech.model.strategy import base_pack, strategy_pack
 from mtl_speech.phonology.languages import canonical
 from mtl_speech.report.results import earlier_kept
+from mtl_speech.training.base_learning import choose_layer
 from mtl_speech.training.checkpoint import Checkpoints, hashes_of
 from mtl_speech.training.episodes import EpisodeSampler
 from mtl_speech.training.folds import MIN_SPEAKERS, refuse_shared
@@ -96,8 +97,10 @@ def meta_train(folder: Path, options: MetaTrainOptions, run: Run) -> Path:
     with unchanged(u.audio for corpus in (*train, *valid) for u in corpus.utterances):
         parts = {"training": train, "validation": valid}
         checkpoints = checkpoints_of(output, "meta-train", parts, options, run, {"base": pack_hash(base.pack)})
-        store = build_store(train, front_end=base.front_end)
-        held = build_store(valid, front_end=base.front_end)
+        store, held = base.hear(train), base.hear(valid)
+    if base.layer_open:
+        base = base.at_layer(choose_layer(base, store, config))
+        run.say(f"encoder: layer {base.encoder.layer} of {base.encoder.n_layers}, by cross-validation in closed form")
     run.left_out((*store.problems, *held.problems), folder)
     told = EpisodeSampler(store).left_out([(n_way, n_shot) for n_way in config.n_way for n_shot in config.n_shot])
     if told is not None:

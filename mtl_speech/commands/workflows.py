@@ -29,7 +29,7 @@ from mtl_speech.core.settings import as_dict, settings
 from mtl_speech.corpora.corrections import CHANGES, EXAMPLES, changes_csv, examples_json
 from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.corpora.remote import local_folder, local_labels
-from mtl_speech.features.store import SegmentStore, build_store
+from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.language_pack import LanguageModel, load_language, true_labels, with_timing
 from mtl_speech.model.learner import embed_segments
 from mtl_speech.model.pack import Pack, load_pack, pack_hash
@@ -46,7 +46,7 @@ from mtl_speech.report.results import (
     write_results,
 )
 from mtl_speech.scoring.metrics import NotScored, Scores, Token, score_tokens
-from mtl_speech.training.adapt import BASELINE, Ablation, Adaptation, Learned, adapt_fold, learn, recognise
+from mtl_speech.training.adapt import Ablation, Adaptation, Learned, adapt_fold, learn, recognise
 from mtl_speech.training.adapt import ablate as run_ablation
 from mtl_speech.training.base_learning import mapping_lines
 
@@ -102,7 +102,9 @@ def _begin(options: AdaptOptions, run: Run, command: str, experiment: str | None
     run.say(start.how)
     hard_ratio = options.hard_ratio or (0.0 if command == "adapt" else start.meta.hard_ratio)
     start = replace(start, meta=replace(start.meta, hard_ratio=hard_ratio))
-    return _Job(options, part(options, AdaptConfig), folder, start, load_target(options, folder, run, base.front_end))
+    if options.meta_steps is None and command == "adapt":
+        options = replace(options, meta_steps=0)  # on a target alone it was not shown to gain anything
+    return _Job(options, part(options, AdaptConfig), folder, start, load_target(options, folder, run, base))
 
 
 def _finish(job: _Job, run: Run, systems: Mapping[str, Sequence[Adaptation]], ablation: Ablation | None) -> Scores:
@@ -135,16 +137,16 @@ def _outcome(job: _Job, systems: Mapping[str, Sequence[Adaptation]]) -> tuple[Ou
     for name, each in systems.items():
         for number, fold in enumerate(each, 1):
             place = ", ".join(filter(None, [name, f"fold {number}" if len(each) > 1 else ""]))
-            said = fold.learned.notes[1 if name == BASELINE else 0 :]  # a baseline has no meta-training to tell of
-            notes += [f"{place}: {note}" if place else note for note in said]
+            notes += [f"{place}: {note}" if place else note for note in fold.learned.notes]
     final = runs[0].learned
     if len(runs) > 1:
         final = learn(start.learner(target.everything), target.everything, job.config, start.meta)
         notes.append("the language pack is learned from all recordings; the scores are those of the folds together")
-    timed = with_timing(final.model, start.base, final.train, job.config.shots is None, job.config.seed)
+    base = start.base.at_layer(final.model.learner.encoder.layer)
+    timed = with_timing(final.model, base, final.train, job.config.shots is None, job.config.seed)
     final = replace(final, model=timed)
     notes += [f"zero-shot, for want of an example: {line}" for line in mapping_lines(final.model.zero_shot)]
-    return Outcome(runs, final, start.base, job.config, start.meta), notes
+    return Outcome(runs, final, base, job.config, start.meta), notes
 
 
 def _details(job: _Job, outcome: Outcome, told: Experiment) -> Details:
@@ -154,7 +156,7 @@ def _details(job: _Job, outcome: Outcome, told: Experiment) -> Details:
         told.details,
         about=_about(job, outcome.final),
         curve=learning_curve(start.learner, target.folds, job.config, adapted=outcome.runs),
-        base=compare_base(start.base, outcome.final.model.learner, target.everything.train),
+        base=compare_base(outcome.base, outcome.final.model.learner, bool(outcome.final.history.rounds)),
         clips=cut_clips(told.scores, told.details.tokens, target.recordings) if job.options.clips else None,
     )
 
@@ -195,7 +197,7 @@ def evaluate(folder: Path, options: EvaluateOptions, run: Run) -> Scores:
     corpus = read_corpus(local.folder, lang, options.phone_set, options.tier, labels=apart)
     run.say(describe(corpus, lang))
     with unchanged(u.audio for u in corpus.utterances):
-        store = build_store([corpus], front_end=base.front_end)
+        store = base.hear([corpus])
     problems = [*corpus.problems, *store.problems]
     notes = [f"language pack '{pack.name}'", *run.left_out(problems, local.folder)]
     test, not_scored = _known_to(model, store, options.data)
@@ -216,7 +218,9 @@ def evaluate(folder: Path, options: EvaluateOptions, run: Run) -> Scores:
         notes=[*notes, *([CAVEAT] if stamp else [])],
         extra={"pack": pack.name, "pack_sha256": pack_hash(pack), "problems": listed},
         stamp=stamp,
-        details=Details(about, tokens, model.temperature, base=compare_base(base, model.learner, test), clips=clips),
+        details=Details(
+            about, tokens, model.temperature, base=compare_base(base, model.learner, trained=False), clips=clips
+        ),
     )
     paths = write_report(output, experiment)
     _show(experiment, run)

@@ -13,6 +13,7 @@ import re
 import secrets
 import shutil
 import socket
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,9 +22,12 @@ from datetime import datetime
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from mtl_speech.core.errors import DataError, printable
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SETTLED = 2.0  # seconds: two changes of a file within them may leave the same times
 TEMPORARY = re.compile(r"\..+\.[0-9]+-[0-9a-f]{8}\.tmp")
@@ -89,6 +93,21 @@ def write_at(stream: IO[bytes], data: bytes, offset: int) -> None:
     while data:
         n = os.pwrite(stream.fileno(), data, offset)
         data, offset = data[n:], offset + n
+
+
+def mapped(stream: IO[bytes], kind: type, shape: tuple[int, ...]) -> np.ndarray:
+    """A file as an array of zeros that is written to, with room for all of it on the disk. Raises OSError on a full disk.
+
+    Where a mapped file found no room only when it is written to, the process would end.
+    """
+    import numpy as np
+
+    size = math.prod(shape) * np.dtype(kind).itemsize
+    if size == 0:
+        return np.zeros(shape, kind)
+    if sys.platform == "linux":
+        os.posix_fallocate(stream.fileno(), 0, size)
+    return np.memmap(stream, kind, mode="r+" if sys.platform == "linux" else "w+", shape=shape)
 
 
 def content_hash(path: Path) -> str:

@@ -14,8 +14,23 @@ PHONE_SETS = ("auto", "ipa", "arpabet", "timit", "mfa", "voxcommunis", "xsampa",
 
 
 @dataclass(frozen=True)
+class WhisperConfig(Config):
+    """The first layers of Whisper's encoder, as Θ."""
+
+    bands: int = setting(80, "mel bands", low=1, high=1024)
+    size: int = setting(384, "numbers a frame", low=2, high=4096)
+    heads: int = setting(6, "attention heads", low=1, high=256)
+    layers: int = setting(2, "transformer layers", low=1, high=128)
+
+    def conflicts(self) -> Sequence[str]:
+        """Heads share a frame evenly, and positions take sines and cosines of it in pairs."""
+        fits = self.size % self.heads == 0 and self.size % 2 == 0
+        return [] if fits else [f"size: {self.size} is not even, or not a multiple of the {self.heads} heads"]
+
+
+@dataclass(frozen=True)
 class EncoderConfig(Config):
-    """The built-in encoder Θ."""
+    """A convolutional encoder Θ, as `pretrain` makes it."""
 
     channels: int = setting(224, "channels of each convolution", low=1, high=4096)
     blocks: int = setting(4, "residual blocks", low=1, high=64)
@@ -58,8 +73,8 @@ class PretrainConfig(Config):
 class MetaTrainConfig(Config):
     """Meta learning of Φ, θ and the inner learning rate on episodes."""
 
-    meta_steps: int = setting(300, "meta-updates", low=0)
-    meta_batch: int = setting(4, "tasks in a meta-batch", low=1)
+    meta_steps: int = setting(100, "meta-updates", low=0)
+    meta_batch: int = setting(2, "tasks in a meta-batch", low=1)
     n_way: tuple[int, ...] = setting((5, 10, 20), "phonemes in a task; one is drawn where several are given", low=2)
     n_shot: tuple[int, ...] = setting((1, 3, 5), "support examples per phoneme; one is drawn of several", low=1)
     n_query: int = setting(5, "query examples per phoneme", low=1)
@@ -73,11 +88,12 @@ class MetaTrainConfig(Config):
         choices=("previous", "random", "prototype", "posterior"),
     )
     granularity: str = setting("channel", "granularity of the scales Φ", choices=("kernel", "channel"))
-    shrinkage: float = setting(0.3, "shrinkage of the covariance that whitens embeddings at the start", low=0, high=1)
+    shrinkage: float = setting(0.7, "shrinkage of the covariance that whitens embeddings at the start", low=0, high=1)
+    dimensions: int = setting(384, "dimensions that whitened embeddings are cut to at the start", low=1, high=4096)
     whiten: bool = setting(True, "start from whitened embeddings; otherwise they are centred only")
     scale: float = setting(4.0, "scale of the standardised embeddings at the start", above=0)
-    prior: float = setting(1.0, "examples that a row of θ counts for at the start, under theta_init posterior", above=0)
-    prior_unmet: float = setting(0.3, "the same for phonemes that meta-training did not meet", above=0)
+    prior: float = setting(2.0, "examples that a row of θ counts for at the start, under theta_init posterior", above=0)
+    prior_unmet: float = setting(0.6, "the same for phonemes that meta-training did not meet", above=0)
     guess_share: float = setting(
         0.2, "share of the phonemes that a task treats as never met, under theta_init posterior", low=0, high=1
     )
@@ -100,7 +116,12 @@ class AdaptConfig(Config):
 
     lang: str = setting("pa", "target language: a tag or an English name")
     shots: int | None = setting(None, "examples per phoneme to learn from; all by default", low=1)
-    meta_steps: int | None = setting(None, "meta-updates on the target; chosen from the data by default", low=0)
+    meta_steps: int | None = setting(
+        None,
+        "meta-updates on the target; by default none in `adapt`, which was not shown to gain by them, and as many as the data are "
+        "worth in `ablate`",
+        low=0,
+    )
     hard_ratio: float = setting(
         0.0,
         "share of these that draw on the hard classes (the curriculum; the ablation takes 0.5 for 0)",
@@ -164,22 +185,24 @@ class BaseOptions(_Base):
     encoder: str | None = setting(
         None,
         "encoder of another maker to build on, in place of --base: a name of the Hugging Face hub, a folder, a pipeline of "
-        "torchaudio, or a checkpoint of SpeechBrain",
+        "torchaudio, a checkpoint of SpeechBrain, or a class of your own as module:Class",
     )
     encoder_layer: str | None = setting(
         None,
-        "which of its layers is heard: a number, auto (two thirds of the way up), or learned (all, weighted); by default auto, "
-        "or what a pack was made with",
+        "which of its layers is heard: a number, or auto (by cross-validation in closed form); by default auto, or what a pack was "
+        "made with",
     )
     phi_layers: tuple[str, ...] | None = setting(
-        None, "patterns of names of its layers that carry Φ; by default by its family"
+        None,
+        "patterns of names of the layers that carry Φ, where no strategy says so; by default by the kind of encoder. What lies "
+        "below the lowest of them is computed once",
     )
 
     def conflicts(self) -> list[str]:
         """There is one base, and only an encoder of another maker has layers to choose from."""
         found = ["base, encoder: one of them at most"] if self.base and self.encoder else []
-        given = [name for name in ("encoder_layer", "phi_layers") if getattr(self, name)]
-        return found + [f"{name}: needs --encoder beside it" for name in given if not self.encoder]
+        needless = bool(self.encoder_layer and not self.encoder)
+        return found + (["encoder_layer: needs --encoder beside it"] if needless else [])
 
 
 @dataclass(frozen=True)
@@ -323,7 +346,7 @@ class DemoOptions(RunOptions, _Base):
     MEMORY: ClassVar[tuple[str, ...]] = ("n_words", "shots")
     n_words: int = setting(720, "words of the synthetic Punjabi corpus", low=60)
     shots: int | None = setting(20, "examples per phoneme to learn from", low=1)
-    meta_steps: int | None = setting(100, "meta-updates on tasks of the target; chosen from the data for none", low=0)
+    meta_steps: int | None = setting(25, "meta-updates on tasks of the target; chosen from the data for none", low=0)
     strategy: Path | None = setting(None, "strategy pack to start from; by default the one that ships")
 
 

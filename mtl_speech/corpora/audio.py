@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +26,7 @@ WINDOW_LENGTH = SAMPLE_RATE * 25 // 1000  # samples: 25 ms
 HOP_LENGTH = SAMPLE_RATE * 10 // 1000  # samples: 10 ms
 FFT_SIZE = 512  # samples
 MEL_BANDS = 80
+WHISPER_BANDS = 80  # of Whisper's own log-mel; its large third version has 128
 FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH  # 100
 MEL_LOW, MEL_HIGH = 20.0, 7600.0  # Hz: the edges of the mel filterbank
 POWER_FLOOR = 1e-10  # power below it counts as it, so that the logarithm is finite
@@ -195,8 +196,31 @@ def log_mel(waveform: np.ndarray | torch.Tensor) -> torch.Tensor:
     return mel.clamp(min=POWER_FLOOR).log().reshape(*leading, -1, MEL_BANDS)
 
 
-def stream_log_mel(blocks: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
-    """The frames that `log_mel` gives all the blocks of a waveform together, block by block: (n_frames, MEL_BANDS)."""
+def whisper_mel(waveform: np.ndarray | torch.Tensor, bands: int = WHISPER_BANDS) -> torch.Tensor:
+    """The mel frames of Whisper (Radford et al. 2023, section 2.2), not scaled; frame i is centred at sample i * HOP_LENGTH.
+
+    Hann window of 25 ms, 400-point FFT, Slaney mel bands up to 8000 Hz, logarithm to the base 10 of the power (at least 1e-10).
+
+    Args:
+        waveform: (n_samples,) at 16 kHz.
+        bands: 80, or 128 for the large third version.
+
+    Returns:
+        float32 tensor (1 + n_samples // HOP_LENGTH, bands).
+    """
+    import torch
+
+    samples = torch.as_tensor(waveform, dtype=torch.float32)
+    edges = "reflect" if len(samples) > WINDOW_LENGTH // 2 else "constant"  # as Whisper's own, where there is enough
+    window = torch.hann_window(WINDOW_LENGTH, device=samples.device)
+    spectrum = torch.stft(samples, WINDOW_LENGTH, HOP_LENGTH, window=window, pad_mode=edges, return_complex=True)
+    mel = spectrum.abs().square().T @ whisper_filters(bands).to(samples.device)
+    return mel.clamp(min=POWER_FLOOR).log10()
+
+
+def stream_mel(blocks: Iterable[np.ndarray], make: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[torch.Tensor]:
+    """The frames that `make` (`log_mel` or `whisper_mel`) gives all the blocks of a waveform together, block by block:
+    (n_frames, bands)."""
     import numpy as np
     import torch
 
@@ -206,10 +230,21 @@ def stream_log_mel(blocks: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
         held = np.concatenate((held, block))
         n_ready = len(held) // HOP_LENGTH - overlap
         if n_ready > n_before:
-            yield log_mel(torch.from_numpy(held))[n_before:n_ready]
+            yield make(torch.from_numpy(held))[n_before:n_ready]
             drop = max(0, n_ready - overlap)
             held, n_before = held[drop * HOP_LENGTH :], n_ready - drop
-    yield log_mel(torch.from_numpy(held))[n_before:]
+    yield make(torch.from_numpy(held))[n_before:]
+
+
+@lru_cache(maxsize=4)
+def whisper_filters(bands: int) -> torch.Tensor:
+    """The mel filterbank of Whisper, (WINDOW_LENGTH // 2 + 1, bands)."""
+    from torchaudio.functional import melscale_fbanks
+
+    filters: torch.Tensor = melscale_fbanks(
+        WINDOW_LENGTH // 2 + 1, 0.0, SAMPLE_RATE / 2, bands, SAMPLE_RATE, norm="slaney", mel_scale="slaney"
+    )
+    return filters
 
 
 @lru_cache(maxsize=1)

@@ -29,16 +29,8 @@ from mtl_speech.core.errors import DataError, Problem, problem_of
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.audio import HOP_LENGTH, MEL_BANDS, SAMPLE_RATE
 from mtl_speech.corpora.corpus import Corpus
-from mtl_speech.features.store import (
-    MARGIN,
-    Found,
-    FrameSource,
-    SegmentStore,
-    assemble,
-    audio_content,
-    owned_utterances,
-    place,
-)
+from mtl_speech.features.front_end import MARGIN
+from mtl_speech.features.store import Found, FrameSource, SegmentStore, assemble, audio_content, owned_utterances, place
 
 SPEEDS = (85, 90, 95, 100, 105, 110, 115)  # per cent
 SNR_RANGE = (3.0, 35.0)  # dB
@@ -161,11 +153,10 @@ BLOCK = 64  # recordings that a process reads at a time
 class View(SegmentStore):
     """A store whose frames come from the cache: `frames` is empty, `take` gives what another store has in it.
 
-    audio, content: path and `audio_content` of each recording. The margins hold its edge frames; where an augmented recording is
+    content: the `audio_content` of each recording. The margins hold its edge frames; where an augmented recording is
     a frame shorter than `length` says, so does that frame.
     """
 
-    audio: tuple[Path, ...] = ()
     content: tuple[str, ...] = ()
     source: FrameSource = field(default_factory=FrameSource)
     checked: np.ndarray = field(
@@ -216,8 +207,8 @@ def make_views(
     kept.prune()
     store = assemble([corpus], found, phonemes, problems, lambda: torch.empty(0, MEL_BANDS, dtype=torch.float16), kept)
     tables = {f.name: getattr(store, f.name) for f in fields(SegmentStore)}
-    told: dict[str, Any] = {"audio": tuple(f.utterance.audio for f in found), "content": tuple(contents)}
-    views = [View(**tables, **told, source=FrameSource(kept), checked=np.zeros(len(found), dtype=bool))]
+    told: dict[str, Any] = {**tables, "content": tuple(contents)}
+    views = [View(**told, source=FrameSource(kept), checked=np.zeros(len(found), dtype=bool))]
     for number in range(1, n_views):
         augment = WaveformAugment(seed * 1000 + number)
         own = place(_at_speed(found, augment), kept) | {"checked": np.zeros(len(found), dtype=bool)}

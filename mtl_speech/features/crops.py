@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mtl_speech.features.store import MARGIN, SegmentStore
+from mtl_speech.features.front_end import MARGIN
+from mtl_speech.features.store import SegmentStore
 
 UNKNOWN = -100  # the label of a frame in which nobody knows what is said; torch's cross-entropy ignores it
 BLOCK = 4096  # crops whose segments are looked at together

@@ -1,9 +1,9 @@
-"""Corpora as tensors: normalised log-mel frames of all recordings in one matrix, and the segments that lie in them."""
+"""Corpora as tensors: what a front end makes of all recordings in one matrix, and the segments that lie in them."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import version
@@ -19,82 +19,50 @@ from mtl_speech.core.errors import DataError, Problem, problem_of
 from mtl_speech.core.files import content_hash, write_at
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora import audio
-from mtl_speech.corpora.audio import FRAMES_PER_SECOND, HOP_LENGTH, MEL_BANDS, check_audio, load_audio, log_mel
+from mtl_speech.corpora.audio import FRAMES_PER_SECOND, check_audio, load_audio
 from mtl_speech.corpora.corpus import Corpus, Utterance
+from mtl_speech.features import front_end as ends
+from mtl_speech.features.front_end import LOG_MEL, MARGIN, WINDOW_FRAMES, FrontEnd
 
 logger = logging.getLogger(__name__)
 
-FEATURE_VERSION = 2  # of what `FrameSource` computes: raised with every change that no constant below tells of
-
-WINDOW_FRAMES = 48  # 480 ms around the middle of a segment
-MARGIN = WINDOW_FRAMES  # frames between two recordings, so that no window reaches into its neighbour
-ACTIVE_RANGE = 30.0 / 10.0 * np.log(10.0)  # nats below the loudest frame (30 dB) that count as speech
-FLOOR_RANGE = 50.0 / 10.0 * np.log(10.0)  # nats below the loudest frame (50 dB) at which the spectrum is cut off
-PRIOR_FRAMES = 100.0  # weight of the flat prior in the mean of a recording: one second of speech
-SCALE = 2.5  # nats per unit of the normalised features
+FEATURE_VERSION = 3  # of what `FrameSource` computes: raised with every change that no constant below tells of
 
 # Of the module `audio`, that features depend on.
 AUDIO_CONSTANTS = (
     "SAMPLE_RATE WINDOW_LENGTH HOP_LENGTH FFT_SIZE MEL_BANDS MEL_LOW MEL_HIGH POWER_FLOOR SILENT_PEAK".split()
 )
-PER_SEGMENT = ("start", "end", "label", "utterance", "language", "speaker")  # tensors of a store with a row a segment
+# Of the module `front_end`.
+FRONT_END_CONSTANTS = "ACTIVE_RANGE FLOOR_RANGE PRIOR_FRAMES SCALE ENERGY_STEP WHISPER_RANGE WHISPER_PEAK".split()
+PER_SEGMENT = ("start", "end", "label", "utterance", "language", "speaker", "number")  # tensors with a row a segment
 
 Transform = Callable[[np.ndarray, int], tuple[np.ndarray, float]]
 
 
-def normalise(mel: Tensor) -> Tensor:
-    """Level- and channel-normalise one recording's log-mel (n_frames, MEL_BANDS), in nats of power.
+@dataclass(frozen=True)
+class Track:
+    """The frames that an encoder made of the recordings of a store, one recording after another.
 
-    The mean over speech frames is taken off each band, shrunk towards a band-independent level: the shorter the recording, the
-    less its mean knows of the channel and the more of its phonemes. A gain of the whole recording cancels exactly, down to
-    `log_mel`'s floor; silence before and after changes nothing but the frames it adds.
+    frames: (n_frames, channels) float16. first: (n_utterances + 1,) frame at which each recording begins, and the end of the last.
+    hop: rows of the store from frame to frame.
     """
-    energy = mel.mean(1)
-    peak = energy.max()
-    mel = mel.clamp_min(float(peak) - FLOOR_RANGE)
-    active = mel[energy >= peak - ACTIVE_RANGE]
-    level, n = active.mean(), len(active)
-    mean = (n * active.mean(0) + PRIOR_FRAMES * level) / (n + PRIOR_FRAMES)
-    return (mel - mean) / SCALE
+
+    frames: Tensor
+    first: Tensor
+    hop: float
 
 
 @dataclass(frozen=True)
-class FrontEnd:
-    """What an encoder hears of a recording: a row of `width` numbers every 10 ms, made of its samples.
+class Heard:
+    """What an encoder made of the recordings of a store, in one pass.
 
-    `key` names it in the cache; that of log-mel is empty. `quiet`: the margins around a recording are zeros, not its edge rows.
-    `window` is how many rows around the middle of a segment are heard.
+    encoder: the hash of its weights. embeddings: by layer, (n_segments, dim) float32 of all segments that the store was made with.
+    track: the frames; None where only the embeddings are kept.
     """
 
-    key: str
-    width: int
-    make: Callable[[np.ndarray], Tensor]
-    quiet: bool = False
-    window: int = WINDOW_FRAMES
-
-    def with_margins(self, rows: Tensor) -> Tensor:
-        """The rows of a recording with MARGIN rows before and after."""
-        if self.quiet:
-            return torch.nn.functional.pad(rows, (0, 0, MARGIN, MARGIN))
-        return torch.cat((rows[:1].expand(MARGIN, -1), rows, rows[-1:].expand(MARGIN, -1)))
-
-
-def standardised(samples: Tensor, mean: float, variance: float) -> Tensor:
-    """Samples of a recording at zero mean and unit variance, as the feature extractors of wav2vec 2.0 do it."""
-    return (samples - mean) / (variance + 1e-7) ** 0.5
-
-
-def raw_rows(waveform: np.ndarray, normalised: bool = False) -> Tensor:
-    """Samples as rows of 10 ms, (n_rows, HOP_LENGTH) float16, the last filled up with zeros; `standardised` if `normalised`."""
-    samples = torch.from_numpy(waveform).float()
-    if normalised:
-        samples = standardised(samples, float(samples.mean()), float(samples.var(unbiased=False)))
-    return torch.nn.functional.pad(samples, (0, -len(samples) % HOP_LENGTH)).view(-1, HOP_LENGTH).half()
-
-
-LOG_MEL = FrontEnd("", MEL_BANDS, lambda waveform: normalise(log_mel(waveform)).half())
-RAW = FrontEnd("raw", HOP_LENGTH, raw_rows, True, 2 * MARGIN)
-RAW_NORMALISED = FrontEnd("raw, normalised", HOP_LENGTH, lambda waveform: raw_rows(waveform, True), True, 2 * MARGIN)
+    encoder: str
+    embeddings: Mapping[int, Tensor]
+    track: Track | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +76,9 @@ class SegmentStore:
     label: (n_segments,) index into `phonemes`. utterance: (n_segments,) index into `utterance_ids`.
     unknown: (n_stretches, 2) float64, rows between which something sounds that no segment tells of, in order.
     language: (n_segments,) index into `languages`. speaker: (n_segments,) index into `speakers`.
+    front_end: the key of what made the frames, where it is known.
+    number: (n_segments,) which of the segments that the store was made with each is. heard: what an encoder made of these.
+    audio: (n_utterances,) the files that the recordings were read from.
     """
 
     frames: Tensor
@@ -126,6 +97,17 @@ class SegmentStore:
     problems: tuple[Problem, ...] = ()
     unknown: Tensor = field(default_factory=lambda: torch.zeros(0, 2, dtype=torch.float64))
     window: int = WINDOW_FRAMES
+    front_end: str | None = None
+    number: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+    heard: Heard | None = field(default=None, repr=False)
+    audio: tuple[Path, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        """Segments without a number are all that there are. Raises ValueError where that would mix them up."""
+        if len(self.number) != len(self.label):
+            if self.heard is not None:
+                raise ValueError("what an encoder made of the segments is of other segments")
+            object.__setattr__(self, "number", torch.arange(len(self.label)))
 
     def __len__(self) -> int:
         return len(self.label)
@@ -183,7 +165,7 @@ def build_store(
             stream.write(front_end.with_margins(mel).numpy().data)
             found.append(Found(owner, utterance, len(mel), speed))
         store = assemble(corpora, found, phonemes, problems, lambda: _mapped(stream, front_end.width), source.cache)
-        return replace(store, window=front_end.window)
+        return replace(store, window=front_end.window, front_end=front_end.key)
 
 
 def owned_utterances(corpora: Sequence[Corpus]) -> list[tuple[str, Utterance]]:
@@ -268,9 +250,8 @@ class FrameSource:
 def feature_settings() -> dict[str, object]:
     """All that features depend on beside the recording: constants, and versions of this code and of the libraries below."""
     constants = {name: getattr(audio, name) for name in AUDIO_CONSTANTS}
-    ranges = {"ACTIVE_RANGE": float(ACTIVE_RANGE), "FLOOR_RANGE": float(FLOOR_RANGE)}
-    normalisation = {**ranges, "PRIOR_FRAMES": PRIOR_FRAMES, "SCALE": SCALE}
-    return {"version": FEATURE_VERSION, **constants, **normalisation, "libraries": _libraries()}
+    of_front_ends = {name: float(getattr(ends, name)) for name in FRONT_END_CONSTANTS}
+    return {"version": FEATURE_VERSION, **constants, **of_front_ends, "libraries": _libraries()}
 
 
 @lru_cache(maxsize=1)
@@ -323,6 +304,7 @@ def assemble(
         languages=tuple(languages),
         speakers=tuple(speakers),
         utterance_ids=tuple(f"{f.corpus}/{f.utterance.id}" for f in found),
+        audio=tuple(f.utterance.audio for f in found),
         problems=tuple(problems),
     )
 

@@ -1,15 +1,13 @@
 """Θ: the acoustic encoder. Frames of recordings in, one embedding per phoneme segment out.
 
-`FrameEncoder` is what any encoder must be; what builds on Θ asks for no more. The built-in `Encoder` is fully convolutional in
-time, so that it serves windows around a segment (few-shot tasks) and whole recordings (pretraining, transcription) with the same
-weights. Batch-norm serves pretraining only: `fold_batch_norm` merges it into the convolutions, so Θ as used afterwards is
+`FrameEncoder` is what any encoder must be; what builds on Θ asks for no more. `ConvEncoder` is one that `mtl-speech pretrain` makes
+from nothing. Batch-norm serves its pretraining only: `fold_batch_norm` merges it into the convolutions, so Θ as used afterwards is
 convolutions with biases, without any running statistic.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -18,37 +16,87 @@ from torch.nn import functional as F
 
 from mtl_speech.core.distributed import n_processes, total, total_with_gradient
 from mtl_speech.core.options import EncoderConfig
-from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.audio import MEL_BANDS
-from mtl_speech.features.store import LOG_MEL, FrontEnd, SegmentStore
+from mtl_speech.features.front_end import LOG_MEL, MARGIN, FrontEnd
 
 N_PARTS = 3  # a segment is pooled over its onset, its middle and its offset
-WINDOWS_AT_ONCE = 256
-SPANS_AT_ONCE = 512  # of one stretch of a recording, pooled together
 
 
 class FrameEncoder(nn.Module):
     """What any encoder must be to serve as Θ. A class and not a Protocol, since all that uses Θ takes it for an `nn.Module` too.
 
-    front_end: what a store must be made with to be heard. phi_patterns: names of the layers that may carry Φ, as in a shell.
-    config: settings, of which `embedding_size` must be one.
+    Rows are what the front end makes of a recording, one every 10 ms. A frame is what the encoder makes of them.
+
+    front_end: what the encoder hears. hop: rows from frame to frame. centre: the row at which frame 0 is centred. channels: numbers
+    a frame. stretch: rows that are heard at once at most; longer recordings are heard in stretches of so many, with `context` rows
+    of either neighbour. margin: rows heard before and after a recording. phi_patterns: names of the layers that may carry Φ, as in
+    a shell. n_layers: layers that can be chosen from, of which `layer` is the last one that is computed, counted from 1.
+    row_length: how many times 10 ms a row is, where it is a frame of another encoder. fingerprint: the hash of the weights as they
+    were loaded, by which what the encoder made of a store is known again.
     """
 
     front_end: FrontEnd = LOG_MEL
+    hop: float = 1.0
+    centre: float = 0.0
+    channels: int
+    stretch: int = 3_000
+    context: int = 100
+    margin: int = 0
     phi_patterns: tuple[str, ...] = ("*",)
-    config: Any
+    n_layers: int = 1
+    layer: int = 1
+    row_length: float = 1.0
+    fingerprint: str = ""
 
-    def frames(self, features: Tensor) -> Tensor:
-        """Rows of the front end (batch, n_rows, width) -> frame features (batch, n_frames, channels)."""
+    def frames(self, rows: Tensor) -> Tensor:
+        """Rows of the front end (batch, n_rows, width) -> frames of `layer` (batch, n_frames, channels)."""
         raise NotImplementedError
+
+    def all_layers(self, rows: Tensor) -> list[Tensor]:
+        """The frames of the layers 1 to `layer`, in one pass."""
+        return [self.frames(rows)]
+
+    def at_layer(self, layer: int) -> FrameEncoder:
+        """The encoder up to a layer: a copy that shares what is frozen."""
+        return self
+
+    def split(self) -> tuple[FrameEncoder, FrameEncoder] | None:
+        """What lies below the lowest layer with Φ, and the rest, whose rows are the frames of the former; None where it is one."""
+        return None
+
+    @property
+    def embedding_size(self) -> int:
+        """Dimensions of the embedding of a segment."""
+        return N_PARTS * self.channels + 1
+
+    def embed(self, parts: Tensor, spans: Tensor) -> Tensor:
+        """The parts of segments (n, N_PARTS, channels), and their spans (n, 2) in rows -> embeddings (n, embedding_size)."""
+        log_duration = torch.log((self.row_length * (spans[:, 1:] - spans[:, :1])).clamp_min(1.0) / 10.0)
+        return torch.cat((parts.flatten(1), log_duration), dim=1)
+
+    def places(self, spans: Tensor) -> Tensor:
+        """Where spans in rows lie among the frames, of the same shape."""
+        return (spans - self.centre) / self.hop
 
     def forward(self, windows: Tensor, spans: Tensor) -> Tensor:
-        """A window around each segment (n, n_rows, width) and its span in rows (n, 2) -> (n, embedding_size)."""
-        raise NotImplementedError
+        """A window around each segment (n, n_rows, width) and its span in rows (n, 2) -> embeddings (n, embedding_size)."""
+        frames = self.frames(windows)
+        return self.embed(torch.bmm(part_weights(self.places(spans), frames.shape[1]), frames), spans)
 
-    def embed_within(self, rows: Tensor, spans: Tensor) -> Tensor:
-        """Embeddings (n, embedding_size) of spans (n, 2), in rows, of one stretch of a recording (n_rows, width)."""
-        raise NotImplementedError
+    def pool(self, frames: Tensor, spans: Tensor) -> Tensor:
+        """Frames of a stretch (n_frames, channels) and spans (n, 2) in its rows -> embeddings (n, embedding_size)."""
+        return self.embed(pooled_parts(frames, self.places(spans)), spans)
+
+
+class SharedEncoder(FrameEncoder):
+    """An encoder whose copies share what is frozen: there is one Θ in memory, however many learners build on it."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrameEncoder:
+        memo |= {id(t): t for t in [*self.parameters(), *self.buffers()] if not t.requires_grad}
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__ = copy.deepcopy(self.__dict__, memo)
+        return copied
 
 
 def as_image(x: Tensor) -> Tensor:
@@ -148,12 +196,15 @@ class ResidualBlock(nn.Module):
         return F.gelu(x + self.dropout(self.second(F.gelu(self.first(x)))))
 
 
-class Encoder(FrameEncoder):
-    """The built-in encoder: a stem, a convolution that halves the frame rate, residual blocks, and a segment embedding."""
+class ConvEncoder(FrameEncoder):
+    """A small convolutional encoder: a stem, a convolution that halves the frame rate, residual blocks, and a segment embedding."""
+
+    context = margin = MARGIN
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.config: EncoderConfig = config
+        self.config = config
+        self.hop, self.channels = float(config.stride), config.channels
         self.stem = ConvNorm(MEL_BANDS, config.channels, config.stem_kernel_size)
         self.down = ConvNorm(config.channels, config.channels, config.kernel_size, stride=config.stride)
         self.blocks = nn.ModuleList(
@@ -161,38 +212,24 @@ class Encoder(FrameEncoder):
         )
         self.embedding = nn.Linear(N_PARTS * config.channels + 1, config.embedding_size)
 
-    def frames(self, features: Tensor) -> Tensor:
+    @property
+    def embedding_size(self) -> int:
+        """As `FrameEncoder` says."""
+        return self.config.embedding_size
+
+    def frames(self, rows: Tensor) -> Tensor:
         """Normalised log-mel (batch, n_frames, MEL_BANDS) -> frame features (batch, ceil(n_frames / stride), channels)."""
-        x = F.gelu(self.stem(features))
+        x = F.gelu(self.stem(rows))
         x = F.gelu(self.down(x))
         for block in self.blocks:
             x = block(x)
         return x
 
-    def pool(self, frames: Tensor, spans: Tensor, index: Tensor | None = None) -> Tensor:
-        """Segment embeddings from frame features.
+    def embed(self, parts: Tensor, spans: Tensor) -> Tensor:
+        """As `FrameEncoder` says, learned in pretraining."""
+        return cast(Tensor, self.embedding(super().embed(parts, spans)))
 
-        frames: (batch, n_frames', channels); spans: (n_segments, 2), start and end in input frames (10 ms);
-        index: (n_segments,), the row of `frames` that each segment lies in, by default one segment per row.
-        Returns (n_segments, embedding_size).
-        """
-        weights = part_weights(spans / self.config.stride, frames.shape[1])
-        if index is not None:
-            frames = frames[index]
-        return cast(Tensor, self.embedding(with_duration(torch.bmm(weights, frames), spans)))
-
-    def forward(self, windows: Tensor, spans: Tensor) -> Tensor:
-        """(n_segments, n_frames, MEL_BANDS) and (n_segments, 2) -> (n_segments, embedding_size)."""
-        return self.pool(self.frames(windows), spans)
-
-    def embed_within(self, rows: Tensor, spans: Tensor) -> Tensor:
-        """(n_rows, MEL_BANDS) and (n, 2) -> (n, embedding_size). The stretch passes through the encoder once, as a whole."""
-        (frames,) = self.frames(rows.unsqueeze(0))
-        parts = spans.split(SPANS_AT_ONCE)
-        pooled = [with_duration(part_weights(s / self.config.stride, len(frames)) @ frames, s) for s in parts]
-        return torch.cat([self.embedding(each) for each in pooled])
-
-    def fold_batch_norm(self) -> Encoder:
+    def fold_batch_norm(self) -> ConvEncoder:
         """A copy with every batch-norm merged into its convolution, in evaluation mode. A folded encoder stays as it is."""
         folded = copy.deepcopy(self).eval()
         for module in folded.modules():
@@ -208,29 +245,34 @@ def part_weights(spans: Tensor, n_frames: int) -> Tensor:
     segment, as wide as a third of it to either side and never narrower than one frame, so short segments get all three parts.
     Returns (n_segments, N_PARTS, n_frames); rows sum to 1.
     """
-    start, length = spans[:, :1], (spans[:, 1:] - spans[:, :1])
-    middle = (torch.arange(N_PARTS, device=spans.device) + 0.5) / N_PARTS
-    centre = (start + length * middle).clamp(0.0, n_frames - 1.0)  # (n_segments, N_PARTS)
-    width = (length / N_PARTS).clamp_min(1.0).unsqueeze(2)
+    centre, width = _triangles(spans, n_frames)
     frame = torch.arange(n_frames, device=spans.device, dtype=spans.dtype)
-    weights = (1.0 - (frame - centre.unsqueeze(2)).abs() / width).clamp_min(0.0)
+    weights = (1.0 - (frame - centre.unsqueeze(2)).abs() / width.unsqueeze(2)).clamp_min(0.0)
     return weights / weights.sum(2, keepdim=True)
 
 
-def with_duration(parts: Tensor, spans: Tensor) -> Tensor:
-    """Parts (n, N_PARTS, channels) of spans (n, 2) in rows, and the log-duration: (n, N_PARTS * channels + 1)."""
-    log_duration = torch.log((spans[:, 1:] - spans[:, :1]).clamp_min(1.0) / 10.0)
-    return torch.cat((parts.flatten(1), log_duration), dim=1)
+def _triangles(spans: Tensor, n_frames: int) -> tuple[Tensor, Tensor]:
+    """Where the triangles of `part_weights` are centred, and how wide they are to either side, each (n_segments, N_PARTS)."""
+    start, length = spans[:, :1], (spans[:, 1:] - spans[:, :1])
+    middle = (torch.arange(N_PARTS, device=spans.device) + 0.5) / N_PARTS
+    centre = (start + length * middle).clamp(0.0, n_frames - 1.0)
+    return centre, (length / N_PARTS).clamp_min(1.0).expand(-1, N_PARTS)
 
 
-def over_windows(
-    model: Callable[[Tensor, Tensor], Tensor], store: SegmentStore, index: Tensor | None = None, title: str = ""
-) -> Tensor:
-    """What `model` makes of the windows and spans of segments `index` (n,) of a store, by default of all: (n, ...).
+def pooled_parts(frames: Tensor, spans: Tensor) -> Tensor:
+    """`part_weights(spans, n_frames) @ frames` without the frames that count nothing: (n_segments, N_PARTS, channels).
 
-    They pass through it WINDOWS_AT_ONCE at a time, without gradient; under a `title` a bar shows how far they are.
+    frames: (n_frames, channels); spans: (n_segments, 2) in frames.
     """
-    batches = (torch.arange(len(store)) if index is None else index).split(WINDOWS_AT_ONCE)
-    with torch.inference_mode():
-        parts = [model(*store.windows(batch)) for batch in (progress(batches, title) if title else batches)]
-        return torch.cat(parts)
+    n_frames = len(frames)
+    centre, width = (each.flatten().double() for each in _triangles(spans, n_frames))
+    low = torch.floor(centre - width).clamp_min(0).long()
+    high = (torch.ceil(centre + width).long() + 1).clamp_max(n_frames)
+    counts = high - low
+    first = counts.cumsum(0) - counts
+    index = torch.arange(int(counts.sum()), device=frames.device) + torch.repeat_interleave(low - first, counts)
+    owner = torch.repeat_interleave(torch.arange(len(counts), device=frames.device), counts)
+    weights = (1.0 - (index - centre[owner]).abs() / width[owner]).clamp_min(0.0)
+    weights = (weights / torch.zeros_like(centre).index_add_(0, owner, weights)[owner]).to(frames)
+    found = F.embedding_bag(index, frames, first, mode="sum", per_sample_weights=weights)
+    return found.view(len(spans), N_PARTS, frames.shape[1])

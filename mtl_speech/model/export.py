@@ -1,13 +1,13 @@
 """Θ + Φ + θ′ of one language as one plain model in a file, for programs without this package.
 
-Input "waveform": samples (n_samples,) float32, mono, 16 kHz, full scale 1. Input "frames": `store.normalise` of `audio.log_mel`,
-(n_frames, MEL_BANDS) float32. With either, "spans" (n_segments, 2) float64, start and end of segments in seconds. Output
+Input "waveform": samples (n_samples,) float32, mono, 16 kHz, full scale 1. Input "frames": what the front end of the encoder
+makes of them, (n_frames, bands) float32. With either, "spans" (n_segments, 2) float64, start and end of segments in seconds. Output
 "probabilities" (n_segments, n_classes) float32, calibrated, the columns as `inventory` of the metadata names them. The numbers of
-samples, frames and segments are free; an empty recording or no segment is not for the model.
+samples, frames and segments are free, up to the 30 s that the encoder hears at once; an empty recording or no segment is not for
+the model.
 
-Φ is merged into the convolutions. What comes after pooling is linear to the end: the embedding, its centre, whitening and scale,
-the head and the temperature. So it is one matrix, worked out in double precision. Everything is made of operations that
-ONNX and torch.export know.
+Φ is merged into the layers. What comes after pooling is linear to the end: centre, whitening, scale, head and temperature.
+So it is one matrix, worked out in double precision. Everything is made of operations that ONNX and torch.export know.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mtl_speech import __version__
 from mtl_speech.core.errors import UsageError
 from mtl_speech.corpora.audio import (
-    FFT_SIZE,
     FRAMES_PER_SECOND,
     HOP_LENGTH,
-    MEL_BANDS,
     POWER_FLOOR,
     SAMPLE_RATE,
+    WHISPER_BANDS,
     WINDOW_LENGTH,
-    mel_filters,
+    whisper_filters,
 )
-from mtl_speech.features.store import ACTIVE_RANGE, FLOOR_RANGE, PRIOR_FRAMES, SCALE, WINDOW_FRAMES
-from mtl_speech.model.encoder import Encoder
+from mtl_speech.features.front_end import WHISPER_PEAK, WHISPER_RANGE, whisper_scaled
+from mtl_speech.model.encoder import part_weights
 from mtl_speech.model.language_pack import LanguageModel
 from mtl_speech.model.pack import Pack, pack_hash
+from mtl_speech.model.passes import LENGTHS
 from mtl_speech.model.scale_shift import merge
 from mtl_speech.model.strategy import BaseModel
+from mtl_speech.model.whisper import WhisperEncoder
 
 Inputs = tuple[Tensor, Tensor]
 Model = Callable[[Tensor, Tensor], Tensor]
@@ -55,60 +55,58 @@ OPSET = 20  # the first with GELU as one operation
 TOLERANCE = 1e-5  # the largest difference from the folded model in a probability
 
 
-class LogMel(nn.Module):
-    """`audio.log_mel` and `store.normalise` of one recording, without complex numbers: the spectrum is a product of matrices.
+class WhisperMel(nn.Module):
+    """`whisper_mel` of one recording as its front end scales it, without complex numbers: the spectrum is a product of matrices.
 
-    Frames are rounded to half precision, as those in the feature cache are. What comes before is in double precision, so that every
+    Rows are rounded to half precision, as those in the feature cache are. What comes before is in double precision, so that every
     program rounds them alike.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bands: int) -> None:
         super().__init__()
         samples = torch.arange(WINDOW_LENGTH, dtype=torch.float64)
-        bins = torch.arange(FFT_SIZE // 2 + 1, dtype=torch.float64)
-        angle = 2 * math.pi / FFT_SIZE * samples.unsqueeze(1) * bins
+        bins = torch.arange(WINDOW_LENGTH // 2 + 1, dtype=torch.float64)
+        angle = 2 * math.pi / WINDOW_LENGTH * samples.unsqueeze(1) * bins
         window = torch.hann_window(WINDOW_LENGTH, dtype=torch.float64).unsqueeze(1)
         # (WINDOW_LENGTH, 2 * bins): cosines, then sines
         self.basis: Tensor = nn.Buffer(window * torch.cat((angle.cos(), angle.sin()), dim=1))
-        self.filters: Tensor = nn.Buffer(mel_filters().double())  # (bins, MEL_BANDS)
+        self.filters: Tensor = nn.Buffer(whisper_filters(bands).double())  # (bins, bands)
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """(n_samples,) at 16 kHz -> normalised log-mel (1 + n_samples // HOP_LENGTH, MEL_BANDS)."""
+        """(n_samples,) at 16 kHz -> rows (1 + n_samples // HOP_LENGTH, bands)."""
+        half = WINDOW_LENGTH // 2
+        before, after = waveform[1 : half + 1].flip(0), waveform[-half - 1 : -1].flip(0)
+        padded = torch.cat((before, waveform, after))
         centres = torch.arange(1 + waveform.shape[0] // HOP_LENGTH, device=waveform.device) * HOP_LENGTH
         place = centres.unsqueeze(1) + torch.arange(WINDOW_LENGTH, device=waveform.device)
-        frames = F.pad(waveform, (WINDOW_LENGTH // 2, WINDOW_LENGTH // 2))[place]
-        spectrum = (frames.double() @ self.basis).square()
-        power = spectrum[:, : FFT_SIZE // 2 + 1] + spectrum[:, FFT_SIZE // 2 + 1 :]
-        mel = (power @ self.filters).clamp(min=POWER_FLOOR).log()
-        energy = mel.mean(1, keepdim=True)
-        peak = energy.amax(0, keepdim=True)
-        mel = torch.maximum(mel, peak - FLOOR_RANGE)
-        active = (energy >= peak - ACTIVE_RANGE).to(mel)
-        total, n = (active * mel).sum(0), active.sum()
-        mean = (total + PRIOR_FRAMES * total.mean() / n) / (n + PRIOR_FRAMES)
-        return ((mel - mean) / SCALE).float().half().float()
+        spectrum = (padded[place].double() @ self.basis).square()
+        power = spectrum[:, : half + 1] + spectrum[:, half + 1 :]
+        mel = (power @ self.filters).clamp(min=POWER_FLOOR).log10()
+        mel = torch.clamp(mel - mel.amax((0, 1)), min=-WHISPER_RANGE) + WHISPER_PEAK
+        return whisper_scaled(mel).half().float()
 
 
 class FoldedFrames(nn.Module):
-    """The model from normalised log-mel frames to the probabilities of `LanguageModel`. Raises UsageError for a foreign encoder."""
+    """The model from the rows of its front end to the probabilities of `LanguageModel`. Raises UsageError for a foreign encoder."""
 
     def __init__(self, model: LanguageModel) -> None:
         super().__init__()
         encoder = merge(model.learner.encoder)
-        if not isinstance(encoder, Encoder):
+        if not isinstance(encoder, WhisperEncoder):
             raise UsageError(f"only the built-in encoder can be exported, not {type(encoder).__name__}")
-        encoder.embedding = _fold_head(model, encoder.embedding)  # what it gives of a segment is then its logits
-        self.encoder = encoder
+        self.encoder, self.last = encoder, _fold_head(model)
+        self.quiet: Tensor = nn.Buffer(torch.tensor(encoder.front_end.quiet))
         self.requires_grad_(False).eval()
 
     def forward(self, features: Tensor, spans: Tensor) -> Tensor:
-        """(n_frames, MEL_BANDS) float32 and (n_segments, 2) float64, start and end in seconds -> (n_segments, n_classes)."""
-        spans = spans * FRAMES_PER_SECOND
-        left = torch.round((spans[:, :1] + spans[:, 1:]) / 2) - WINDOW_FRAMES // 2
-        rows = left.long() + torch.arange(WINDOW_FRAMES, device=spans.device)
-        windows = features[rows.clamp(0, features.shape[0] - 1)]
-        within = (spans - left).clamp(0, WINDOW_FRAMES).float()
-        return torch.softmax(self.encoder(windows, within), dim=1)
+        """(n_frames, bands) float32 and (n_segments, 2) float64, start and end in seconds -> (n_segments, n_classes)."""
+        n = features.shape[0]
+        place = torch.arange((n + LENGTHS - 1) // LENGTHS * LENGTHS, device=features.device).unsqueeze(1)
+        rows = torch.where(place < n, features[place.squeeze(1).clamp(max=n - 1)], self.quiet)
+        frames = self.encoder.frames(rows.unsqueeze(0))[0]
+        within = (spans * FRAMES_PER_SECOND).float()
+        parts = part_weights(self.encoder.places(within), frames.shape[0]) @ frames
+        return torch.softmax(self.last(self.encoder.embed(parts, within)), dim=1)
 
 
 class Folded(nn.Module):
@@ -116,23 +114,23 @@ class Folded(nn.Module):
 
     def __init__(self, model: LanguageModel) -> None:
         super().__init__()
-        self.features, self.classify = LogMel(), FoldedFrames(model)
+        self.classify = FoldedFrames(model)
+        self.features = WhisperMel(self.classify.encoder.config.bands)
 
     def forward(self, waveform: Tensor, spans: Tensor) -> Tensor:
         """(n_samples,) float32 at 16 kHz, full scale 1, and spans as for `FoldedFrames` -> (n_segments, n_classes)."""
         return cast(Tensor, self.classify(self.features(waveform), spans))
 
 
-def _fold_head(model: LanguageModel, embedding: nn.Linear) -> nn.Linear:
-    """Embedding, standardisation, head and temperature as one layer: (N_PARTS * channels + 1) -> n_classes."""
+def _fold_head(model: LanguageModel) -> nn.Linear:
+    """Standardisation, head and temperature as one layer: the embedding of a segment -> n_classes."""
     learner = model.learner
     scaled = learner.whitener.double() * learner.log_scale.double().exp()
-    outer = scaled @ model.head.weight[0].double().T / model.temperature  # (dim, n_classes)
-    folded = nn.Linear(embedding.in_features, len(model.classes))
+    outer = scaled @ model.head.weight[0].double().T / model.temperature  # (size, n_classes)
+    folded = nn.Linear(len(outer), len(model.classes))
     with torch.no_grad():
-        folded.weight.copy_(outer.T @ embedding.weight.double())
-        offset = embedding.bias.double() - learner.centre.double()
-        folded.bias.copy_(offset @ outer + model.head.bias[0].double() / model.temperature)
+        folded.weight.copy_(outer.T)
+        folded.bias.copy_(model.head.bias[0].double() / model.temperature - learner.centre.double() @ outer)
     return folded
 
 
@@ -161,7 +159,7 @@ def metadata(pack: Pack, base: BaseModel, input: str) -> dict[str, str]:
 def example(input: str, n_frames: int, n_segments: int, seed: int) -> Inputs:
     """Noise of the kind `input`, and spans in it."""
     draw = torch.Generator().manual_seed(seed)
-    shape = (n_frames * HOP_LENGTH,) if input == "waveform" else (n_frames, MEL_BANDS)
+    shape = (n_frames * HOP_LENGTH,) if input == "waveform" else (n_frames, WHISPER_BANDS)
     seconds = n_frames * HOP_LENGTH / SAMPLE_RATE
     start = seconds * torch.rand(n_segments, 1, generator=draw, dtype=torch.float64)
     length = 0.02 + 0.6 * torch.rand(n_segments, 1, generator=draw, dtype=torch.float64)
@@ -206,7 +204,11 @@ def _quiet_exporters() -> Iterator[None]:
 def _sizes(about: Mapping[str, str]) -> tuple[dict[int, torch.export.Dim], ...]:
     """The names of what is free in the shapes of the inputs."""
     dim = torch.export.Dim
-    length = dim("n_samples", min=WINDOW_LENGTH) if about["input"] == "waveform" else dim("n_frames")
+    most = WhisperEncoder.stretch - LENGTHS
+    if about["input"] == "waveform":
+        length = dim("n_samples", min=WINDOW_LENGTH, max=(most - 1) * HOP_LENGTH)
+    else:
+        length = dim("n_frames", min=2, max=most)
     return {0: length}, {0: dim("n_segments")}
 
 

@@ -1,34 +1,34 @@
-"""Encoders of other makers as Θ: wav2vec 2.0, HuBERT, WavLM (XLS-R and MMS are wav2vec 2.0) and Whisper's encoder.
+"""Encoders of other makers as Θ: wav2vec 2.0, HuBERT, WavLM (XLS-R and MMS are wav2vec 2.0), Whisper, or anybody's class.
 
-They come from the Hugging Face hub or a folder, from torchaudio's pipelines, or from a checkpoint of SpeechBrain. A `HubEncoder`
-hears rows of 160 samples (`RAW`), so that a store of recordings as they are serves it as one of log-mel frames serves the built-in
-encoder.
+They come from the Hugging Face hub or a folder, from torchaudio's pipelines, from a checkpoint of SpeechBrain, or are a class of
+the user's own, named as `module:Class`. A `HubEncoder` hears the samples; Whisper is the built-in encoder with other weights.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+import importlib
+import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 import yaml
 from safetensors import SafetensorError
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from mtl_speech.core.errors import DataError, UsageError, first_line
-from mtl_speech.corpora.audio import HOP_LENGTH, SAMPLE_RATE
-from mtl_speech.model.backbones import Backbone, TorchaudioBackbone, TransformersBackbone, WhisperBackbone
-from mtl_speech.model.encoder import N_PARTS, FrameEncoder, part_weights, with_duration
+from mtl_speech.core.options import WhisperConfig
+from mtl_speech.corpora.audio import HOP_LENGTH, SAMPLE_RATE, WINDOW_LENGTH
+from mtl_speech.model.backbones import Backbone, TorchaudioBackbone, TransformersBackbone
+from mtl_speech.model.encoder import FrameEncoder, SharedEncoder
+from mtl_speech.model.whisper import WhisperEncoder
 
-MAX_EMBEDDING = 512  # dimensions; larger embeddings are projected to these at random (Johnson, Lindenstrauss 1984)
 AT_ONCE = 32  # windows that pass through the encoder together; their activations are computed again in the reverse pass
-LEARNED, AUTO = "learned", "auto"
+STRETCH = 1_500  # rows (15 s) that are heard at once: about as long as what these models were trained on
 FAMILIES = ("wav2vec2", "hubert", "wavlm", "whisper")
 # Of a checkpoint of SpeechBrain: its settings, the names in them of the encoder that it has tuned, and its weights.
 HYPERPARAMETERS = "hyperparams.yaml"
@@ -36,129 +36,105 @@ SOURCES = ("wav2vec2_hub", "wav2vec_hub", "hubert_hub", "wavlm_hub", "ssl_hub", 
 WEIGHTS = ("wav2vec2.ckpt", "wav2vec.ckpt", "hubert.ckpt", "wavlm.ckpt", "ssl.ckpt", "ssl_model.ckpt")
 
 
-@dataclass(frozen=True)
-class HubConfig:
-    """What is read from a model: `hop` and `receptive` are samples from frame to frame and that one frame hears.
+class HubEncoder(SharedEncoder):
+    """A model of another maker as Θ. Nothing but Φ is learned."""
 
-    `phi` are the patterns of names of the layers that carry Φ. `layer` is the one taken, counted from 1, or "learned".
-    """
+    stretch, context = STRETCH, 100
 
-    embedding_size: int
-    hop: int
-    receptive: int
-    layer: str
-    phi: tuple[str, ...]
-
-
-class HubEncoder(FrameEncoder):
-    """A model of another maker as Θ.
-
-    A segment is pooled over its onset, middle and offset as by the built-in encoder, of one layer, above which nothing is computed;
-    or of all layers, whose weights are then learned: `mix` is a layer of its own whose Φ they are. Nothing but Φ is learned.
-    """
-
-    def __init__(self, backbone: Backbone, layer: str = AUTO, phi: Sequence[str] = ()) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        n = len(backbone.layers)
-        self.backbone, self.mix = backbone, None
-        number = layer_number(layer, n)
-        if number is None:
-            self.mix = nn.Conv1d(n, n, 1, groups=n, bias=False)
-            nn.init.constant_(self.mix.weight, 1.0 / n)
-        else:
-            del backbone.layers[number:]
-        size = N_PARTS * backbone.size + 1
-        self.register_buffer("projection", _projection(size), persistent=False)
-        patterns = tuple(dict.fromkeys((*(phi or backbone.phi), *(("mix",) if number is None else ()))))
-        taken = LEARNED if number is None else str(number)
-        embedding_size = min(size, MAX_EMBEDDING)
-        self.config: HubConfig = HubConfig(embedding_size, backbone.hop, backbone.receptive, taken, patterns)
-        self.front_end, self.phi_patterns = backbone.front_end, self.config.phi
+        self.backbone = backbone
+        self.hop, self.centre = backbone.hop / HOP_LENGTH, backbone.receptive / 2 / HOP_LENGTH
+        self.front_end, self.channels, self.phi_patterns = backbone.front_end, backbone.size, backbone.phi
+        self.n_layers = self.layer = len(backbone.layers)
         self.float().requires_grad_(False).eval()  # some are published in half precision
 
-    def frames(self, features: Tensor) -> Tensor:
-        """Rows of samples (n, n_rows, HOP_LENGTH) -> frame features (n, n_frames, size)."""
-        states = self.backbone(features.flatten(1), self.mix is not None)
-        if self.mix is None:
-            return cast(Tensor, states[0])
-        stacked = torch.stack([F.layer_norm(state, state.shape[-1:]) for state in states], dim=1)
-        return cast(Tensor, self.mix(stacked.flatten(2))).view_as(stacked).sum(1)
+    def frames(self, rows: Tensor) -> Tensor:
+        """Rows of samples (n, n_rows, HOP_LENGTH) -> frames of the last layer (n, n_frames, size)."""
+        return cast(Tensor, self.backbone(rows.flatten(1), False)[0])
+
+    def all_layers(self, rows: Tensor) -> list[Tensor]:
+        """As `FrameEncoder` says."""
+        return cast("list[Tensor]", self.backbone(rows.flatten(1), True))
+
+    def at_layer(self, layer: int) -> HubEncoder:
+        """As `FrameEncoder` says; nothing above the layer is computed."""
+        cut = copy.deepcopy(self)
+        del cut.backbone.layers[layer:]
+        cut.layer = layer
+        return cut
 
     def forward(self, windows: Tensor, spans: Tensor) -> Tensor:
-        """(n_segments, n_rows, HOP_LENGTH) and (n_segments, 2), rows -> (n_segments, embedding_size)."""
-        parts = zip(windows.split(AT_ONCE), spans.split(AT_ONCE), strict=True)
+        """As `FrameEncoder` says, AT_ONCE windows at a time."""
+        embed, parts = super().forward, zip(windows.split(AT_ONCE), spans.split(AT_ONCE), strict=True)
         if torch.is_grad_enabled():
-            return torch.cat([cast(Tensor, checkpoint(self._embed, *part, use_reentrant=False)) for part in parts])
-        return torch.cat([self._embed(*part) for part in parts])
-
-    def embed_within(self, rows: Tensor, spans: Tensor) -> Tensor:
-        """Embeddings (n, embedding_size) of spans (n, 2), in rows, of one stretch of a recording (n_rows, HOP_LENGTH).
-
-        A span is heard in the window around its middle, as by `forward`: windows elsewhere, fewer of them, give other labels.
-        """
-        width = self.front_end.window
-        left, owner = (spans.mean(1).round().long() - width // 2).unique(return_inverse=True)
-        within = (spans - left[owner].unsqueeze(1)).clamp(0.0, width)
-        padded = F.pad(rows, (0, 0, width, width))
-        found = spans.new_zeros(len(spans), self.config.embedding_size)
-        for number, starts in enumerate((left + width).split(AT_ONCE)):
-            frames = self.frames(padded[starts.unsqueeze(1) + torch.arange(width)]).float()
-            mine = owner // AT_ONCE == number
-            found[mine] = self._pool(frames[owner[mine] % AT_ONCE], within[mine])
-        return found
-
-    def _embed(self, windows: Tensor, spans: Tensor) -> Tensor:
-        return self._pool(self.frames(windows).float(), spans)
-
-    def _pool(self, frames: Tensor, spans: Tensor) -> Tensor:
-        """The onset, middle and offset of spans (n, 2), in rows, in frames (n, n_frames, size): (n, embedding_size)."""
-        # Where a segment lies among the frames: frame i is centred at sample i · hop + receptive / 2.
-        places = (spans * HOP_LENGTH - self.config.receptive / 2) / self.config.hop
-        embedded = with_duration(torch.bmm(part_weights(places, frames.shape[1]), frames), spans)
-        return embedded if self.projection is None else embedded @ cast(Tensor, self.projection)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> HubEncoder:
-        """A copy that shares what is frozen: there is one Θ, however many learners build on it."""
-        memo |= {id(t): t for t in [*self.parameters(), *self.buffers()] if not t.requires_grad}
-        copied = HubEncoder.__new__(HubEncoder)
-        copied.__dict__ = copy.deepcopy(self.__dict__, memo)
-        return copied
+            return torch.cat([cast(Tensor, checkpoint(embed, *part, use_reentrant=False)) for part in parts])
+        return torch.cat([embed(*part) for part in parts])
 
 
-def layer_number(layer: str, n: int) -> int | None:
-    """The layer that "auto", a number or "learned" (None) means in a model of `n` layers. Raises UsageError."""
-    if layer == LEARNED:
-        return None
-    if layer == AUTO:
-        return max(1, round(2 * n / 3))  # phonemes are clearest above the middle (Pasad et al. 2021)
-    if not layer.isdecimal() or not 1 <= int(layer) <= n:
-        raise UsageError(f"--encoder-layer {layer}: the encoder has {n} layers: give 1 to {n}, {AUTO} or {LEARNED}")
-    return int(layer)
-
-
-def _projection(size: int) -> Tensor | None:
-    """A fixed random projection of embeddings larger than MAX_EMBEDDING to as many dimensions; None for others."""
-    if size <= MAX_EMBEDDING:
-        return None
-    return torch.randn(size, MAX_EMBEDDING, generator=torch.Generator().manual_seed(size)) / MAX_EMBEDDING**0.5
-
-
-def load_hub_encoder(name: str, layer: str = AUTO, phi: Sequence[str] = ()) -> HubEncoder:
-    """The encoder that `name` tells: a pipeline of torchaudio, a folder, or a name on the Hugging Face hub.
+def load_hub_encoder(name: str) -> FrameEncoder:
+    """The encoder that `name` tells, with all of its layers: a class of the user's own as `module:Class`, a pipeline of torchaudio,
+    a folder, or a name on the Hugging Face hub.
 
     Raises UsageError for what is none of these or a model of another kind, DataError where it cannot be read or fetched.
     """
     import torchaudio.pipelines
 
+    module, colon, class_name = name.rpartition(":")
+    if colon and class_name.isidentifier() and not Path(name).exists():
+        return own_encoder(module, class_name)
     bundle = getattr(torchaudio.pipelines, name, None) if name.isidentifier() else None
     if isinstance(bundle, torchaudio.pipelines.Wav2Vec2Bundle):
-        backbone: Backbone = _of_torchaudio(name, bundle)
-    elif (Path(name) / HYPERPARAMETERS).is_file():
+        return HubEncoder(_of_torchaudio(name, bundle))
+    if (Path(name) / HYPERPARAMETERS).is_file():
         source, state = speechbrain_source(Path(name))
-        backbone = _of_transformers(source, name, state)
-    else:
-        backbone = _of_transformers(name, name)
-    return HubEncoder(backbone, layer, phi)
+        return _of_transformers(source, name, state)
+    return _of_transformers(name, name)
+
+
+def own_encoder(module: str, class_name: str) -> FrameEncoder:
+    """An instance of a class of the user's own, from a module that can be imported or lies in the current folder.
+
+    It must be a `FrameEncoder`; what it says of itself is tried on a second of noise. Raises UsageError.
+    """
+    named = f"--encoder {module}:{class_name}"
+    sys.path.insert(0, "")
+    try:
+        made = getattr(importlib.import_module(module), class_name)()
+    except Exception as error:  # of any kind: the code is the user's
+        raise UsageError(f"{named}: cannot be made ({type(error).__name__}: {first_line(error)})") from error
+    finally:
+        sys.path.remove("")
+    if not isinstance(made, FrameEncoder):
+        raise UsageError(f"{named}: is no mtl_speech.model.encoder.FrameEncoder: derive the class from it")
+    encoder = made.float().requires_grad_(False).eval()
+    _try_out(encoder, named)
+    return encoder
+
+
+def _try_out(encoder: FrameEncoder, named: str) -> None:
+    """Raises UsageError where an encoder does not give what it says on a second of noise."""
+    noise = torch.randn(SAMPLE_RATE, generator=torch.Generator().manual_seed(0)).mul(0.1).numpy()
+    heard = encoder.front_end.make(noise).float().unsqueeze(0)
+    try:
+        with torch.inference_mode():
+            layers, again = encoder.all_layers(heard), encoder.frames(heard)
+    except Exception as error:
+        raise UsageError(
+            f"{named}: fails on a second of noise ({type(error).__name__}: {first_line(error)})"
+        ) from error
+    wanted = heard.shape[1] / encoder.hop
+    for frames in (*layers, again):
+        fits = frames.dim() == 3 and len(frames) == 1 and frames.shape[2] == encoder.channels
+        if not fits or abs(frames.shape[1] - wanted) > max(2.0, 0.1 * wanted):
+            raise UsageError(
+                f"{named}: gives {tuple(frames.shape)} for {heard.shape[1]} rows of 10 ms; by its hop and channels these must be "
+                f"(1, about {wanted:.0f}, {encoder.channels})"
+            )
+    if len(layers) != encoder.n_layers:
+        raise UsageError(f"{named}: says that it has {encoder.n_layers} layers, and gives the frames of {len(layers)}")
+    if not torch.equal(layers[-1], again):
+        raise UsageError(f"{named}: the same second of noise gives other frames the second time")
 
 
 def _of_torchaudio(name: str, bundle: Any) -> Backbone:
@@ -171,7 +147,7 @@ def _of_torchaudio(name: str, bundle: Any) -> Backbone:
     return TorchaudioBackbone(model, bool(bundle._normalize_waveform))
 
 
-def _of_transformers(source: str, name: str, state: dict[str, Tensor] | None = None) -> Backbone:
+def _of_transformers(source: str, name: str, state: dict[str, Tensor] | None = None) -> FrameEncoder:
     """The model at `source`; with `state` only its shape is from there."""
     try:
         from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
@@ -207,8 +183,25 @@ def _of_transformers(source: str, name: str, state: dict[str, Tensor] | None = N
             f"--encoder {name}: hears {extractor.sampling_rate} samples a second; served are {SAMPLE_RATE}"
         )
     if config.model_type == "whisper":
-        return WhisperBackbone(model.encoder, extractor)
-    return TransformersBackbone(model, bool(extractor.do_normalize))
+        return _whisper(name, config, extractor, model.encoder.state_dict())
+    return HubEncoder(TransformersBackbone(model, bool(extractor.do_normalize)))
+
+
+def _whisper(name: str, config: Any, extractor: Any, state: dict[str, Tensor]) -> WhisperEncoder:
+    """The built-in encoder with all layers and the weights of another Whisper."""
+    if (extractor.n_fft, extractor.hop_length) != (WINDOW_LENGTH, HOP_LENGTH):
+        raise UsageError(f"--encoder {name}: its spectra are of other windows than those of Whisper")
+    if config.activation_function != "gelu" or config.encoder_ffn_dim != 4 * config.d_model:
+        built = (
+            f"activation '{config.activation_function}', {config.encoder_ffn_dim} hidden numbers for {config.d_model}"
+        )
+        raise UsageError(
+            f"--encoder {name}: is not built as OpenAI's Whisper ({built}; there: gelu, four times as many)"
+        )
+    whole = WhisperConfig(config.num_mel_bins, config.d_model, config.encoder_attention_heads, config.encoder_layers)
+    encoder = WhisperEncoder(whole)
+    encoder.load_state_dict({key: state[key] for key in encoder.state_dict()})
+    return encoder.float().requires_grad_(False).eval()
 
 
 @contextmanager

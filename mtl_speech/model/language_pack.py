@@ -12,10 +12,10 @@ from torch import Tensor
 from mtl_speech.core.errors import PackError
 from mtl_speech.core.options import MetaTrainConfig
 from mtl_speech.corpora.audio import FRAMES_PER_SECOND
-from mtl_speech.features.store import LOG_MEL, SegmentStore
+from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.learner import Head, MetaLearner
 from mtl_speech.model.pack import Pack
-from mtl_speech.model.segmenter import Timing, as_log_mel, learn_timing
+from mtl_speech.model.segmenter import Timing, heard_by, learn_timing
 from mtl_speech.model.strategy import BaseModel, load_learner, load_segmenter, segmenter_tensors, strategy_pack
 
 
@@ -53,8 +53,9 @@ def with_timing(
     """
     if base.segmenter is None:
         return model
-    heard = train if base.front_end is LOG_MEL else as_log_mel(train)
-    timing = learn_timing(base.segmenter, base.built_in, heard, model.classes, gaps_known, seed)
+    hears = base.boundary_encoder.front_end
+    heard = train if base.front_end == hears else heard_by(hears, train)
+    timing = learn_timing(base.segmenter, base.boundary_encoder, heard, model.classes, gaps_known, seed)
     return replace(model, timing=timing)
 
 
@@ -92,7 +93,7 @@ def _load_timing(pack: Pack, base: BaseModel, n_classes: int) -> Timing | None:
     """The timing in a language pack; None where it has none, or is on another segmenter. Raises PackError where it does not fit."""
     if base.segmenter is None or pack.value("base", dict).get("hub", {}).get("segmenter") != _segmenter_of(base):
         return None
-    segmenter = load_segmenter(base.built_in.config, pack)
+    segmenter = load_segmenter(base.boundary_encoder, pack)
     if segmenter is None:
         return None
     mean, spread = pack.tensor("duration.mean", (n_classes,)), pack.tensor("duration.spread", (1,))

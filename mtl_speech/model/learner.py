@@ -23,7 +23,8 @@ from torch.nn import functional as F
 
 from mtl_speech.core.errors import UsageError
 from mtl_speech.features.store import SegmentStore
-from mtl_speech.model.encoder import FrameEncoder, over_windows
+from mtl_speech.model.encoder import FrameEncoder
+from mtl_speech.model.passes import embeddings_of
 from mtl_speech.phonology.articulation import articulatory_features
 
 THETA_INITS = ("previous", "random", "prototype", "posterior")
@@ -153,13 +154,14 @@ class MetaLearner(nn.Module):
     Trainable: Φ (in `encoder`), `theta` and `theta_bias` (a row a phoneme), `log_rates` (inner step sizes β_k), `log_scale` (of
     the embeddings, which is the temperature of the softmax) and `log_prior` (how many examples a row of θ counts for where
     `theta_init` is "posterior": [0] for phonemes met in meta-training, [1] for rows guessed from articulation).
-    Buffers `centre` (dim,) and `whitener` (dim, dim) standardise embeddings: z = scale · (x − centre) whitener.
+    Buffers `centre` (size,) and `whitener` (size, dim) standardise embeddings: z = scale · (x − centre) whitener. What the encoder
+    gives has `size` numbers, what heads take has `dim`.
     """
 
     def __init__(
         self,
         encoder: FrameEncoder,
-        embedding_size: int,
+        dim: int,
         phonemes: Sequence[str],
         theta_init: str = "previous",
         inner_steps: int = 20,
@@ -171,13 +173,13 @@ class MetaLearner(nn.Module):
         self.encoder = encoder
         self.phonemes = tuple(phonemes)
         self.theta_init = theta_init
-        self.theta = nn.Parameter(torch.zeros(len(phonemes), embedding_size))
+        self.theta = nn.Parameter(torch.zeros(len(phonemes), dim))
         self.theta_bias = nn.Parameter(torch.zeros(len(phonemes)))
         self.log_rates = nn.Parameter(torch.full((inner_steps,), inner_lr).log())
         self.log_scale = nn.Parameter(torch.zeros(()))
         self.log_prior = nn.Parameter(torch.zeros(2))
-        self.centre: Tensor = nn.Buffer(torch.zeros(embedding_size))
-        self.whitener: Tensor = nn.Buffer(torch.eye(embedding_size))
+        self.centre: Tensor = nn.Buffer(torch.zeros(encoder.embedding_size))
+        self.whitener: Tensor = nn.Buffer(torch.eye(encoder.embedding_size, dim))
         self.met: Tensor = nn.Buffer(torch.zeros(len(phonemes), dtype=torch.bool))
         self.guess = torch.zeros(len(phonemes), len(phonemes))  # the row guessed for each is guess @ θ
 
@@ -192,11 +194,11 @@ class MetaLearner(nn.Module):
         return self.log_rates.exp()
 
     def standardise(self, embeddings: Tensor) -> Tensor:
-        """Encoder embeddings (..., dim) -> standardised embeddings of the same shape."""
+        """Embeddings of the encoder (..., size) -> standardised embeddings (..., dim)."""
         return (embeddings - self.centre) @ self.whitener * self.log_scale.exp()
 
     def embed(self, windows: Tensor, spans: Tensor) -> Tensor:
-        """Feature windows (n, n_frames, MEL_BANDS) and spans (n, 2) -> standardised embeddings (n, dim)."""
+        """Windows (n, n_rows, width) of the front end and spans (n, 2) -> standardised embeddings (n, dim)."""
         return self.standardise(self.encoder(windows, spans))
 
     def initial_head(
@@ -258,8 +260,11 @@ class MetaLearner(nn.Module):
 
 
 def embed_segments(learner: MetaLearner, store: SegmentStore) -> Tensor:
-    """The encoder's embeddings of all segments of `store`, not standardised, without gradient: (n_segments, dim)."""
-    return over_windows(learner.eval().encoder, store, title="encoding")
+    """The encoder's embeddings of all segments of `store`, not standardised, without gradient: (n_segments, size).
+
+    What the store holds already is not computed again.
+    """
+    return embeddings_of(learner.eval().encoder, store)
 
 
 N_NEIGHBOURS = 3  # rows of θ that a phoneme never met borrows from

@@ -51,6 +51,7 @@ EARLIER, PACK = "earlier", "pack"  # folders of results: what earlier runs left,
 MAX_CARD_BYTES = 1 << 20
 MAX_WEIGHTS_BYTES = 256 << 20
 MAX_PHONEMES = 2_000
+_HASH = "_sha256"  # where a pack keeps its hash
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -137,6 +138,12 @@ class Pack:
         """Raise the PackError that says what is wrong with the weights."""
         raise PackError(f"{WEIGHTS} of '{self.name}': {what}; make the pack anew")
 
+    def with_card(self, card: Mapping[str, object]) -> Pack:
+        """The same weights under another card."""
+        pack = Pack(self.kind, self.tensors, card)
+        object.__setattr__(pack, _HASH, pack_hash(self))
+        return pack
+
     @property
     def _place(self) -> str:
         return f"{CARD} of the {self.kind} pack '{self.name}'"
@@ -148,12 +155,19 @@ def tensors_of(module: nn.Module, prefix: str) -> dict[str, Tensor]:
 
 
 def pack_hash(pack: Pack) -> str:
-    """SHA-256 (64 hexadecimal digits) of the tensors: names, types, shapes and bytes, whatever their order."""
+    """SHA-256 (64 hexadecimal digits) of the tensors: names, types, shapes and bytes, whatever their order.
+
+    A pack is hashed once: what became of its tensors since is told by a pack made anew of them.
+    """
+    known: str | None = vars(pack).get(_HASH)
+    if known is not None:
+        return known
     digest = hashlib.sha256()
     for name in sorted(pack.tensors):
         tensor = pack.tensors[name].detach().cpu().contiguous()
         digest.update(json.dumps([name, DTYPE_NAMES[tensor.dtype], list(tensor.shape)]).encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    object.__setattr__(pack, _HASH, digest.hexdigest())
     return digest.hexdigest()
 
 
@@ -167,6 +181,14 @@ def require_base(pack: Pack, base: Pack) -> None:
     """Check that `pack` was made on exactly `base`. Raises PackError with both hashes."""
     named = pack.value("base", dict)
     actual = pack_hash(base)
+    layers = [
+        found.get("layer") if isinstance(found, dict) else None for found in (named.get("hub"), base.card.get("hub"))
+    ]
+    if named.get("sha256") == actual and layers[0] != layers[1]:
+        raise PackError(
+            f"{CARD} of the {pack.kind} pack '{pack.name}': it builds on layer {layers[0]} of '{base.name}', and layer "
+            f"{layers[1]} is given; leave --encoder-layer out"
+        )
     if named.get("sha256") != actual:
         remedy = "give the base that it was made on, or make it anew on this one"
         if "hub" in named:

@@ -139,6 +139,12 @@ def scale_shift_layers(encoder: nn.Module) -> dict[str, ScaleShift]:
     return {name: m for name, m in encoder.named_modules() if isinstance(m, ScaleShift)}
 
 
+def is_identity(encoder: nn.Module) -> bool:
+    """Whether no layer of `encoder` carries a Φ that changes its output."""
+    layers = scale_shift_layers(encoder).values()
+    return all(bool((each.scale == 1.0).all()) and not bool(each.shift.any()) for each in layers)
+
+
 def phi_state(encoder: nn.Module) -> dict[str, Tensor]:
     """Φ by name, without Θ."""
     layers = scale_shift_layers(encoder)

@@ -7,18 +7,21 @@ then tune it, because corpora differ in where they put a boundary.
 from __future__ import annotations
 
 import copy
-import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtl_speech.core.files import mapped
 from mtl_speech.core.terminal import progress
-from mtl_speech.corpora.audio import MEL_BANDS
-from mtl_speech.features.store import LOG_MEL, MARGIN, SegmentStore
-from mtl_speech.model.encoder import Encoder, FrameConv
+from mtl_speech.features.front_end import MARGIN, FrontEnd
+from mtl_speech.features.store import FrameSource, SegmentStore, Track, audio_content
+from mtl_speech.model.encoder import FrameConv, FrameEncoder
+from mtl_speech.model.passes import with_heard
 
 HIDDEN = 128  # channels
 SEES = 3  # frames of Θ that its two convolutions see to either side
@@ -33,24 +36,39 @@ GAIN_NOISE = 0.1  # standard deviation of the random gain of each channel of Θ 
 
 
 class Segmenter(nn.Module):
-    """Frames of Θ (without Φ) and the log-mel frames under them -> the logits of a boundary and of speech, every 10 ms."""
+    """Frames of Θ (without Φ) and the rows of log-mel under them -> the logits of a boundary and of speech, every 10 ms.
 
-    def __init__(self, channels: int, stride: int, hidden: int = HIDDEN) -> None:
+    bands: of the log-mel. stride: rows from frame to frame.
+    """
+
+    def __init__(self, channels: int, stride: int, bands: int, hidden: int = HIDDEN) -> None:
         super().__init__()
         self.stride = stride
-        self.first = FrameConv(channels + stride * MEL_BANDS, hidden, 5, padding=2)
+        self.first = FrameConv(channels + stride * bands, hidden, 5, padding=2)
         self.second = FrameConv(hidden, hidden, 3, padding=1)
         self.out = FrameConv(hidden, 2 * stride, 1)
         self.centre: Tensor = nn.Buffer(torch.zeros(channels))
         self.spread: Tensor = nn.Buffer(torch.ones(channels))
 
-    def forward(self, frames: Tensor, features: Tensor) -> Tensor:
-        """Frames of Θ (batch, n_frames / stride, channels) and features (batch, n_frames, MEL_BANDS) -> (batch, n_frames, 2)."""
+    def forward(self, frames: Tensor, rows: Tensor) -> Tensor:
+        """Frames of Θ (batch, n_frames, channels) and rows (batch, stride * n_frames, bands) -> (batch, stride * n_frames, 2)."""
+        return self.upper(self.lower(frames, rows))
+
+    def lower(self, frames: Tensor, rows: Tensor) -> Tensor:
+        """What the first convolution gives: (batch, n_frames, hidden)."""
         n_batch, n_frames = frames.shape[:2]
-        x = torch.cat(((frames - self.centre) / self.spread, features.reshape(n_batch, n_frames, -1)), dim=2)
-        x = F.gelu(self.second(F.gelu(self.first(x))))
-        y: Tensor = self.out(x)
-        return y.reshape(n_batch, n_frames * self.stride, 2)
+        x = torch.cat(((frames - self.centre) / self.spread, rows.reshape(n_batch, n_frames, -1)), dim=2)
+        return F.gelu(self.first(x))
+
+    def upper(self, hidden: Tensor) -> Tensor:
+        """What `forward` gives, from that."""
+        y: Tensor = self.out(F.gelu(self.second(hidden)))
+        return y.reshape(len(hidden), -1, 2)
+
+
+def new_segmenter(encoder: FrameEncoder) -> Segmenter:
+    """A segmenter that hears the frames of `encoder`, with random weights."""
+    return Segmenter(encoder.channels, round(encoder.hop), encoder.front_end.width)
 
 
 def frame_targets(
@@ -98,32 +116,34 @@ def frame_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     return (losses * weights).sum() / weights.sum().clamp_min(1.0)
 
 
-def train_segmenter(encoder: Encoder, store: SegmentStore, seed: int) -> Segmenter:
+def train_segmenter(encoder: FrameEncoder, store: SegmentStore, seed: int) -> Segmenter:
     """A segmenter on frozen Θ, from the segments of a large corpus.
 
     One pass over stretches of TRAIN_FRAMES frames, AdamW with a one-cycle schedule. More passes fit the corpus's own boundaries
     better and those of other languages worse.
     """
     generator = torch.Generator().manual_seed(seed)
-    config = encoder.config
+    store, track = _heard(encoder, store)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        segmenter = Segmenter(config.channels, config.stride)
-    starts = _stretches(store)
-    draws = [torch.randperm(len(starts), generator=generator) for _ in range(TRAIN_EPOCHS)]
-    batches = [batch for draw in draws for batch in starts[draw].split(TRAIN_BATCH)]
-    _set_statistics(segmenter, encoder, store, starts[draws[0][: 4 * TRAIN_BATCH]])
+        segmenter = new_segmenter(encoder)
+    spans = _stretches(store, TRAIN_FRAMES, segmenter.stride)
+    draws = [torch.randperm(len(spans), generator=generator) for _ in range(TRAIN_EPOCHS)]
+    batches = [batch for draw in draws for batch in draw.split(TRAIN_BATCH)]
+    _set_statistics(segmenter, store, track, [spans[i] for i in draws[0][: 4 * TRAIN_BATCH].tolist()])
     optimiser = torch.optim.AdamW(segmenter.parameters(), TRAIN_RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, TRAIN_RATE, total_steps=len(batches) + 1, pct_start=0.1)
     tracked: Iterable[Tensor] = progress(batches, "segmenter")
     for batch in tracked:
-        rows = batch.unsqueeze(1) + torch.arange(-MARGIN, TRAIN_FRAMES + MARGIN)
-        features = store.take(rows)
-        logits = segmenter(_noisy(_frames(encoder, features), generator), features)[:, MARGIN:-MARGIN]
-        found = [frame_targets(store, rows=(first, first + TRAIN_FRAMES)) for first in batch.tolist()]
-        targets, weights = (torch.stack(each) for each in zip(*found, strict=True))
         optimiser.zero_grad()
-        frame_loss(logits, targets, weights).backward()
+        examples = [_example(store, track, *spans[i]) for i in batch.tolist()]
+        total = sum(float(example.weights.sum()) for example in examples)
+        for group in _equally_long(examples):
+            logits = segmenter(
+                _noisy(torch.stack([e.frames for e in group]), generator), torch.stack([e.rows for e in group])
+            )
+            targets, weights = torch.stack([e.targets for e in group]), torch.stack([e.weights for e in group])
+            (frame_loss(logits, targets, weights) * (float(weights.sum()) / max(total, 1.0))).backward()
         optimiser.step()
         schedule.step()
     return segmenter.requires_grad_(False).eval()
@@ -143,7 +163,7 @@ class Timing:
 
 def learn_timing(
     segmenter: Segmenter,
-    encoder: Encoder,
+    encoder: FrameEncoder,
     store: SegmentStore,
     classes: Sequence[str],
     gaps_known: bool = True,
@@ -166,89 +186,129 @@ def learn_timing(
 
 
 def tune_segmenter(
-    segmenter: Segmenter, encoder: Encoder, store: SegmentStore, gaps_known: bool = True, seed: int = 0
+    segmenter: Segmenter, encoder: FrameEncoder, store: SegmentStore, gaps_known: bool = True, seed: int = 0
 ) -> Segmenter:
     """A copy of `segmenter` tuned to the labelled recordings of one language, or to TUNE_FRAMES of them.
 
-    `encoder` is Θ without Φ. TUNE_STEPS full-batch steps of Adam, with a decay towards the weights it starts from.
+    `encoder` is Θ without Φ; what the store holds of it is not computed again. The first convolution stays as it is, so that it is
+    computed once; the others take TUNE_STEPS full-batch steps of Adam, with a decay towards the weights they start from.
     """
     generator = torch.Generator().manual_seed(seed)
-    tuned = copy.deepcopy(segmenter).requires_grad_(True)
-    before = [parameter.detach().clone() for parameter in tuned.parameters()]
-    targets, weights = frame_targets(store, gaps_known)
-    spans = _labelled(store, weights, segmenter.stride, generator)
-    edge = SEES * segmenter.stride  # all that the segmenter needs of the margins that Θ needs
-    cut = MARGIN - edge
-    features, frames = [], []
-    for start, end in spans:
-        whole = store.frames[start - MARGIN : end + MARGIN].float().unsqueeze(0)
-        frames.append(_frames(encoder, whole)[:, cut // segmenter.stride : -cut // segmenter.stride])
-        features.append(whole[:, cut:-cut])
-    total = sum(float(weights[start:end].sum()) for start, end in spans)
-    optimiser = torch.optim.Adam(tuned.parameters(), TUNE_RATE)
+    tuned = copy.deepcopy(segmenter)
+    learned = [p.requires_grad_(True) for layer in (tuned.second, tuned.out) for p in layer.parameters()]
+    before = [parameter.detach().clone() for parameter in learned]
+    store, track = _heard(encoder, store)
+    spans = _drawn(_stretches(store, TUNE_STRETCH, segmenter.stride), generator)
+    hidden, targets, weights = _in_a_row(tuned, [_example(store, track, *span, gaps_known) for span in spans])
+    optimiser = torch.optim.Adam(learned, TUNE_RATE)
     for _ in range(TUNE_STEPS):
         optimiser.zero_grad()
-        for (start, end), each, below in zip(spans, frames, features, strict=True):
-            logits = tuned(_noisy(each, generator), below)[0, edge:-edge]
-            share = float(weights[start:end].sum()) / total
-            (share * frame_loss(logits, targets[start:end], weights[start:end])).backward()
-        moved = zip(tuned.parameters(), before, strict=True)
-        (TUNE_DECAY * torch.stack([(now - then).square().sum() for now, then in moved]).sum()).backward()
+        loss = frame_loss(tuned.upper(_noisy(hidden, generator))[0], targets, weights)
+        moved = zip(learned, before, strict=True)
+        (loss + TUNE_DECAY * torch.stack([(now - then).square().sum() for now, then in moved]).sum()).backward()
         optimiser.step()
     return tuned.requires_grad_(False).eval()
 
 
-def _labelled(store: SegmentStore, weights: Tensor, stride: int, generator: torch.Generator) -> list[tuple[int, int]]:
-    """Rows (first, end) of stretches with labels, TUNE_STRETCH frames at most each, in random order, up to TUNE_FRAMES in all."""
-    found = []
-    for u in store.utterance.unique().tolist():
-        first, length = int(store.first[u]), int(store.length[u])
-        for start in range(first, first + length, TUNE_STRETCH):
-            end = min(start + TUNE_STRETCH, first + length)
-            end -= (end - start) % stride
-            if end > start and bool(weights[start:end].any()):
-                found.append((start, end))
+def _in_a_row(segmenter: Segmenter, examples: Sequence[_Example]) -> tuple[Tensor, Tensor, Tensor]:
+    """What the first convolution gives for each of the stretches, with a frame of zeros after each, which counts nothing.
+
+    Returns (1, n_frames, hidden), and the targets (n_rows, 2) and weights (n_rows,) of all rows.
+    """
+    with torch.inference_mode():
+        hidden = [segmenter.lower(e.frames.unsqueeze(0), e.rows.unsqueeze(0))[0] for e in examples]
+    together = torch.cat([F.pad(each, (0, 0, 0, 1)) for each in hidden]).clone()
+    targets = torch.cat([F.pad(e.targets, (0, 0, 0, segmenter.stride)) for e in examples])
+    weights = torch.cat([F.pad(e.weights, (0, segmenter.stride)) for e in examples])
+    return together.unsqueeze(0), targets, weights
+
+
+def _heard(encoder: FrameEncoder, store: SegmentStore) -> tuple[SegmentStore, Track]:
+    """A store with segments in order, and the frames of `encoder`, which it may hold already."""
+    order = torch.argsort(store.start)
+    store = store.select(order)
+    heard = store.heard
+    if heard is None or heard.track is None or heard.encoder != encoder.fingerprint or not heard.encoder:
+        heard = with_heard(store, encoder).heard
+    assert heard is not None and heard.track is not None
+    return store, heard.track
+
+
+@dataclass(frozen=True)
+class _Example:
+    """A stretch of a recording. frames: (n_frames, channels); rows: (n_rows, bands); targets: (n_rows, 2); weights: (n_rows,), zero
+    for the rows that are there as context alone."""
+
+    frames: Tensor
+    rows: Tensor
+    targets: Tensor
+    weights: Tensor
+
+
+def _example(
+    store: SegmentStore, track: Track, recording: int, low: int, high: int, gaps_known: bool = True
+) -> _Example:
+    """The rows `low` to `high` of a recording, with what the segmenter sees of its neighbours."""
+    stride = round(track.hop)
+    n_frames = int(track.first[recording + 1] - track.first[recording])
+    begin, end = max(low // stride - SEES, 0), min(-(-high // stride) + SEES, n_frames)
+    at, first = int(track.first[recording]), int(store.first[recording])
+    rows = store.take(torch.arange(first + begin * stride, first + end * stride))
+    targets, weights = frame_targets(store, gaps_known, (first + begin * stride, first + end * stride))
+    weights[: low - begin * stride] = 0.0
+    weights[high - begin * stride :] = 0.0
+    return _Example(track.frames[at + begin : at + end].float(), rows, targets, weights)
+
+
+def _equally_long(examples: Sequence[_Example]) -> Iterable[list[_Example]]:
+    groups: dict[int, list[_Example]] = defaultdict(list)
+    for example in examples:
+        groups[len(example.frames)].append(example)
+    return groups.values()
+
+
+def _stretches(store: SegmentStore, length: int, stride: int) -> list[tuple[int, int, int]]:
+    """Stretches of the recordings that have a segment, `length` rows at most each: (recording, first row, end), by its own rows."""
+    length = length // stride * stride
+    return [
+        (u, low, min(low + length, int(store.length[u])))
+        for u in store.utterance.unique().tolist()
+        for low in range(0, int(store.length[u]), length)
+    ]
+
+
+def _drawn(spans: Sequence[tuple[int, int, int]], generator: torch.Generator) -> list[tuple[int, int, int]]:
+    """Some of the stretches in random order, TUNE_FRAMES rows or a little more in all."""
     chosen, n = [], 0
-    for i in torch.randperm(len(found), generator=generator).tolist():
+    for i in torch.randperm(len(spans), generator=generator).tolist():
         if n < TUNE_FRAMES:
-            chosen.append(found[i])
-            n += found[i][1] - found[i][0]
+            chosen.append(spans[i])
+            n += spans[i][2] - spans[i][1]
     return chosen
 
 
-def _frames(encoder: Encoder, features: Tensor) -> Tensor:
-    with torch.inference_mode():
-        frames = encoder.frames(features)
-    return frames.clone()
-
-
 def _noisy(frames: Tensor, generator: torch.Generator) -> Tensor:
-    """Frames with a random gain of each channel, which differs from corpus to corpus."""
+    """Frames (batch, n_frames, channels) with a random gain of each channel, which differs from corpus to corpus."""
     return frames * (1 + GAIN_NOISE * torch.randn(len(frames), 1, frames.shape[2], generator=generator))
 
 
-def _stretches(store: SegmentStore) -> Tensor:
-    """First rows of the stretches that the recordings are cut into, the last one of each ending with the recording."""
-    starts = []
-    for first, length in zip(store.first.tolist(), store.length.tolist(), strict=True):
-        n = max(1, math.ceil(length / TRAIN_FRAMES))
-        starts += [first + min(i * TRAIN_FRAMES, max(0, length - TRAIN_FRAMES)) for i in range(n)]
-    last = store.n_rows - TRAIN_FRAMES - MARGIN  # a stretch longer than its recording reaches into the next
-    return torch.tensor(starts).clamp(MARGIN, max(MARGIN, last))
-
-
-def _set_statistics(segmenter: Segmenter, encoder: Encoder, store: SegmentStore, starts: Tensor) -> None:
+def _set_statistics(
+    segmenter: Segmenter, store: SegmentStore, track: Track, spans: Sequence[tuple[int, int, int]]
+) -> None:
     """Set `centre` and `spread` from the frames of some stretches."""
-    rows = starts.unsqueeze(1) + torch.arange(TRAIN_FRAMES)
-    frames = _frames(encoder, store.take(rows)).flatten(0, 1)
+    frames = torch.cat([_example(store, track, *span).frames for span in spans])
     segmenter.centre.copy_(frames.mean(0))
     segmenter.spread.copy_(frames.std(0).clamp_min(1e-3))
 
 
-def as_log_mel(store: SegmentStore) -> SegmentStore:
-    """The store as the front end LOG_MEL hears it, made of the samples that `store` holds."""
-    frames = torch.zeros(store.n_rows, MEL_BANDS, dtype=torch.float16)
-    for first, length in zip(store.first.tolist(), store.length.tolist(), strict=True):
-        heard = LOG_MEL.make(store.frames[first : first + length].float().flatten().numpy())[:length]
-        frames[first - MARGIN : first + length + MARGIN] = LOG_MEL.with_margins(heard)
-    return replace(store, frames=frames, window=LOG_MEL.window)
+def heard_by(front_end: FrontEnd, store: SegmentStore) -> SegmentStore:
+    """The store as another front end hears it: its recordings are read again. Raises DataError, OSError."""
+    source = FrameSource(front_end=front_end)
+    with source.cache.scratch() as stream:
+        found = torch.from_numpy(mapped(stream, np.float16, (store.n_rows, front_end.width)))
+    for u in store.utterance.unique().tolist():
+        first, length = int(store.first[u]), int(store.length[u])
+        rows, _ = source.frames_of(store.audio[u], audio_content(store.audio[u]), u)
+        rows = rows[torch.arange(length).clamp_max(len(rows) - 1)]  # some front ends make one row more than others
+        found[first - MARGIN : first + length + MARGIN] = front_end.with_margins(rows)
+    return replace(store, frames=found, window=front_end.window, front_end=front_end.key, heard=None)

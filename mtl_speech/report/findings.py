@@ -22,13 +22,11 @@ from torch import Tensor, nn
 
 from mtl_speech.core.options import AdaptConfig
 from mtl_speech.core.terminal import progress
-from mtl_speech.features.store import SegmentStore
-from mtl_speech.model.encoder import over_windows
 from mtl_speech.model.language_pack import true_labels, utterances
 from mtl_speech.model.learner import MetaLearner, embed_segments, extend
-from mtl_speech.model.pack import pack_hash
-from mtl_speech.model.scale_shift import scale_shift_layers
-from mtl_speech.model.strategy import BaseModel, base_pack, hub_pack
+from mtl_speech.model.pack import Pack, pack_hash
+from mtl_speech.model.scale_shift import is_identity, scale_shift_layers
+from mtl_speech.model.strategy import BaseModel
 from mtl_speech.phonology.articulation import articulation_class, articulation_order
 from mtl_speech.report.page import Clips, worst_confusions
 from mtl_speech.scoring.bootstrap import macro_f1_samples, pair, percentile
@@ -41,7 +39,6 @@ from mtl_speech.training.folds import Fold, few_shot_index, few_shots, too_few
 N_CONFUSIONS = 12  # rows of the table of the worst confusions
 MAX_PERIODS = 8  # columns of the table of what was hard when
 MAX_HARD = 15  # its rows
-MAX_SEGMENTS = 2_000  # that the outputs are compared on
 SHOTS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 N_DRAWS = 5  # of the K examples of each phoneme
 # Examples in all. Beyond, steps, rate and prior stay those of the last K, for choosing is the cost; and one draw is like another.
@@ -144,40 +141,35 @@ def sizes(size: Size) -> dict[str, Any]:
 class Forgetting:
     """The base before adaptation and after it, with Φ removed. `scores` are those that its card has.
 
-    `largest_difference` is between the outputs of the base's head before and after, over `n_segments` segments of this
-    experiment. `changed_by_phi` is the share of these whose best phoneme of the base is another one while Φ is on; None where the
-    base has no head: its embeddings are compared then.
+    `largest_difference` is between its weights before and after. `phi_at_identity`: no Φ changes what Θ gives.
     """
 
     name: str
     sha256_before: str
     sha256_after: str
     largest_difference: float
-    changed_by_phi: float | None
-    n_segments: int
+    phi_at_identity: bool
     scores: dict[str, Any]
 
 
-def compare_base(base: BaseModel, learner: MetaLearner, store: SegmentStore) -> Forgetting:
-    """Compare `base` with what is left of an adapted `learner` without Φ, on the first MAX_SEGMENTS segments of `store`."""
-    plain = without_phi(learner.encoder)
-    index = torch.arange(min(len(store), MAX_SEGMENTS))
-    before, after, adapted = (
-        _outputs(encoder, base.head, store, index) for encoder in (base.encoder, plain, learner.encoder)
-    )
-    if base.head is None:
-        after_pack, changed = hub_pack(plain, base.pack.card), None
-    else:
-        after_pack = base_pack(plain, base.head, base.phonemes, base.pack.card, base.segmenter)  # type: ignore[arg-type]
-        changed = float((before.argmax(1) != adapted.argmax(1)).float().mean())
+def compare_base(base: BaseModel, learner: MetaLearner, trained: bool) -> Forgetting:
+    """Compare `base` with what is left of an adapted `learner` without Φ. `trained`: gradients went through its encoder since.
+
+    Where none did, its weights are not hashed again: they are compared one by one.
+    """
+    before = base.pack.tensors
+    left = {f"encoder.{name}": value for name, value in without_phi(learner.encoder).state_dict().items()}
+    pairs = [(before[name].to(value), value) for name, value in left.items()]
+    differences = [float((one - other).abs().max()) for one, other in pairs if one.numel()]
+    after = Pack("encoder", {**before, **{name: value.to(before[name]) for name, value in left.items()}}, {})
+    largest, sha256 = max(differences), pack_hash(base.pack)
     scores = base.pack.card.get("scores")
     return Forgetting(
         name=base.pack.name,
-        sha256_before=pack_hash(base.pack),
-        sha256_after=pack_hash(after_pack),
-        largest_difference=float((before - after).abs().max()),
-        changed_by_phi=changed,
-        n_segments=len(index),
+        sha256_before=sha256,
+        sha256_after=pack_hash(after) if trained or largest > 0 else sha256,
+        largest_difference=largest,
+        phi_at_identity=is_identity(learner.encoder),
         scores=scores if isinstance(scores, dict) else {},
     )
 
@@ -188,11 +180,6 @@ def without_phi(encoder: nn.Module) -> nn.Module:
     for name, module in scale_shift_layers(plain).items():
         plain.set_submodule(name, module.layer)
     return plain
-
-
-def _outputs(encoder: nn.Module, head: nn.Linear | None, store: SegmentStore, index: Tensor) -> Tensor:
-    """The outputs of the base's head for segments `index` (n,): (n, n_phonemes); without one the embeddings."""
-    return over_windows(encoder if head is None else lambda *windows: head(encoder(*windows)), store, index)
 
 
 @dataclass(frozen=True)
@@ -300,7 +287,8 @@ def _predict(parts: Sequence[_Part], drawn: Sequence[Examples], choices: Sequenc
     found: list[str] = []
     for part, examples, choice in zip(parts, drawn, choices, strict=True):
         best = learn_head(examples, choice).logits(part.test.unsqueeze(0))[0].argmax(1)
-        found += [examples.phonemes[int(i)] for i in best]
+        names = examples.phonemes
+        found += [names[i] for i in best.tolist()]
     return found
 
 

@@ -19,9 +19,10 @@ from torch import Tensor
 from mtl_speech.core.errors import DataError
 from mtl_speech.core.options import AdaptConfig, MetaTrainConfig
 from mtl_speech.features.store import SegmentStore
+from mtl_speech.model.closed_form import prepare_learner
 from mtl_speech.model.language_pack import LanguageModel, Neighbours, times, true_labels, utterances
 from mtl_speech.model.learner import MetaLearner, embed_segments, extend, row_of
-from mtl_speech.model.strategy import BaseModel, new_learner, prepare_learner
+from mtl_speech.model.strategy import BaseModel, new_learner
 from mtl_speech.scoring.metrics import (
     AblationRow,
     Scores,
@@ -169,7 +170,14 @@ def learn(strategy: MetaLearner, fold: Fold, config: AdaptConfig, meta: MetaTrai
     model, choice = learn_inventory(examples_of(learner, few.train, embeddings, config.seed), few.unheard)
     if rounds:  # Φ knows the training recordings, so that they would make the model too sure of itself
         model = replace(model, temperature=fit_temperature(*logits_on(valid, learner, tasks, choice)))
-    notes, seconds = (note, f"base learning: {choice}"), time.perf_counter() - started
+    notes: tuple[str, ...] = (*([] if config.meta_steps == 0 else [note]), f"base learning: {choice}")
+    seconds = time.perf_counter() - started
+    heard = few.train.heard
+    if heard is not None and len(heard.embeddings) > 1:
+        notes = (
+            *notes,
+            f"encoder: layer {learner.encoder.layer} of {len(heard.embeddings)}, by cross-validation in closed form",
+        )
     return Learned(model, choice, history, notes, seconds, few.train, embeddings)
 
 
@@ -234,9 +242,9 @@ def ablate(
     """Run the three systems on each fold. `strategy` is where meta-transfer and curriculum start from, or gives it for a fold."""
     systems: dict[str, list[Adaptation]] = {BASELINE: [], META_TRANSFER: [], CURRICULUM: []}
     for fold in folds:
-        learner, settings = baseline_learner(base, fold, meta)
-        systems[BASELINE].append(adapt_fold(learner, fold, replace(config, meta_steps=0), settings))
         start = strategy if isinstance(strategy, MetaLearner) else strategy(fold)
+        learner, settings = baseline_learner(base.at_layer(start.encoder.layer), fold, meta)
+        systems[BASELINE].append(adapt_fold(learner, fold, replace(config, meta_steps=0), settings))
         plain = replace(meta, hard_ratio=0.0)
         systems[META_TRANSFER].append(adapt_fold(start, fold, config, plain))
         systems[CURRICULUM].append(adapt_fold(start, fold, config, meta))

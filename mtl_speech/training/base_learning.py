@@ -15,19 +15,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mtl_speech.core.options import MetaTrainConfig
 from mtl_speech.core.terminal import progress
 from mtl_speech.features.store import SegmentStore
+from mtl_speech.model.closed_form import class_averages, discriminant
 from mtl_speech.model.language_pack import Neighbours
-from mtl_speech.model.learner import Head, MetaLearner, balanced_weights, centroid_head, prototypes, row_of
+from mtl_speech.model.learner import Head, MetaLearner, balanced_weights, prototypes, row_of
+from mtl_speech.model.strategy import BaseModel
 from mtl_speech.phonology.articulation import articulatory_regression
 from mtl_speech.scoring.metrics import episode_macro_f1
 
-STEP_CHOICES = (0, 5, 20, 50, 150)
-RATE_CHOICES = (1.0, 3.0, 10.0)  # multiples of the learned (or set) inner rates
-PRIOR_CHOICES = (0.1, 0.3, 1.0)  # multiples of the weight that the θ of the strategy has where its rows are means
+STEP_CHOICES = (0, 5, 20, 50, 150)  # of a θ whose rows are no means
+RATE_CHOICES = (1.0, 3.0, 10.0)  # multiples of the set inner rates, for the same
+PRIOR_CHOICES = (0.5, 1.0, 2.0)  # multiples of the weight that the θ of the strategy has where its rows are means
+STRATEGY_EXAMPLES = 200.0  # that the strategy's covariance within classes counts for beside that of the examples
 N_FOLDS = 3
 ENOUGH = 2_000  # examples from which on one fold of them chooses as well as all
 AT_ONCE = 8_192  # examples whose logits by all heads are held at a time
+LAYER_EXAMPLES = 600  # by which the layer of an encoder is chosen
 TEMPERATURE_PRIOR = 0.5
 BIASES = np.arange(-8, 17) / 4  # logits added to the rows of phonemes never heard
 DEFAULT_BIAS = 0.75  # where there is nothing to choose by; about what is chosen on most languages
@@ -61,11 +66,16 @@ class Examples:
 
     def folds(self) -> Tensor | None:
         """The fold, 0 to N_FOLDS - 1, of each example, those of one recording together: (n,). None for fewer recordings."""
-        names, recording = self.recordings.unique(return_inverse=True)
-        if len(names) < N_FOLDS:
-            return None
-        order = torch.from_numpy(np.random.default_rng(self.seed).permutation(len(names)))
-        return (torch.empty_like(order).scatter_(0, order, torch.arange(len(names))) % N_FOLDS)[recording]
+        return folds_of(self.recordings, self.seed)
+
+
+def folds_of(recordings: Tensor, seed: int) -> Tensor | None:
+    """A fold, 0 to N_FOLDS - 1, for each example of `recordings` (n,), as `Examples.folds` says."""
+    names, recording = recordings.unique(return_inverse=True)
+    if len(names) < N_FOLDS:
+        return None
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(names)))
+    return (torch.empty_like(order).scatter_(0, order, torch.arange(len(names))) % N_FOLDS)[recording]
 
 
 def examples_of(learner: MetaLearner, store: SegmentStore, embeddings: Tensor, seed: int = 0) -> Examples:
@@ -90,9 +100,8 @@ class StepChoice:
 
     def __str__(self) -> str:
         how = "nothing to choose by" if math.isnan(self.macro_f1) else "cross-validated on the training recordings"
-        return (
-            f"{self.steps} steps, {self.rate:g} x the learned rates, {self.prior:g} x the weight of the prior ({how})"
-        )
+        steps = f"{self.steps} steps, {self.rate:g} x the learned rates" if self.steps else "in closed form"
+        return f"{steps}, {self.prior:g} x the weight of the prior ({how})"
 
 
 def extended_rates(rates: Tensor, steps: int, multiple: float = 1.0) -> Tensor:
@@ -106,8 +115,45 @@ def learn_head(examples: Examples, choice: StepChoice) -> Head:
     return next(iter(_trajectories(examples, (choice,), (choice.steps,))))
 
 
+def own_metric(examples: Examples) -> Tensor:
+    """The metric in which the nearest class mean is sought, (dim, dim): the inverse covariance within the classes of the language.
+
+    It is mixed with that of the strategy, in whose embeddings it is the identity, and which counts for STRATEGY_EXAMPLES examples:
+    c² ((n₀ c² I + S) / (n₀ + n - n_classes))⁻¹, S being the scatter within classes and c² the strategy's variance within classes.
+    """
+    z = examples.z
+    means, counts = class_means(examples)
+    free = float((counts - 1.0).clamp_min(0.0).sum())
+    deviations = (z - means[examples.labels]).double()
+    unit = (2.0 * examples.learner.log_scale.detach().double()).exp()
+    mixed = torch.eye(z.shape[1], dtype=torch.float64) * STRATEGY_EXAMPLES
+    mixed.addmm_(deviations.T, deviations / unit).div_(STRATEGY_EXAMPLES + free)
+    return torch.cholesky_inverse(torch.linalg.cholesky(mixed)).to(z)
+
+
+def nearest_mean(means: Tensor, metric: Tensor) -> Head:
+    """The head of the nearest of `means` (n_tasks, n_way, dim) in a metric (dim, dim): w = A μ, b = -μᵀ A μ / 2."""
+    weight = means @ metric
+    return Head(weight, -0.5 * (weight * means).sum(2))
+
+
+def _closed_form(examples: Examples, choices: Sequence[StepChoice]) -> Head:
+    """The head of the nearest class mean, with the strategy's rows as the prior: a batch with a task for each choice."""
+    with torch.no_grad():
+        means, counts = class_means(examples)
+        task = means.unsqueeze(0), counts.unsqueeze(0), examples.rows.unsqueeze(0)
+        found = [examples.learner.posterior(*task, choice.prior)[0] for choice in choices]
+        return nearest_mean(torch.cat(found), own_metric(examples))
+
+
 def _trajectories(examples: Examples, choices: Sequence[StepChoice], stops: Sequence[int]) -> Iterator[Head]:
-    """θ′ after each of the numbers of steps `stops`, which rise: a batch with a task for the rate and prior of each choice."""
+    """θ′ after each of the numbers of steps `stops`, which rise: a batch with a task for the rate and prior of each choice.
+
+    Where rows of θ are means, θ′ is found in closed form, whatever the steps.
+    """
+    if examples.learner.rows_are_means:
+        yield from itertools.repeat(_closed_form(examples, choices), len(stops))
+        return
     learner, z, labels = examples.learner, examples.z, examples.labels
     with torch.no_grad():
         task = z.unsqueeze(0), labels.unsqueeze(0), examples.rows.unsqueeze(0)
@@ -144,24 +190,25 @@ def choose_steps(examples: Examples) -> StepChoice:
     recordings, or one example a phoneme, of which none is learned when it is held out, there is nothing to choose by: the learned
     schedule as it is.
     """
-    as_learned = StepChoice(len(examples.learner.rates))
+    means = examples.learner.rows_are_means
+    as_learned = StepChoice(0 if means else len(examples.learner.rates))
     fold, labels, n_classes = examples.folds(), examples.labels, len(examples.rows)
     if fold is None:
         return as_learned
-    priors = PRIOR_CHOICES if examples.learner.rows_are_means else (1.0,)
-    starts = [StepChoice(0, rate, prior, 0.0) for rate, prior in itertools.product(RATE_CHOICES, priors)]
+    stops, rates, priors = ((0,), (1.0,), PRIOR_CHOICES) if means else (STEP_CHOICES, RATE_CHOICES, (1.0,))
+    starts = [StepChoice(0, rate, prior, 0.0) for rate, prior in itertools.product(rates, priors)]
     held_out = range(N_FOLDS if len(labels) < ENOUGH else 1)
-    predicted = labels.new_zeros(len(STEP_CHOICES), len(starts), len(labels))
+    predicted = labels.new_zeros(len(stops), len(starts), len(labels))
     for k in progress(held_out, "base learning"):
         held = fold == k
         absent = _absent(examples.select(~held))
-        heads = _trajectories(examples.select(~held), starts, STEP_CHOICES)
+        heads = _trajectories(examples.select(~held), starts, stops)
         for found, head in zip(predicted, heads, strict=True):
             for some in held.nonzero().squeeze(1).split(AT_ONCE):
                 logits = head.logits(examples.z[some].expand(len(starts), -1, -1)).masked_fill(absent, -torch.inf)
                 found[:, some] = logits.argmax(2)
     seen = fold < len(held_out)
-    choices = [replace(start, steps=steps) for steps in STEP_CHOICES for start in starts]
+    choices = [replace(start, steps=steps) for steps in stops for start in starts]
     true = labels[seen].expand(len(choices), -1)
     macro_f1 = episode_macro_f1(true, predicted.flatten(0, 1)[:, seen], n_classes).tolist()
     scores = dict(zip(choices, macro_f1, strict=True))
@@ -209,6 +256,38 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         return prior + float(F.cross_entropy(logits / math.exp(log_temperature), labels, reduction="sum"))
 
     return math.exp(float(minimize_scalar(loss, bounds=(-4.0, 4.0), method="bounded").x))
+
+
+def choose_layer(base: BaseModel, train: SegmentStore, config: MetaTrainConfig, seed: int = 0) -> int:
+    """The layer of Θ with the best macro-F1 in closed form, cross-validated over the recordings of training examples.
+
+    train: holds the embeddings of all layers (`BaseModel.hear`); LAYER_EXAMPLES of them tell enough. Of equal layers the lowest
+    wins; with fewer than N_FOLDS recordings it is the one in the middle.
+    """
+    heard = train.heard
+    if heard is None or heard.encoder != base.encoder.fingerprint:
+        raise ValueError("the examples hold no embeddings of this encoder")
+    some = train.select(torch.from_numpy(np.sort(np.random.default_rng(seed).permutation(len(train))[:LAYER_EXAMPLES])))
+    fold, labels = folds_of(some.utterance, seed), some.label.unique(return_inverse=True)[1]
+    layers = sorted(heard.embeddings)
+    if fold is None:
+        return layers[len(layers) // 2]
+    scores = {k: _closed_form_f1(heard.embeddings[k][some.number], labels, fold, config) for k in layers}
+    return max(layers, key=lambda k: scores[k])
+
+
+def _closed_form_f1(embeddings: Tensor, labels: Tensor, fold: Tensor, config: MetaTrainConfig) -> float:
+    """Macro-F1 of the nearest class mean, whitened and cut, of examples (n, size) of classes (n,) whose fold (n,) is held out."""
+    n_classes = int(labels.max()) + 1
+    predicted = torch.full_like(labels, -1)
+    for k in range(N_FOLDS):
+        held = fold == k
+        present, classes = labels[~held].unique(return_inverse=True)
+        projection = discriminant(embeddings[~held], classes, config.dimensions, config.shrinkage)
+        means, _ = class_averages(projection.apply(embeddings[~held]), classes)
+        z = projection.apply(embeddings[held]).double()
+        predicted[held] = present[torch.cdist(z, means).argmin(1)]
+    return float(episode_macro_f1(labels[None], predicted[None], n_classes)[0])
 
 
 @dataclass(frozen=True)
@@ -260,19 +339,19 @@ def add_unheard(
     """
     known = known_means(examples, *class_means(examples), choice.prior)
     means, weights = known.predict(unheard, weigh)
-    added = matched(means, head, known.means[: len(examples.rows)])
+    added = matched(means, head, known.means[: len(examples.rows)], own_metric(examples))
     bias = choose_bias(examples, choice, weigh)
     whole = Head(torch.cat((head.weight, added.weight), 1), torch.cat((head.bias, added.bias + bias), 1))
     return whole, {p: _largest(known.phonemes, row) for p, row in zip(unheard, weights, strict=True)}
 
 
-def matched(means: Tensor, head: Head, learned: Tensor) -> Head:
+def matched(means: Tensor, head: Head, learned: Tensor, metric: Tensor) -> Head:
     """The rows of the nearest-mean head for `means` (n_new, dim), brought to the place and scale of the rows that were learned.
 
-    learned: (n_classes, dim), class means of the rows of `head`. A head is the same for all that it tells apart when one row is
-    added to all of its rows, so both heads are compared with their mean row taken off.
+    learned: (n_classes, dim), class means of the rows of `head`; metric: as `own_metric` gave for it. A head is the same for all
+    that it tells apart when one row is added to all of its rows, so both heads are compared with their mean row taken off.
     """
-    own, new = (centroid_head(each.unsqueeze(0)) for each in (learned, means))
+    own, new = (nearest_mean(each.unsqueeze(0), metric) for each in (learned, means))
     centre, own_centre = (each.weight.mean(1, keepdim=True) for each in (head, own))
     spread, own_spread = (float((e.weight - c).norm()) for e, c in ((head, centre), (own, own_centre)))
     scale = spread / own_spread if own_spread > 0 else 1.0
@@ -302,12 +381,12 @@ def choose_bias(examples: Examples, choice: StepChoice, weigh: Weigh = articulat
         head = learn_head(rest, choice)
         logits = head.logits(tested)[0]
         means, counts = class_means(rest)
-        learned = known_means(rest, means, counts, choice.prior).means[: len(heard)]
+        learned, metric = known_means(rest, means, counts, choice.prior).means[: len(heard)], own_metric(rest)
         for number, label in enumerate(heard.tolist()):
             only = torch.tensor([number])
             known = known_means(rest, means, counts.index_fill(0, only, 0.0), choice.prior)
             mean, _ = known.predict([rest.phonemes[number]], weigh)
-            row = matched(mean, head, learned).logits(tested)[0, :, 0]
+            row = matched(mean, head, learned, metric).logits(tested)[0, :, 0]
             margins[held, label] = row - logits.index_fill(1, only, -torch.inf).amax(1)
     return best_bias(margins, examples.labels)
 

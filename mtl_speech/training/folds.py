@@ -14,8 +14,9 @@ from mtl_speech.core.errors import DataError
 from mtl_speech.core.files import content_hash
 from mtl_speech.core.options import AdaptConfig
 from mtl_speech.corpora.corpus import Corpus, split_by
-from mtl_speech.features.store import LOG_MEL, FrontEnd, SegmentStore, build_store
+from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.language_pack import true_labels
+from mtl_speech.model.strategy import BaseModel
 from mtl_speech.scoring.metrics import NotScored
 
 MIN_SPEAKERS = 5  # from here on whole speakers are held out
@@ -53,9 +54,11 @@ def make_folds(
     corpus: Corpus,
     test: Corpus | None,
     config: AdaptConfig,
-    front_end: FrontEnd = LOG_MEL,
+    base: BaseModel,
 ) -> list[Fold]:
     """Divide a corpus into training and test: one fold, or N_FOLDS of them (cross-validation) where there is little.
+
+    All recordings pass once through Θ of the base; the folds share what it made of them.
 
     With `test` that is the test, and a recording that lies in both is an error. Otherwise whole speakers are held out where
     there are MIN_SPEAKERS, else recordings; below MIN_RECORDINGS all recordings take turns.
@@ -65,7 +68,7 @@ def make_folds(
     corpora = [corpus] if test is None else [replace(corpus, name="train"), replace(test, name="test")]
     if test is not None:
         refuse_shared(corpus, test)
-    store = build_store(corpora, front_end=front_end)
+    store = base.hear(corpora)
     if test is not None:
         return [fold_of(store, {f"test/{u.id}" for u in test.utterances}, "the test folder")]
     usable = {store.utterance_ids[int(i)] for i in store.utterance.unique()}  # read, and with a phoneme segment
@@ -116,11 +119,11 @@ def fold_of(store: SegmentStore, held: set[str], how: str) -> Fold:
     return Fold(train, test, how)
 
 
-def fold_of_parts(parts: Mapping[str, Corpus], how: str, front_end: FrontEnd = LOG_MEL) -> Fold:
+def fold_of_parts(parts: Mapping[str, Corpus], how: str, base: BaseModel) -> Fold:
     """The fold of corpora "train", "valid" and "test" that are divided already. Raises DataError when one has no segment."""
     names = ("train", "valid", "test")
     corpora = [replace(parts[name], name=name) for name in names]
-    store = build_store(corpora, front_end=front_end)
+    store = base.hear(corpora)
     owner = torch.tensor([names.index(name.split("/", 1)[0]) for name in store.utterance_ids])[store.utterance]
     train, valid, test = (store.select(owner == i) for i in range(3))
     empty = [name for name, each in zip(names, (train, valid, test), strict=True) if len(each) == 0]

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from mtl_speech.core.options import MetaTrainConfig
 from mtl_speech.features.store import SegmentStore
+from mtl_speech.model.closed_form import prepare_learner
 from mtl_speech.model.learner import MetaLearner, embed_segments, extend, row_of
-from mtl_speech.model.strategy import BaseModel, new_learner, prepare_learner
+from mtl_speech.model.strategy import BaseModel, new_learner
 from mtl_speech.scoring.metrics import episode_macro_f1
 from mtl_speech.training.checkpoint import Checkpoints
 from mtl_speech.training.episodes import Episode, EpisodeBatch, EpisodeSampler, full_inventory, stack

@@ -25,7 +25,9 @@ from mtl_speech.core.errors import DataError
 from mtl_speech.core.options import MetaTrainConfig
 from mtl_speech.core.terminal import progress
 from mtl_speech.features.store import SegmentStore
+from mtl_speech.model.encoder import FrameEncoder
 from mtl_speech.model.learner import MetaLearner, balanced_weights
+from mtl_speech.model.passes import heard_below
 from mtl_speech.model.scale_shift import distance_from_identity, scale_shift_layers
 from mtl_speech.scoring.metrics import episode_class_f1
 from mtl_speech.training.checkpoint import Checkpoints, State, optimiser_tensors, put_optimiser, put_tensors, tensors_of
@@ -61,13 +63,14 @@ class Forward:
 
     first_order: leave second derivatives out, the support set is then embedded without gradient; augment: changes windows (n,
     n_frames, MEL_BANDS); generator: draws a θ that starts at random; bf16: the encoder computes under autocast, all else in
-    float32.
+    float32; encoder: what windows pass through where the store is what lies below it (`heard_below`).
     """
 
     first_order: bool = False
     augment: Callable[[Tensor], Tensor] | None = None
     generator: torch.Generator | None = None
     bf16: bool = False
+    encoder: FrameEncoder | None = None
 
 
 def meta_forward(
@@ -83,13 +86,15 @@ def meta_forward(
     Phonemes for which `guessed` (n_tasks, n_way) is true are treated as never met.
     """
 
+    encoder = learner.encoder if how.encoder is None else how.encoder
+
     def embed(index: Tensor) -> Tensor:
         unique, inverse = index.flatten().unique(return_inverse=True)
         windows, spans = store.windows(unique)
         windows = windows if how.augment is None else how.augment(windows)
         parts = zip(windows.split(AT_ONCE), spans.split(AT_ONCE), strict=True)
         with torch.autocast(windows.device.type, torch.bfloat16, enabled=how.bf16):
-            raw = [learner.encoder(*part) for part in parts]
+            raw = [encoder(*part) for part in parts]
         embeddings = torch.cat([learner.standardise(each.float() if how.bf16 else each) for each in raw])
         # The gradient of `embeddings[inverse]` is summed by all threads at once, in an order that differs from run to run.
         return embeddings.index_select(0, inverse).view(*index.shape, -1)
@@ -136,7 +141,12 @@ class MetaTrainer:
         self.views = (store, *views)
         self.generator = torch.Generator().manual_seed(config.seed)
         augment = _augmentation() if config.augment else None
-        self.how = Forward(config.first_order, augment, self.generator, config.precision == "bf16")
+        split = learner.encoder.split() if augment is None else None  # which changes the windows themselves
+        upper = None
+        if split is not None:
+            lower, upper = split
+            self.views = tuple(heard_below(view, lower) for view in self.views)
+        self.how = Forward(config.first_order, augment, self.generator, config.precision == "bf16", upper)
         self.sampler = EpisodeSampler(store, by)
         self.pool = HardClassPool(config.hard_pool)
         self.rng = np.random.default_rng(config.seed)
@@ -165,7 +175,7 @@ class MetaTrainer:
         """One round: sample tasks, learn their heads, move Φ and θ, remember the hard classes."""
         episodes, hard = self.sample_round()
         batch = stack(episodes)
-        view = self.views[int(self.rng.integers(len(self.views)))] if len(self.views) > 1 else self.store
+        view = self.views[int(self.rng.integers(len(self.views)))] if len(self.views) > 1 else self.views[0]
         for group in self.optimizer.param_groups:
             group.setdefault("base_lr", group["lr"])
             group["lr"] = group["base_lr"] * self._schedule()

@@ -30,7 +30,8 @@ from mtl_speech.core.terminal import bars_shown
 from mtl_speech.features.augment import SpecAugment
 from mtl_speech.features.crops import UNKNOWN, CropBatches, Crops
 from mtl_speech.features.store import SegmentStore
-from mtl_speech.model.encoder import Encoder, over_windows
+from mtl_speech.model.encoder import ConvEncoder, part_weights
+from mtl_speech.model.passes import embeddings_of
 from mtl_speech.phonology.articulation import articulatory_features
 from mtl_speech.training.checkpoint import Checkpoints, State, optimiser_tensors, put_optimiser, put_tensors, tensors_of
 
@@ -43,7 +44,7 @@ class PretrainModel(nn.Module):
 
     def __init__(self, config: EncoderConfig, phonemes: Sequence[str]) -> None:
         super().__init__()
-        self.encoder = Encoder(config)
+        self.encoder = ConvEncoder(config)
         self.segment_head = nn.Linear(config.embedding_size, len(phonemes))
         self.frame_head = nn.Linear(config.channels, len(phonemes) + 1)
         features = torch.tensor(articulatory_features(list(phonemes)), dtype=torch.get_default_dtype())
@@ -53,7 +54,8 @@ class PretrainModel(nn.Module):
     def forward(self, crops: Crops) -> tuple[Tensor, Tensor, Tensor]:
         """Segment, frame and articulatory loss of a batch, each a mean; of a part of a batch, what it adds to them."""
         frames = self.encoder.frames(crops.features)
-        embedded = self.encoder.pool(frames, crops.spans, crops.rows)
+        weights = part_weights(self.encoder.places(crops.spans), frames.shape[1])
+        embedded = self.encoder.embed(torch.bmm(weights, frames[crops.rows]), crops.spans)
         targets = crops.frame_labels[:, :: self.encoder.config.stride]
         phonemes, each_frame = self.segment_head(embedded), self.frame_head(frames)
         features = torch.tanh(self.feature_head(embedded))
@@ -247,9 +249,10 @@ class Remaining(Sampler[int]):
 
 
 def predict_segments(model: PretrainModel, store: SegmentStore) -> Tensor:
-    """The phoneme index that `model` gives each segment of `store`, from its window alone: (n_segments,)."""
+    """The phoneme index that `model` gives each segment of `store`: (n_segments,)."""
     model.eval()
-    return over_windows(lambda windows, spans: model.segment_head(model.encoder(windows, spans)).argmax(1), store)
+    with torch.inference_mode():
+        return model.segment_head(embeddings_of(model.encoder, store)).argmax(1)
 
 
 def segment_scores(model: PretrainModel, store: SegmentStore) -> tuple[float, float]:

@@ -5,8 +5,8 @@ A recording is read once, kept on the disk and cut where it is silent, so an hou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
@@ -18,29 +18,23 @@ from torch.nn import functional as F
 
 from mtl_speech.core.cache import FeatureCache
 from mtl_speech.core.errors import DataError, PackError
-from mtl_speech.corpora.audio import FRAMES_PER_SECOND, HOP_LENGTH, MEL_BANDS, SAMPLE_RATE, stream_audio, stream_log_mel
+from mtl_speech.core.files import write_at
+from mtl_speech.corpora.audio import FRAMES_PER_SECOND, SAMPLE_RATE, stream_audio
 from mtl_speech.corpora.sound.mixing import SILENT_PEAK
-from mtl_speech.features.store import (
-    ACTIVE_RANGE,
-    FLOOR_RANGE,
-    LOG_MEL,
-    MARGIN,
-    PRIOR_FRAMES,
-    RAW_NORMALISED,
-    SCALE,
-    FrontEnd,
-    standardised,
-)
+from mtl_speech.features.front_end import MARGIN
+from mtl_speech.model.encoder import FrameEncoder
 from mtl_speech.model.language_pack import LanguageModel, load_language
 from mtl_speech.model.pack import Pack, load_pack
+from mtl_speech.model.passes import frames_of, n_frames_of, stretches_of
+from mtl_speech.model.scale_shift import is_identity
 from mtl_speech.model.segmenter import Timing
 from mtl_speech.model.strategy import BaseModel, load_base
 from mtl_speech.transcription.lattice import PathWeights, Piece, best_path, find_spans
 from mtl_speech.transcription.transcript import SILENCE, Phone, Transcription
 
+BLOCK = 1 << 18  # samples that are held at once
 CHUNK = 2_000  # frames (20 s) that are held at once
 LAST_PART = CHUNK // 2  # frames at the end of a chunk in which it may be cut
-ENERGY_STEP = 0.05  # nats: the steps in which `Normaliser` tells loud from soft
 PAUSE = 15  # frames of silence in whose middle a chunk is cut
 
 
@@ -86,12 +80,12 @@ class Transcriber:
 
     def transcribe(self, audio: Path) -> Transcription:
         """The phones of a recording. Raises DataError when it cannot be read or is silent throughout."""
-        with _Heard.of(audio, self.base.front_end) as heard:
+        with _Heard.of(audio, self) as heard:
             return self._transcription(heard, self._chunks(heard))
 
     def examine(self, audio: Path) -> Examined:
         """The phones of a recording, with their posteriors and embeddings. Raises DataError as `transcribe` does."""
-        with _Heard.of(audio, self.base.front_end) as heard:
+        with _Heard.of(audio, self) as heard:
             chunks = list(self._chunks(heard))
         transcription = self._transcription(heard, chunks)
         return Examined(
@@ -125,17 +119,14 @@ class Transcriber:
 
         With `cut` they end in the last pause before it, or where a boundary is likely.
         """
-        n, encoder, segmenter_hears = end - first, self.model.learner.encoder, self.base.built_in
+        n, learner = end - first, self.model.learner
+        boundary, speech = self._boundaries(heard, first, end)
+        n = _cut(boundary, speech) if cut else n
+        spans = find_spans(boundary[:n])
         with torch.inference_mode():
-            features = heard.log_mel(first - MARGIN, end + MARGIN)
-            even = torch.cat((features, features[-1:].expand(-len(features) % segmenter_hears.config.stride, -1)))
-            logits = self.timing.segmenter(segmenter_hears.frames(even.unsqueeze(0)), even.unsqueeze(0))
-            boundary, speech = torch.sigmoid(logits)[0, MARGIN : MARGIN + n].double().numpy().T
-            n = _cut(boundary, speech) if cut else n
-            spans = find_spans(boundary[:n])
-            rows = even if self.base.front_end is LOG_MEL else heard.samples(first - MARGIN, end + MARGIN)
-            embeddings = encoder.embed_within(rows, torch.from_numpy(spans.frames + MARGIN).float())
-            embeddings = self.model.learner.standardise(embeddings)
+            frames, begin = heard.phones.around(first, end)
+            within = torch.from_numpy(spans.frames + (first - begin)).float()
+            embeddings = learner.standardise(learner.encoder.pool(frames, within))
             labels = torch.log_softmax(
                 self.model.head.logits(embeddings.unsqueeze(0))[0] / self.model.temperature, dim=1
             )
@@ -145,6 +136,16 @@ class Transcriber:
         pieces = best_path(spans, labels.double().numpy(), durations, boundary[:n], speech[:n], self.weights)
         chosen = torch.tensor([piece.span for piece in pieces if piece.span >= 0], dtype=torch.long)
         return _Chunk(first, pieces, labels[chosen].exp(), embeddings[chosen]), n
+
+    def _boundaries(self, heard: _Heard, first: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        """How likely each row from `first` to `end` is a boundary, and speech: (end - first,) each."""
+        frames, begin = heard.boundaries.around(first, end)
+        begin, n_rows = round(begin), self.timing.segmenter.stride * len(frames)
+        rows = heard.boundaries.rows(begin, begin + n_rows)
+        with torch.inference_mode():
+            logits = self.timing.segmenter(frames.unsqueeze(0), rows.unsqueeze(0))[0]
+        found = torch.sigmoid(logits)[first - begin : end - begin].double().numpy()
+        return found[:, 0], found[:, 1]
 
 
 @dataclass(frozen=True)
@@ -160,100 +161,94 @@ class _Chunk:
     embeddings: Tensor
 
 
-class Normaliser:
-    """`normalise` for recordings too long to hold: every block is added first, then normalised by what all of them had.
+class _Passed:
+    """What an encoder hears of a recording, and the frames that it made of it in one pass; both lie in files without a name."""
 
-    The frames are summed by their energy in steps of ENERGY_STEP, so that the speech frames can be told once the loudest is known.
-    """
+    def __init__(
+        self, samples: Callable[[], Iterator[np.ndarray]], encoder: FrameEncoder, streams: Sequence[IO[bytes]]
+    ):
+        self.encoder, (self._row_file, self._frame_file) = encoder, streams
+        self._normaliser = encoder.front_end.rows()
+        self.n_rows = 0
+        for block in self._normaliser.blocks(samples()):
+            self._row_file.write(block.numpy().data)
+            self.n_rows += len(block)
+        self._row_file.flush()
+        self._n_frames = n_frames_of(self.n_rows, encoder)
+        planned = stretches_of(0, self.n_rows, encoder)
+        for stretch, (frames,) in frames_of(encoder, planned, lambda each: self.rows(each.begin, each.end)):
+            own = frames[stretch.skip : stretch.skip + stretch.n_frames].contiguous()
+            write_at(self._frame_file, own.numpy().tobytes(), 4 * encoder.channels * round(stretch.low / encoder.hop))
 
-    def __init__(self) -> None:
-        self._sums: dict[int, tuple[Tensor, int]] = {}
-        self._peak = -np.inf
+    def rows(self, first: int, end: int) -> Tensor:
+        """The rows of the front end from `first` to `end`, (end - first, width); beyond the recording they are its margins."""
+        width, quiet = self.encoder.front_end.width, self.encoder.front_end.quiet
+        low, high = min(max(first, 0), self.n_rows - 1), max(min(end, self.n_rows), 1)
+        rows = (
+            self._normaliser.finish(_floats(self._row_file, low * width, high * width).view(-1, width)).half().float()
+        )
+        before, after = max(-first, 0), max(end - self.n_rows, 0)
+        if quiet is None:
+            return torch.cat((rows[:1].expand(before, -1), rows, rows[-1:].expand(after, -1)))
+        return F.pad(rows, (0, 0, before, after), value=quiet)
 
-    def add(self, mel: Tensor) -> None:
-        """Count a block of log-mel, (n_frames, MEL_BANDS)."""
-        energy = mel.mean(1)
-        self._peak = max(self._peak, float(energy.max()))
-        steps = torch.floor(energy / ENERGY_STEP).long()
-        for step in steps.unique().tolist():
-            those = mel[steps == step].double()
-            total, n = self._sums.get(step, (torch.zeros(mel.shape[1], dtype=torch.float64), 0))
-            self._sums[step] = (total + those.sum(0), n + len(those))
-
-    def apply(self, mel: Tensor) -> Tensor:
-        """Normalise a block, (n_frames, MEL_BANDS)."""
-        active = [
-            found for step, found in self._sums.items() if (step + 0.5) * ENERGY_STEP >= self._peak - ACTIVE_RANGE
-        ]
-        n = sum(count for _, count in active)
-        mean = torch.stack([total for total, _ in active]).sum(0) / n
-        mean = ((n * mean + PRIOR_FRAMES * mean.mean()) / (n + PRIOR_FRAMES)).to(mel)
-        return (mel.clamp_min(self._peak - FLOOR_RANGE) - mean) / SCALE
+    def around(self, first: int, end: int) -> tuple[Tensor, float]:
+        """The frames of the rows from `first` to `end` with some before and after, and the row at which they begin."""
+        hop, size = self.encoder.hop, self.encoder.channels
+        low, high = max(int((first - MARGIN) // hop), 0), min(int(-(-(end + MARGIN) // hop)), self._n_frames)
+        return _floats(self._frame_file, low * size, high * size).view(-1, size), low * hop
 
 
 class _Heard:
-    """A recording, read once: its log-mel, and the samples of it where an encoder hears these, lie in files without a name.
+    """A recording, read once, and what its encoders made of it: `phones` is for what is said, `boundaries` for when.
 
-    n_frames: of 10 ms. duration: seconds.
+    They are one and the same where the segmenter hears Θ and Φ is the identity. n_frames: rows of 10 ms. duration: seconds.
     """
 
-    def __init__(self, front_end: FrontEnd, mel: IO[bytes], samples: IO[bytes]) -> None:
-        self._front_end, self._mel, self._samples, self._normaliser = front_end, mel, samples, Normaliser()
-        self.n_frames, self._n_samples, self._peak, self._sum, self._squares = 0, 0, 0.0, 0.0, 0.0
+    def __init__(self, samples: IO[bytes]) -> None:
+        self._samples, self._n_samples = samples, 0
+        self.phones: _Passed
+        self.boundaries: _Passed
 
     @classmethod
     @contextmanager
-    def of(cls, audio: Path, front_end: FrontEnd) -> Iterator[_Heard]:
+    def of(cls, audio: Path, by: Transcriber) -> Iterator[_Heard]:
         """The recording `audio`; its files are there inside. Raises DataError where it cannot be read or is silent throughout."""
         cache = FeatureCache()
-        with cache.scratch() as log_mel, cache.scratch() as samples:
-            heard = cls(front_end, log_mel, samples)
-            for mel in stream_log_mel(heard._measured(stream_audio(audio))):
-                heard._normaliser.add(mel)
-                heard._mel.write(mel.numpy().data)
-                heard.n_frames += len(mel)
-            if heard._peak < SILENT_PEAK:
-                peak = f"{heard._peak:.1e} of full scale, below {SILENT_PEAK:.0e}"
-                raise DataError(f"{audio}: silent: its peak is {peak}")
+        with ExitStack() as held:
+            heard, peak = cls(held.enter_context(cache.scratch())), 0.0
+            for block in stream_audio(audio):
+                heard._samples.write(block.data)
+                heard._n_samples += len(block)
+                peak = max(peak, float(np.abs(block).max(initial=0.0)))
+            heard._samples.flush()
+            if peak < SILENT_PEAK:
+                raise DataError(f"{audio}: silent: its peak is {peak:.1e} of full scale, below {SILENT_PEAK:.0e}")
+
+            def passed(encoder: FrameEncoder) -> _Passed:
+                streams = [held.enter_context(cache.scratch()) for _ in range(2)]
+                return _Passed(heard._blocks, encoder, streams)
+
+            encoder, of_boundaries = by.model.learner.encoder, by.base.boundary_encoder
+            heard.boundaries = passed(of_boundaries)
+            is_same = of_boundaries is by.base.encoder and is_identity(encoder)
+            heard.phones = heard.boundaries if is_same else passed(encoder)
             yield heard
+
+    @property
+    def n_frames(self) -> int:
+        """Rows of 10 ms."""
+        return min(self.phones.n_rows, self.boundaries.n_rows)
 
     @property
     def duration(self) -> float:
         """Seconds."""
         return self._n_samples / SAMPLE_RATE
 
-    def _measured(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """The same blocks of samples, counted and kept."""
-        for block in blocks:
-            if self._front_end is not LOG_MEL:
-                self._samples.write(block.data)
-            self._n_samples += len(block)
-            self._peak = max(self._peak, float(np.abs(block).max(initial=0.0)))
-            self._sum += float(block.sum(dtype=np.float64))
-            self._squares += float(np.square(block, dtype=np.float64).sum())
-            yield block
-
-    def log_mel(self, first: int, end: int) -> Tensor:
-        """Normalised log-mel of the frames from `first` to `end`: (end - first, MEL_BANDS).
-
-        Beyond the recording its first and last frame are repeated.
-        """
-        low, high = max(first, 0), min(end, self.n_frames)
-        mel = _floats(self._mel, low * MEL_BANDS, high * MEL_BANDS).view(-1, MEL_BANDS)
-        return self._normaliser.apply(mel)[torch.arange(first, end).clamp(0, self.n_frames - 1) - low]
-
-    def samples(self, first: int, end: int) -> Tensor:
-        """The samples of the frames from `first` to `end`, as the front end has them: (end - first, HOP_LENGTH).
-
-        Beyond the recording they are zero.
-        """
-        low, high = first * HOP_LENGTH, end * HOP_LENGTH
-        samples = _floats(self._samples, max(low, 0), min(high, self._n_samples))
-        if self._front_end is RAW_NORMALISED:
-            mean = self._sum / self._n_samples
-            samples = standardised(samples, mean, self._squares / self._n_samples - mean**2)
-        before = max(-low, 0)
-        return F.pad(samples, (before, high - low - before - len(samples))).view(-1, HOP_LENGTH)
+    def _blocks(self) -> Iterator[np.ndarray]:
+        """The samples in blocks."""
+        for first in range(0, self._n_samples, BLOCK):
+            yield _floats(self._samples, first, min(first + BLOCK, self._n_samples)).numpy()
 
 
 def _floats(stream: IO[bytes], first: int, end: int) -> Tensor:

@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> None:
     prepared = prepare(Path(hparams["data_folder"]), hparams["alignments"], lang, hparams["split"], seed, recipe.output)
     counts = [len(speakers_of(prepared.splits[name])) for name in ("train", "valid", "test")]
     how = "speakers: {} to learn from, {} to choose by, {} to test on, none twice".format(*counts)
-    fold = replace(fold_of_parts(prepared.splits, how), inventory=given.phonemes)
+    fold = replace(fold_of_parts(prepared.splits, how, start.base), inventory=given.phonemes)
     notes = [*prepared.notes, *given.notes, *map(str, fold.train.problems)]
     for note in notes[len(prepared.notes) :]:
         logger.warning("%s", note)

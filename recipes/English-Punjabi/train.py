@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> None:
     started = time.perf_counter()
     recipe = begin_recipe(arguments)
     start = recipe.start()
-    fold = punjabi_fold(recipe.output / "corpus", recipe.hparams["seed"], recipe.hparams["n_words"])
+    fold = punjabi_fold(recipe.output / "corpus", recipe.hparams["seed"], recipe.hparams["n_words"], start.base)
     logger.info("%s", fold.how)
     tables = ablate_over_shots(recipe, start, fold, "pa", [CAVEAT], STAMP)
     table = shots_table(tables, f"the test words with 95 % bootstrap intervals over recordings ({STAMP})")

@@ -11,7 +11,6 @@ from pathlib import Path
 from prepare import prepare
 
 from mtl_speech.commands.recipe import begin_recipe, train_strategy, write_task_table
-from mtl_speech.features.store import build_store
 
 
 def main(arguments: list[str]) -> None:
@@ -23,7 +22,7 @@ def main(arguments: list[str]) -> None:
     card = {"recipe": "recipes/LibriSpeech"}
     n_scored = hparams["max_scored_segments"]
     start, learner = train_strategy(recipe, base, prepared.splits, card, n_scored)
-    test = build_store([prepared.splits["test"]], base.phonemes)
+    test = base.hear([prepared.splits["test"]], start.phonemes)
     learners = {"closed-form start": start, "+ meta-training": learner}
     print(write_task_table(recipe, learners, test, prepared.notes, n_scored))
 

@@ -119,6 +119,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def run(given: argparse.Namespace, command: str) -> dict[str, Any]:
     """Train what no earlier run has scored, then score. Gives the figures of table.json."""
     base = load_base(given.base)
+    if given.base_dir and base.head is None:
+        raise UsageError(
+            f"--base-dir: the encoder '{base.pack.name}' tells no phonemes by itself: leave the option out"
+        )
     train, held = divided(given.meta_dir, given.valid_languages, given.seed)
     settings = {name: getattr(given, name) for name in ("seeds", "tasks", "meta_steps", "views", "seed")}
     settings |= {"train": [path.name for path in train], "valid": [path.name for path in held]}
@@ -130,7 +134,7 @@ def run(given: argparse.Namespace, command: str) -> dict[str, Any]:
         known = stores(given, base, train, held)
         systems = [fit(name, known) for name in missing]
         logger.info("training has ended; the test languages are read now")
-        test = build_store(corpora(language_folders(given.test_dir)))
+        test = base.hear(corpora(language_folders(given.test_dir)))
         tasks = benchmark_tasks(test, given.tasks, given.seeds, given.seed + 2)
         own = own_store(given.base_dir, base) if given.base_dir else None
         for system in progress(systems, "meta-test"):
@@ -188,8 +192,11 @@ def divided(folder: Path, valid_names: Sequence[str] | None, seed: int) -> tuple
 def stores(given: argparse.Namespace, base: BaseModel, train: Sequence[Path], held: Sequence[Path]) -> Setup:
     """What the methods learn from and are chosen on."""
     learned, chosen = corpora(train), corpora(held)
-    store, valid = (build_store(found) for found in (learned, chosen))
-    views = [build_store(learned, store.phonemes, WaveformAugment(number)) for number in range(1, given.views)]
+    store, valid = (base.hear(found) for found in (learned, chosen))
+    views = [
+        build_store(learned, store.phonemes, WaveformAugment(number), front_end=base.front_end)
+        for number in range(1, given.views)
+    ]
     tasks = benchmark_tasks(valid, N_VALID_TASKS, N_VALID_DRAWS, given.seed + 1)
     config = MetaTrainConfig(meta_steps=given.meta_steps, seed=given.seed)
     return Setup(base, store, valid, tasks, config, views)
@@ -208,7 +215,7 @@ def own_store(folder: Path, base: BaseModel) -> SegmentStore:
     language = str(base.pack.card.get("language", "und"))
     corpus = read_corpus(folder, language)
     known = [replace(u, segments=tuple(s for s in u.segments if s.phoneme in base.phonemes)) for u in corpus.utterances]
-    return build_store([replace(corpus, utterances=tuple(known))], base.phonemes)
+    return base.hear([replace(corpus, utterances=tuple(known))], base.phonemes)
 
 
 def fit(name: str, given: Setup) -> Fitted:
@@ -250,6 +257,7 @@ def costs_of(
 
 def own_score(base: BaseModel, encoder: nn.Module, store: SegmentStore) -> float:
     """Macro-F1 of the base's own head on the embeddings of an encoder."""
+    assert base.head is not None
     index = torch.randperm(len(store), generator=torch.Generator().manual_seed(0))[:N_OWN]
     with torch.inference_mode():
         predicted = torch.cat([base.head(encoder(*store.windows(part))).argmax(1) for part in index.split(500)])

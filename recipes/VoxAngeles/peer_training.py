@@ -25,10 +25,10 @@ from torch.nn import functional as F
 
 from mtl_speech.core.options import MetaTrainConfig
 from mtl_speech.core.terminal import progress
-from mtl_speech.corpora.audio import MEL_BANDS
 from mtl_speech.features.store import SegmentStore
+from mtl_speech.model.closed_form import prepare_learner, standardise_embeddings
 from mtl_speech.model.learner import MetaLearner, embed_segments
-from mtl_speech.model.strategy import new_learner, prepare_learner, standardise_embeddings
+from mtl_speech.model.strategy import new_learner
 from mtl_speech.training.episodes import Episode, EpisodeSampler, stack
 from mtl_speech.training.meta_test import N_WAY, Setup, summary
 from mtl_speech.training.meta_train import Forward, meta_forward
@@ -74,13 +74,12 @@ def learner_of(name: str, given: Setup) -> MetaLearner:
         prepare_learner(learner, given.train, config)
         return learner
     means = name in ("centroid", "prototype", "protonet")
-    size = MEL_BANDS if name == "centroid" else base.encoder.config.embedding_size
     init, steps = ("prototype", 0) if means else ("random", config.inner_steps)
-    learner = MetaLearner(encoder, size, phonemes, init, steps, config.inner_lr)
+    learner = MetaLearner(encoder, encoder.embedding_size, phonemes, init, steps, config.inner_lr)
     standardise_embeddings(learner, given.train, embed_segments(learner, given.train), None)
     if name in ENCODER_MOVES:
         with torch.no_grad():
-            learner.log_scale.fill_(float(np.log(config.scale)))
+            learner.log_scale.add_(float(np.log(config.scale)))
     return learner
 
 
@@ -89,7 +88,7 @@ def _fit(name: str, settings: dict[str, float], given: Setup) -> Fitted:
     encoder = [p for p in learner.encoder.parameters() if p.requires_grad]
     scalars = [learner.log_scale, learner.log_rates, learner.log_prior] if name in ENCODER_MOVES else []
     theta = [learner.theta, learner.theta_bias] if learner.theta_init == "posterior" else []
-    n_head = 0 if name in ENCODER_MOVES or not encoder else N_WAY * (learner.centre.numel() + 1)
+    n_head = 0 if name in ENCODER_MOVES or not encoder else N_WAY * (learner.theta.shape[1] + 1)
     n_parameters = sum(p.numel() for p in [*encoder, *scalars, *theta]) + n_head
     kind = Tuned if name in TUNED else Fitted
     fitted = kind(name, learner, n_parameters, 0.0, {}, settings=settings)
@@ -162,7 +161,7 @@ def _loss(learner: MetaLearner, config: MetaTrainConfig, rng: np.random.Generato
 
 def _maml_loss(learner: MetaLearner) -> Loss:
     """The loss of the queries after the steps of `Tuned`, and its gradients through these, task by task."""
-    encoder, dim = learner.encoder, learner.centre.numel()
+    encoder, dim = learner.encoder, learner.theta.shape[1]
 
     def logits(weights: Mapping[str, Tensor], part: tuple[Tensor, Tensor], weight: Tensor, bias: Tensor) -> Tensor:
         return F.linear(learner.standardise(functional_call(encoder, dict(weights), part)), weight, bias)

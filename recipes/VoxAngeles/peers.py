@@ -23,8 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtl_speech.features.front_end import FrontEnd
 from mtl_speech.features.store import SegmentStore
-from mtl_speech.model.encoder import FrameConv, as_image
+from mtl_speech.model.encoder import FrameConv, FrameEncoder, as_image
 from mtl_speech.model.learner import Head, adapt_head, extend, row_of
 from mtl_speech.model.strategy import BaseModel
 from mtl_speech.report.findings import without_phi
@@ -62,7 +63,7 @@ class Fitted(Trained):
         return self._n_adapted() / (N_WAY * 5)
 
     def _n_adapted(self) -> int:
-        return N_WAY * (self.learner.centre.numel() + 1)
+        return N_WAY * (self.learner.theta.shape[1] + 1)
 
     def plain(self, encoder: nn.Module) -> nn.Module | None:
         """An adapted encoder without its Φ or adapters; None where there is nothing that could be taken out of it."""
@@ -112,7 +113,7 @@ class Tuned(Fitted):
                     parameter.grad = None
 
     def _first_head(self, store: SegmentStore, episode: Episode) -> Head:
-        n_way, dim = len(episode.classes), self.learner.centre.numel()
+        n_way, dim = len(episode.classes), self.learner.theta.shape[1]
         head = Head(torch.zeros(1, n_way, dim), torch.zeros(1, n_way))
         if self.name == "maml":
             return head
@@ -144,14 +145,36 @@ class Tuned(Fitted):
         return found
 
 
-class LogMelMean(nn.Module):
-    """The mean log-mel frame of a segment, in place of an encoder."""
+class LogMelMean(FrameEncoder):
+    """The mean row of a segment, of what the base hears, in place of an encoder."""
+
+    def __init__(self, front_end: FrontEnd) -> None:
+        super().__init__()
+        self.front_end, self.channels = front_end, front_end.width
+
+    @property
+    def embedding_size(self) -> int:
+        """As `FrameEncoder` says."""
+        return self.channels
+
+    def frames(self, rows: Tensor) -> Tensor:
+        """The rows themselves."""
+        return rows
 
     def forward(self, windows: Tensor, spans: Tensor) -> Tensor:
-        """(n_segments, n_frames, MEL_BANDS) and (n_segments, 2) -> (n_segments, MEL_BANDS)."""
-        frame = torch.arange(windows.shape[1])
-        inside = ((frame + 0.5 > spans[:, :1]) & (frame - 0.5 < spans[:, 1:])).float()
-        return torch.bmm((inside / inside.sum(1, keepdim=True).clamp_min(1.0)).unsqueeze(1), windows).squeeze(1)
+        """(n_segments, n_rows, width) and (n_segments, 2) -> (n_segments, width)."""
+        return torch.bmm(_inside(spans, windows.shape[1]).unsqueeze(1), windows).squeeze(1)
+
+    def pool(self, frames: Tensor, spans: Tensor) -> Tensor:
+        """(n_rows, width) and (n_segments, 2) -> (n_segments, width)."""
+        return _inside(spans, len(frames)) @ frames
+
+
+def _inside(spans: Tensor, n_rows: int) -> Tensor:
+    """How much each row counts in the mean of each span (n_segments, 2): (n_segments, n_rows)."""
+    row = torch.arange(n_rows)
+    inside = ((row + 0.5 > spans[:, :1]) & (row - 0.5 < spans[:, 1:])).float()
+    return inside / inside.sum(1, keepdim=True).clamp_min(1.0)
 
 
 class ImageConv(nn.Module):
@@ -168,18 +191,22 @@ class ImageConv(nn.Module):
         return cast(Tensor, self.conv(as_image(x))).permute(0, 2, 3, 1).squeeze(1)
 
 
-def encoder_of(name: str, base: BaseModel) -> nn.Module:
+def encoder_of(name: str, base: BaseModel) -> FrameEncoder:
     """The encoder of a method before any training; what it may move requires a gradient."""
     if name == "centroid":
-        return LogMelMean()
+        return LogMelMean(base.front_end)
     if name == "prototype":
         return base.encoder
     if name in ("lora", "ia3"):
         return _with_adapters(base.encoder, name)
-    return copy.deepcopy(base.encoder).requires_grad_(True).eval()
+    found = copy.deepcopy(base.encoder)
+    for module in found.modules():  # a copy of an encoder shares what is frozen
+        for key, value in list(module.named_parameters(recurse=False)):
+            setattr(module, key, nn.Parameter(value.detach().clone()))
+    return found.eval()
 
 
-def _with_adapters(encoder: nn.Module, name: str) -> nn.Module:
+def _with_adapters(encoder: FrameEncoder, name: str) -> FrameEncoder:
     """A copy of `encoder` with adapters of peft on all of its layers."""
     from peft import IA3Config, LoraConfig, inject_adapter_in_model
 
@@ -193,4 +220,4 @@ def _with_adapters(encoder: nn.Module, name: str) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         config = lora if name == "lora" else IA3Config(target_modules=layers, feedforward_modules=[])
-        return cast(nn.Module, inject_adapter_in_model(config, adapted)).eval()
+        return cast(FrameEncoder, inject_adapter_in_model(config, adapted)).eval()

@@ -24,7 +24,7 @@ from mtl_speech.commands.suggest import probabilities, with_stand_ins
 from mtl_speech.core.files import atomic_write, json_text, plain
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.corpus import Corpus
-from mtl_speech.features.store import SegmentStore, build_store
+from mtl_speech.features.store import SegmentStore
 from mtl_speech.model.language_pack import LanguageModel
 from mtl_speech.model.learner import MetaLearner, embed_segments, extend, row_of
 from mtl_speech.model.segmenter import learn_timing
@@ -85,7 +85,7 @@ Method = Callable[[Language, Known, Heard, Sequence[int], int, int], list[int]]
 
 def load(corpus: Corpus, base: BaseModel, strategy: MetaLearner) -> Language:
     """The examples of a corpus. θ does not move: only base learning is simulated."""
-    store = build_store([corpus])
+    store = base.hear([corpus])
     learner = copy.deepcopy(strategy)
     extend(learner, store.phonemes)
     z = learner.standardise(embed_segments(learner, store)).detach()

@@ -57,9 +57,9 @@ def main(arguments: list[str]) -> None:
         return prepare(folder, languages[part], part)
 
     parts = {"training": corpora_of("train"), "validation": corpora_of("valid")}
-    train, valid = (build_store(corpora) for corpora in parts.values())
+    train, valid = (base.hear(corpora) for corpora in parts.values())
     views = [
-        build_store(parts["training"], train.phonemes, WaveformAugment(number))
+        build_store(parts["training"], train.phonemes, WaveformAugment(number), front_end=base.front_end)
         for number in range(1, hparams["n_views"])
     ]
     transfer, curriculum = (recipe.checkpoints(parts, base.pack, name) for name in ("meta-transfer", "curriculum"))
@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> None:
     card = {"name": "voxangeles", "licence": "training data CC BY-NC 4.0: not for commercial use"}
     save_pack(strategy_pack(systems[-1].learner, base, meta, card), output / "strategy")
     logger.info("training ended after %.0f s; the test languages are read now", time.perf_counter() - started)
-    test = build_store(corpora_of("test"))
+    test = base.hear(corpora_of("test"))
     test_tasks = benchmark_tasks(test, hparams["n_tasks"], hparams["n_seeds"], seed + 2)
     rows = [row_of(system, test, test_tasks) for system in systems]
     names = [system.name for system in systems]

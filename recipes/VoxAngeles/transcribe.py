@@ -24,7 +24,6 @@ from mtl_speech.core.files import atomic_write, json_text, plain
 from mtl_speech.core.options import AdaptConfig
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.corpus import Corpus, Segment, split_by
-from mtl_speech.features.store import build_store
 from mtl_speech.model.language_pack import with_timing
 from mtl_speech.scoring.sequences import score_transcriptions
 from mtl_speech.training.adapt import adapt_fold
@@ -72,7 +71,7 @@ class Found:
 def transcribe_language(corpus: Corpus, start: Start, n_folds: int, seed: int) -> Found:
     """Every recording of a language, transcribed by a model that did not learn from it."""
     found = Found([], [], [])
-    store = build_store([corpus])
+    store = start.base.hear([corpus])
     for part in split_by(corpus, "utterance", [1 / n_folds] * n_folds, seed):
         fold = fold_of(store, {f"{corpus.name}/{u.id}" for u in part.utterances}, f"{n_folds} folds")
         run = adapt_fold(start.learner(fold), fold, AdaptConfig(seed=seed), start.meta)

@@ -25,9 +25,8 @@ from mtl_speech.core.files import atomic_write, json_text, plain
 from mtl_speech.core.options import AdaptConfig
 from mtl_speech.core.terminal import progress
 from mtl_speech.corpora.corpus import Corpus
-from mtl_speech.features.store import build_store
 from mtl_speech.model.learner import MetaLearner, embed_segments, extend, row_of
-from mtl_speech.model.strategy import load_learner
+from mtl_speech.model.strategy import BaseModel, load_learner
 from mtl_speech.phonology.articulation import articulatory_features, articulatory_regression
 from mtl_speech.scoring.bootstrap import paired_difference
 from mtl_speech.scoring.metrics import episode_class_f1
@@ -60,13 +59,13 @@ class Language:
     phonemes: tuple[str, ...]
 
 
-def load(corpus: Corpus, strategy: MetaLearner, seed: int) -> Language:
+def load(corpus: Corpus, base: BaseModel, strategy: MetaLearner, seed: int) -> Language:
     """The examples of a corpus, divided as `adapt` divides them. θ does not move: only base learning is measured."""
-    store = build_store([corpus])
+    store = base.hear([corpus])
     learner = copy.deepcopy(strategy)
     extend(learner, store.phonemes)
     fold = torch.zeros(len(store), dtype=torch.long)
-    for number, each in enumerate(make_folds(corpus, None, AdaptConfig(lang=corpus.name, seed=seed))):
+    for number, each in enumerate(make_folds(corpus, None, AdaptConfig(lang=corpus.name, seed=seed), base)):
         held = {each.test.utterance_ids[int(i)] for i in each.test.utterance}
         fold[torch.tensor([name in held for name in store.utterance_ids])[store.utterance]] = number
     z = learner.standardise(embed_segments(learner, store)).detach()
@@ -224,7 +223,7 @@ def main(arguments: list[str]) -> None:
     held_back: dict[str, Any] = {}
     phonemes: dict[str, Any] = {}
     corpora = prepare(Path(hparams["data_folder"]), names, "valid")
-    languages = [load(corpus, strategy, seed) for corpus in corpora]
+    languages = [load(corpus, base, strategy, seed) for corpus in corpora]
     for size in hparams["held_back"]:
         rows = []
         for language in progress(languages, f"{size} held back"):

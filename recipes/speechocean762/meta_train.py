@@ -16,8 +16,10 @@ from mtl_speech.commands.recipe import begin_recipe, train_strategy
 def main(arguments: list[str]) -> None:
     """Prepare, train, score on the validation speakers, save."""
     recipe = begin_recipe(arguments, many=True)
-    splits = prepare(Path(recipe.hparams["data_folder"]))
-    train_strategy(recipe, recipe.base(), splits, {"recipe": "recipes/speechocean762"})
+    hparams = recipe.hparams
+    splits = prepare(Path(hparams["data_folder"]))
+    card = {"attribution": hparams["attribution"], "licence": hparams["licence"]}
+    train_strategy(recipe, recipe.base(), splits, {"recipe": "recipes/speechocean762", **card})
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def test_without_a_strategy_nothing_but_the_training_examples_is_seen(tmp_path: 
 def test_few_shots_bind_whatever_learns(tmp_path: Path) -> None:
     folder = labelled_folder(tmp_path / "toy", 6, 2)
     options = AdaptOptions(lang="sw", data=folder, shots=2)
-    learned = target.load_target(options, tmp_path / "out", Run(quiet=True))
+    learned = target.load_target(options, tmp_path / "out", Run(quiet=True), tiny_base())
     assert len(learned.folds) == 5
     for fold in (*learned.folds, learned.everything):
         assert fold.train.label.bincount().tolist() == [2] * 6
@@ -69,5 +69,5 @@ def test_labels_of_another_folder_are_learned_from(tmp_path: Path) -> None:
     for path in sorted(folder.rglob("*.TextGrid")):
         path.rename(tmp_path / "labels" / path.name)
     options = AdaptOptions(lang="sw", data=folder, shots=2, labels=tmp_path / "labels")
-    learned = target.load_target(options, tmp_path / "out", Run(quiet=True))
+    learned = target.load_target(options, tmp_path / "out", Run(quiet=True), tiny_base())
     assert sum(len(fold.test) for fold in learned.folds) == 36

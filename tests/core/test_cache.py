@@ -19,6 +19,7 @@ from mtl_speech.core.errors import DataError
 from mtl_speech.corpora import audio
 from mtl_speech.corpora.audio import MEL_BANDS, SAMPLE_RATE
 from mtl_speech.corpora.corpus import Corpus
+from mtl_speech.features import front_end
 from mtl_speech.features import store as store_module
 from mtl_speech.features.augment import WaveformAugment
 from mtl_speech.features.store import FrameSource, Transform, audio_content, build_store
@@ -109,10 +110,13 @@ def test_the_key_changes_with_content_and_settings(
     for module, name, value in (
         (audio, "MEL_HIGH", 7000.0),
         (audio, "POWER_FLOOR", 1e-9),
-        (store_module, "SCALE", 2.0),
-        (store_module, "PRIOR_FRAMES", 50.0),
-        (store_module, "ACTIVE_RANGE", 5.0),
-        (store_module, "FLOOR_RANGE", 9.0),
+        (front_end, "SCALE", 2.0),
+        (front_end, "PRIOR_FRAMES", 50.0),
+        (front_end, "ACTIVE_RANGE", 5.0),
+        (front_end, "FLOOR_RANGE", 9.0),
+        (front_end, "ENERGY_STEP", 0.1),
+        (front_end, "WHISPER_RANGE", 7.0),
+        (front_end, "WHISPER_PEAK", 2.0),
         (store_module, "FEATURE_VERSION", -1),
     ):
         with monkeypatch.context() as patch:

@@ -67,7 +67,7 @@ def test_a_corpus_keeps_its_labels_in_a_file_and_a_store_its_tables(tmp_path: Pa
     store = build_store([corpus])
     lines = [line.split() for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()]
     files = [tuple(int(x, 16) for x in line[0].split("-")) for line in lines if len(line) > 5 and line[5][0] == "/"]
-    for name in PER_SEGMENT:
+    for name in (name for name in PER_SEGMENT if name != "number"):  # which counts up
         at = getattr(store, name).data_ptr()
         assert getattr(store, name).is_contiguous() and any(low <= at < high for low, high in files), name
     expected = [

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mtl_speech.core.errors import DataError
@@ -15,6 +16,7 @@ from mtl_speech.core.files import (
     append_line,
     atomic_write,
     content_hash,
+    mapped,
     only_run,
     package_folder,
     read_limited,
@@ -90,3 +92,17 @@ def test_a_package_is_found_without_loading_it() -> None:
     found = package_folder("pytest")
     assert found is not None and (found / "__init__.py").is_file()
     assert package_folder("no_such_package") is None
+
+
+def test_a_mapped_file_has_room_on_the_disk_or_is_refused(tmp_path: Path) -> None:
+    """Where room were sought when it is written to, the system would end the process."""
+    with (tmp_path / "a").open("w+b") as stream:
+        found = mapped(stream, np.float16, (300, 20))
+        assert os.fstat(stream.fileno()).st_blocks * 512 >= 12_000 and not found.any()
+        found[:] = 1.5
+        found.flush()  # type: ignore[attr-defined]
+    assert (np.fromfile(tmp_path / "a", np.float16) == 1.5).sum() == 6_000
+    with (tmp_path / "b").open("w+b") as stream:
+        assert mapped(stream, np.float32, (2, 0, 5)).shape == (2, 0, 5)
+        with pytest.raises(OSError, match="File too large|No space"):
+            mapped(stream, np.uint8, (1 << 50,))

@@ -11,7 +11,8 @@ import torch
 from mtl_speech.corpora.audio import MEL_BANDS
 from mtl_speech.features import crops as crops_module
 from mtl_speech.features.crops import UNKNOWN, CropBatches, Crops, frame_labels, mostly_speech, tile
-from mtl_speech.features.store import MARGIN, SegmentStore
+from mtl_speech.features.front_end import MARGIN
+from mtl_speech.features.store import SegmentStore
 from tests.helpers import PHONEMES, make_store
 
 SILENCE = len(PHONEMES)

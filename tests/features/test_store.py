@@ -13,17 +13,16 @@ import torch
 from mtl_speech.core.errors import DataError
 from mtl_speech.corpora.audio import HOP_LENGTH, MEL_BANDS, SAMPLE_RATE, log_mel
 from mtl_speech.corpora.corpus import Corpus, Segment, Utterance
-from mtl_speech.features.store import (
+from mtl_speech.features.front_end import (
     ACTIVE_RANGE,
     FLOOR_RANGE,
     MARGIN,
     PRIOR_FRAMES,
     SCALE,
     WINDOW_FRAMES,
-    SegmentStore,
-    build_store,
     normalise,
 )
+from mtl_speech.features.store import SegmentStore, build_store
 from tests.helpers import make_store, seeded, tone, toy_corpus
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from mtl_speech.core.options import EncoderConfig
 from mtl_speech.corpora.audio import MEL_BANDS
-from mtl_speech.model.encoder import N_PARTS, ConvNorm, Encoder, FrameBatchNorm, FrameConv, part_weights
+from mtl_speech.model.encoder import N_PARTS, ConvEncoder, ConvNorm, FrameBatchNorm, FrameConv, part_weights
 from tests.helpers import frozen_bytes, seeded, tiny_encoder
 
 # Layers
@@ -69,7 +69,7 @@ def test_a_folded_encoder_has_biases_and_no_statistics() -> None:
 @pytest.mark.parametrize("n_frames", [1, 2, 47, 48])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_frame_rate_is_lowered_by_the_stride(n_frames: int, stride: int) -> None:
-    encoder = Encoder(EncoderConfig(channels=4, blocks=1, embedding_size=3, stride=stride)).eval()
+    encoder = ConvEncoder(EncoderConfig(channels=4, blocks=1, embedding_size=3, stride=stride)).eval()
     assert encoder.frames(torch.zeros(2, n_frames, MEL_BANDS)).shape == (2, math.ceil(n_frames / stride), 4)
 
 
@@ -112,29 +112,17 @@ def test_part_weights_are_centred_on_their_third_and_stay_within_reach(start: fl
 
 def test_pool_reads_onset_middle_offset_and_log_duration_in_input_frames() -> None:
     config = EncoderConfig(channels=2, blocks=1, embedding_size=N_PARTS * 2 + 1, stride=2)
-    encoder = Encoder(config).eval()
+    encoder = ConvEncoder(config).eval()
     with torch.no_grad():
         encoder.embedding.weight.copy_(torch.eye(7))
         encoder.embedding.bias.zero_()
     # Feature 0 of output frame j is j, feature 1 is 100 + j; the segment lies from input frame 12 to 24: output 6 to 12.
-    frames = torch.stack((torch.arange(20.0), 100 + torch.arange(20.0)), dim=1).unsqueeze(0)
+    frames = torch.stack((torch.arange(20.0), 100 + torch.arange(20.0)), dim=1)
     pooled = encoder.pool(frames, torch.tensor([[12.0, 24.0]]))[0]
     expected = [7.0, 107.0, 9.0, 109.0, 11.0, 111.0, math.log(12.0 / 10.0)]
     torch.testing.assert_close(pooled, torch.tensor(expected), rtol=1e-5, atol=1e-5)
-    shortest = encoder.pool(frames.expand(2, -1, -1), torch.tensor([[12.0, 12.0], [12.0, 12.5]]))
+    shortest = encoder.pool(frames, torch.tensor([[12.0, 12.0], [12.0, 12.5]]))
     torch.testing.assert_close(shortest[:, -1], torch.full((2,), math.log(0.1)))  # never below one frame
-
-
-def test_pool_index_says_in_which_row_a_segment_lies() -> None:
-    encoder = tiny_encoder()
-    frames = torch.randn(3, 24, 8, generator=seeded(3))
-    spans = torch.tensor([[4.0, 12.0], [20.0, 40.0], [4.0, 12.0], [1.0, 3.0]])
-    index = torch.tensor([2, 0, 0, 1])
-    pooled = encoder.pool(frames, spans, index)
-    for segment, row in enumerate(index.tolist()):
-        alone = encoder.pool(frames[row : row + 1], spans[segment : segment + 1])
-        torch.testing.assert_close(pooled[segment], alone[0])
-    assert not torch.allclose(pooled[0], pooled[2])
 
 
 def test_a_window_and_the_whole_recording_give_the_same_embedding() -> None:

@@ -22,9 +22,10 @@ from mtl_speech.core.options import AdaptConfig
 from mtl_speech.corpora.audio import SAMPLE_RATE, load_audio
 from mtl_speech.corpora.corpus import Corpus, Utterance
 from mtl_speech.corpora.reading import read_corpus
-from mtl_speech.features.store import MARGIN, build_store
+from mtl_speech.features.front_end import MARGIN
+from mtl_speech.features.store import build_store
 from mtl_speech.model import export as exporting
-from mtl_speech.model.export import FILES, METADATA, TOLERANCE, Folded, FoldedFrames, LogMel
+from mtl_speech.model.export import FILES, METADATA, TOLERANCE, Folded, FoldedFrames, WhisperMel
 from mtl_speech.model.language_pack import LanguageModel, language_pack, load_language
 from mtl_speech.model.learner import embed_segments
 from mtl_speech.model.pack import load_pack, pack_hash, save_pack
@@ -48,7 +49,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export")
     corpus, start = read_corpus(labelled_folder(folder / "data", 6, 2), "pa"), load_start(None, None)
     config = AdaptConfig(lang="pa", meta_steps=0)
-    fold = replace(make_folds(corpus, None, config)[0], inventory=(*INVENTORY, "p"))
+    fold = replace(make_folds(corpus, None, config, start.base)[0], inventory=(*INVENTORY, "p"))
     model = adapt_fold(start.learner(fold), fold, config, start.meta).learned.model
     save_pack(language_pack(model, start.base, start.meta, "pa", {"name": "pa-0"}), folder / "adapted" / "pack")
     for kind in ("waveform", "frames"):
@@ -72,7 +73,7 @@ def session(path: Path) -> onnxruntime.InferenceSession:
 
 def expected(model: LanguageModel, utterance: Utterance) -> tuple[np.ndarray, Tensor]:
     """What the pack gives the segments of one recording, and its frames."""
-    store = build_store([Corpus("one", (utterance,))])
+    store = build_store([Corpus("one", (utterance,))], front_end=model.learner.encoder.front_end)
     return model.probabilities(embed_segments(model.learner, store)).numpy(), store.frames[MARGIN:-MARGIN].float()
 
 
@@ -109,21 +110,28 @@ def test_both_formats_give_what_the_pack_gives_on_real_speech(
     compare(shared, model, read_corpus(corpora / "voxangeles" / "ces", "ces").utterances[:5])
 
 
-def test_no_probability_is_missed_by_the_comparison(model: LanguageModel) -> None:
+def spoken(shared: Path, model: LanguageModel) -> tuple[Tensor, Tensor]:
+    """The frames of a recording, and its segments: noise is the same phoneme throughout to a model of buzzes."""
+    utterance = read_corpus(shared / "data", "pa").utterances[0]
+    spans = torch.tensor([[s.start, s.end] for s in utterance.segments], dtype=torch.float64)
+    return expected(model, utterance)[1], spans
+
+
+def test_no_probability_is_missed_by_the_comparison(shared: Path, model: LanguageModel) -> None:
     """The phoneme never heard has its column, every column differs, and the head is not the only thing that counts."""
     assert model.zero_shot and set(model.zero_shot) <= set(model.classes)
     folded = FoldedFrames(model)
-    inputs = exporting.example("frames", 100, 30, 0)
+    inputs = spoken(shared, model)
     found = folded(*inputs)
-    assert found.std(0).min() > 0 and torch.allclose(found.sum(1), torch.ones(30))
-    folded.encoder.blocks[0].first.conv.weight.mul_(1.01)  # type: ignore[union-attr, operator]
+    assert found.std(0).min() > 0 and torch.allclose(found.sum(1), torch.ones(len(found)))
+    folded.encoder.layers[0].fc1.weight.mul_(1.01)  # type: ignore[union-attr, operator]
     assert (folded(*inputs) - found).abs().max() > TOLERANCE
 
 
 @pytest.mark.parametrize("granularity", ["channel", "kernel"])
-def test_a_moved_phi_is_merged(model: LanguageModel, base: BaseModel, granularity: str) -> None:
+def test_a_moved_phi_is_merged(shared: Path, model: LanguageModel, base: BaseModel, granularity: str) -> None:
     learner = model.learner
-    moved = attach(base.encoder, granularity).eval()
+    moved = attach(base.encoder, granularity, base.encoder.phi_patterns).eval()
     kept, learner.encoder = learner.encoder, moved
     try:
         before = FoldedFrames(model)
@@ -131,14 +139,14 @@ def test_a_moved_phi_is_merged(model: LanguageModel, base: BaseModel, granularit
             for layer in scale_shift_layers(moved).values():
                 for parameter in layer.parameters(recurse=False):
                     parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
-        frames, _ = exporting.example("frames", 48, 1, 3)
-        found = FoldedFrames(model)(frames, torch.tensor([[0.1, 0.3]], dtype=torch.float64))
-        inside = (torch.tensor([[10.0, 30.0]]) + 4).float()  # the window begins four frames before the recording
-        window = frames[(torch.arange(48) - 4).clamp(0, 47)].unsqueeze(0)
+        frames, spans = spoken(shared, model)
+        found = FoldedFrames(model)(frames, spans)
+        silence = torch.full((-len(frames) % 10, 80), base.front_end.quiet)
         with torch.inference_mode():
-            wanted = model.probabilities(moved(window, inside))
+            heard = moved.frames(torch.cat((frames, silence)).unsqueeze(0))[0]
+            wanted = model.probabilities(moved.pool(heard, (100 * spans).float()))
         assert (found - wanted).abs().max() < TOLERANCE
-        assert (found - before(frames, torch.tensor([[0.1, 0.3]], dtype=torch.float64))).abs().max() > 10 * TOLERANCE
+        assert (found - before(frames, spans)).abs().max() > 10 * TOLERANCE
     finally:
         learner.encoder = kept
 
@@ -146,42 +154,47 @@ def test_a_moved_phi_is_merged(model: LanguageModel, base: BaseModel, granularit
 # Cost
 
 
-class Plain(nn.Module):
-    """The encoder, with or without Φ, and a head."""
-
-    def __init__(self, encoder: nn.Module, size: int, n_classes: int) -> None:
-        super().__init__()
-        self.encoder, self.head = encoder, nn.Linear(size, n_classes)
-
-    def forward(self, windows: Tensor, spans: Tensor) -> Tensor:
-        return self.head(self.encoder(windows, spans))  # type: ignore[no-any-return]
-
-
 def operations(module: nn.Module) -> Counter[str]:
     program = torch.export.export(module, exporting.example("frames", 100, 3, 0))
     return Counter(str(node.target) for node in program.graph.nodes if node.op == "call_function")
 
 
-def test_the_folded_model_costs_no_more_than_the_plain_encoder_and_a_head(
-    model: LanguageModel, base: BaseModel
-) -> None:
+def test_the_folded_model_costs_what_the_plain_encoder_and_a_head_cost(model: LanguageModel, base: BaseModel) -> None:
     folded, plain, unfolded = (FoldedFrames(model) for _ in range(3))
-    size, n = base.encoder.config.embedding_size, len(model.classes)
-    plain.encoder = Plain(base.encoder, size, n)
-    unfolded.encoder = Plain(attach(base.encoder, "kernel"), size, n)
+    plain.encoder = base.encoder  # type: ignore[assignment]
+    plain.last = nn.Linear(base.encoder.embedding_size, len(model.classes))
+    unfolded.encoder = attach(base.encoder, "kernel", base.encoder.phi_patterns)  # type: ignore[assignment]
     counts = operations(folded)
-    one_less = operations(plain) - Counter({"aten.linear.default": 1})
-    assert counts == one_less and counts["aten.linear.default"] == 1 and counts["aten.conv2d.default"] == 10
+    assert counts == operations(plain)
+    assert (counts["aten.linear.default"], counts["aten.conv2d.default"]) == (2 * 6 + 1, 2)
     assert sum(operations(unfolded).values()) > sum(counts.values()) + 10, "Φ that is not merged is counted"
 
     def n_weights(module: nn.Module) -> int:
         return sum(p.numel() for p in module.parameters())
 
-    assert n_weights(folded) <= n_weights(plain)
+    assert n_weights(folded) == n_weights(plain)
+
+
+def test_a_recording_is_no_longer_than_the_encoder_hears_at_once(shared: Path, model: LanguageModel) -> None:
+    """Up to 30 s there is one answer in both formats; beyond, none."""
+    span = np.array([[1.0, 1.1]])
+    onnx, program = (
+        session(shared / "frames" / FILES["onnx"]),
+        torch.export.load(shared / "frames" / FILES["torch-export"]).module(),
+    )
+    frames, _ = exporting.example("frames", 2_990, 1, 0)
+    wanted = FoldedFrames(model)(frames, torch.from_numpy(span))
+    np.testing.assert_allclose(onnx.run(None, {"frames": frames.numpy(), "spans": span})[0], wanted, atol=TOLERANCE)
+    torch.testing.assert_close(program(frames, torch.from_numpy(span)), wanted, rtol=0, atol=TOLERANCE)
+    longer, _ = exporting.example("frames", 3_010, 1, 0)
+    with pytest.raises(Exception, match="(?i)add|broadcast|dimension|shape"):
+        onnx.run(None, {"frames": longer.numpy(), "spans": span})
+    with pytest.raises(Exception, match="(?i)dimension|shape|size|guard|<="):
+        program(longer, torch.from_numpy(span))
 
 
 def test_the_spectrum_is_no_weight(model: LanguageModel) -> None:
-    assert not list(LogMel().parameters())
+    assert not list(WhisperMel(80).parameters())
     assert [p.shape for p in Folded(model).parameters()] == [p.shape for p in FoldedFrames(model).parameters()]
 
 
@@ -200,7 +213,7 @@ def test_the_files_say_what_they_are(shared: Path, base: BaseModel, model: Langu
         assert json.loads(about["zero_shot"]) == sorted(model.zero_shot)
         assert (about["language"], about["sample_rate"], about["hop_length"]) == ("pa", "16000", "160")
         assert (about["sha256"], about["base_sha256"]) == (pack_hash(pack), pack_hash(base.pack))
-        assert "CC BY 4.0" in about["base_licence"] and about["input"] == kind
+        assert about["base_licence"] == base.pack.card["licence"] == "MIT" and about["input"] == kind
         shapes = {i.name: (i.shape, i.type) for i in (*onnx.get_inputs(), *onnx.get_outputs())}
         first = ["n_samples"] if kind == "waveform" else ["n_frames", 80]
         assert shapes == {

@@ -16,12 +16,11 @@ import torchaudio
 from safetensors.torch import load_file, save_file
 
 from mtl_speech.core.errors import DataError, PackError, UsageError
-from mtl_speech.model import hub
 from mtl_speech.model.backbones import TorchaudioBackbone
 from mtl_speech.model.hub import HubEncoder, load_hub_encoder
 from mtl_speech.model.pack import save_pack
-from mtl_speech.model.strategy import load_hub_base, new_learner, strategy_pack
-from tests.command_line import run
+from mtl_speech.model.strategy import layer_number, load_hub_base, new_learner, strategy_pack
+from tests.command_line import run, save_base
 from tests.helpers import meta_config
 from tests.hub_models import rows_of_noise
 
@@ -29,18 +28,21 @@ pytest.importorskip("transformers", reason="needs the package transformers: pip 
 
 
 def test_which_layer() -> None:
-    assert [hub.layer_number("auto", n) for n in (1, 3, 12, 24)] == [1, 2, 8, 16]
-    assert hub.layer_number("3", 3) == 3 and hub.layer_number("learned", 3) is None
-    for wrong in ("0", "4", "-1", "last", "1.5"):
-        with pytest.raises(UsageError, match="has 3 layers"):
-            hub.layer_number(wrong, 3)
+    assert [layer_number("auto", n) for n in (1, 3, 12)] == [1, None, None]  # None: still to be chosen
+    assert [layer_number(str(n), 3) for n in (1, 2, 3)] == [1, 2, 3]
+    for wrong in ("0", "4", "-1", "last", "1.5", "learned"):
+        with pytest.raises(UsageError, match="has 3 layers: give 1 to 3, or auto"):
+            layer_number(wrong, 3)
 
 
-def test_options_that_do_not_go_together(save: Any, buzzes: Path) -> None:
+def test_options_that_do_not_go_together(save: Any, buzzes: Path, tmp_path: Path) -> None:
     data = ("--lang", "pa", "--data", buzzes)
     assert "one of them at most" in run("adapt", *data, "--encoder", "x", "--base", "y", code=2).stderr
     assert "needs --encoder" in run("adapt", *data, "--encoder-layer", "2", code=2).stderr
-    assert "needs --encoder" in run("adapt", *data, "--phi-layers", "*", code=2).stderr
+    assert (
+        "no Conv or Linear layer"
+        in run("adapt", *data, "--base", save_base(tmp_path), "--phi-layers", "*.q", code=2).stderr
+    )
     encoder = save("wav2vec2")
     assert "3 layers" in run("adapt", *data, "--encoder", encoder, "--encoder-layer", "9", code=2).stderr
     assert "no Conv or Linear layer" in run("adapt", *data, "--encoder", encoder, "--phi-layers", "*.q", code=2).stderr
@@ -61,6 +63,25 @@ def test_what_is_no_encoder_is_told(save: Any, tmp_path: Path) -> None:
         load_hub_encoder(str(folder))
     (folder / "config.json").write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match="the model there cannot be read"):
+        load_hub_encoder(str(folder))
+
+
+def test_a_whisper_that_is_built_otherwise_is_refused(save: Any) -> None:
+    from transformers import WhisperConfig, WhisperModel
+
+    folder = Path(save("whisper"))
+    for changed, said in (
+        ({"activation_function": "relu"}, "activation 'relu'"),
+        ({"encoder_ffn_dim": 32}, "32 hidden"),
+    ):
+        config = WhisperConfig.from_pretrained(folder, **changed)
+        WhisperModel(config).save_pretrained(folder / "other")
+        shutil.copy(folder / "preprocessor_config.json", folder / "other")
+        with pytest.raises(UsageError, match=f"is not built as OpenAI's Whisper .*{said}"):
+            load_hub_encoder(str(folder / "other"))
+    path = folder / "preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "hop_length": 200}), encoding="utf-8")
+    with pytest.raises(UsageError, match="its spectra are of other windows"):
         load_hub_encoder(str(folder))
 
 
@@ -176,5 +197,5 @@ def test_a_pipeline_of_torchaudio_by_its_name(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     encoder = load_hub_encoder("WAV2VEC2_BASE")
     assert isinstance(encoder, HubEncoder) and isinstance(encoder.backbone, TorchaudioBackbone)
-    assert (encoder.config.layer, encoder.config.embedding_size) == ("8", hub.MAX_EMBEDDING)
-    assert encoder(*rows_of_noise(2)).shape == (2, hub.MAX_EMBEDDING)
+    assert (encoder.layer, encoder.n_layers, encoder.embedding_size) == (12, 12, 3 * 768 + 1)
+    assert encoder.at_layer(8)(*rows_of_noise(2)).shape == (2, 3 * 768 + 1)

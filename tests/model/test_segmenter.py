@@ -9,9 +9,17 @@ import pytest
 import torch
 
 from mtl_speech.corpora.audio import MEL_BANDS
-from mtl_speech.features.store import MARGIN, SegmentStore
+from mtl_speech.features.front_end import MARGIN
+from mtl_speech.features.store import SegmentStore
 from mtl_speech.model import segmenter as module
-from mtl_speech.model.segmenter import Segmenter, frame_targets, learn_timing, train_segmenter, tune_segmenter
+from mtl_speech.model.segmenter import (
+    Segmenter,
+    frame_targets,
+    learn_timing,
+    new_segmenter,
+    train_segmenter,
+    tune_segmenter,
+)
 from tests.helpers import GAP_FRAMES, TOKEN_FRAMES, frozen_bytes, make_store, seeded, tiny_encoder
 
 ENCODER = tiny_encoder(channels=16).requires_grad_(False)
@@ -85,7 +93,7 @@ def test_targets_of_some_rows_are_those_of_all(monkeypatch: pytest.MonkeyPatch) 
 def test_training_finds_boundaries_and_leaves_the_encoder_alone() -> None:
     before = frozen_bytes(ENCODER)
     train, held = spoken(300), spoken(6, seed=1)
-    untrained = Segmenter(16, 2)
+    untrained = new_segmenter(ENCODER)
     trained = train_segmenter(ENCODER, train, 0)
     assert loss_on(trained, held) < 0.6 * loss_on(untrained, held)
     assert frozen_bytes(ENCODER) == before
@@ -113,7 +121,7 @@ def test_durations_are_means_shrunk_towards_all_phonemes() -> None:
     longer = store.end.clone()
     longer[:2] += 2.0 * TOKEN_FRAMES  # the two tokens of "a" last three times as long
     store = SegmentStore(**{**vars(store), "end": longer})
-    timing = learn_timing(Segmenter(16, 2), ENCODER, store, ("b", "a", "k"))
+    timing = learn_timing(new_segmenter(ENCODER), ENCODER, store, ("b", "a", "k"))
     logs = [math.log(3 * TOKEN_FRAMES)] * 2 + [math.log(TOKEN_FRAMES)]
     overall, prior = sum(logs) / 3, module.DURATION_PRIOR
     expected = [(logs[2] + prior * overall) / (1 + prior), (2 * logs[0] + prior * overall) / (2 + prior), overall]
@@ -124,7 +132,7 @@ def test_durations_are_means_shrunk_towards_all_phonemes() -> None:
 
 @pytest.mark.parametrize("stride", [1, 2, 4])
 def test_the_segmenter_sees_as_far_as_it_says_and_no_further(stride: int) -> None:
-    segmenter = Segmenter(6, stride).eval()
+    segmenter = Segmenter(6, stride, MEL_BANDS).eval()
     frames, below = torch.randn(1, 40, 6), torch.randn(1, 40 * stride, MEL_BANDS)
     whole = segmenter(frames, below)
     for sees, same in ((module.SEES, True), (module.SEES - 1, False)):

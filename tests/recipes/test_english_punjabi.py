@@ -15,9 +15,10 @@ import torch
 
 from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.corpora.voice.espeak import espeak_available
+from mtl_speech.model.closed_form import prepare_learner
 from mtl_speech.model.language_pack import load_language, true_labels
 from mtl_speech.model.pack import load_pack, pack_hash, save_pack
-from mtl_speech.model.strategy import load_base, load_learner, new_learner, prepare_learner, strategy_pack
+from mtl_speech.model.strategy import load_base, load_learner, new_learner, strategy_pack
 from mtl_speech.report import results
 from mtl_speech.training import base_learning
 from mtl_speech.training.adapt import Ablation, ablate, baseline_learner

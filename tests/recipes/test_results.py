@@ -48,11 +48,9 @@ def test_readme_of_speechocean762_has_the_scores_of_its_log() -> None:
 
 
 def test_cards_of_the_shipped_packs_have_the_scores_of_the_logs() -> None:
-    history, strategy = log("train.json"), log("meta_train.json")
-    card = load_pack(shipped(SHIPPED_ENCODER), "encoder").card
-    scores: Any = card["scores"]
-    for name, found in history["scores"].items():
-        assert [scores[name][k] for k in ("accuracy", "macro_f1")] == [found[k] for k in ("accuracy", "macro_f1")]
+    strategy, segmenter = log("meta_train.json"), log("segmenter.json")
+    encoder = load_pack(shipped(SHIPPED_ENCODER), "encoder")
+    assert encoder.value("segmenter", dict)["validation"] == segmenter["validation"]
     assert load_pack(shipped(SHIPPED_STRATEGY), "strategy").card["validation"] == strategy["scores"]
 
 
@@ -98,6 +96,16 @@ def read_back(data: Any) -> Any:
     return json.loads(json.dumps(data))
 
 
+def test_readme_of_voxangeles_has_the_tables_of_the_closed_form() -> None:
+    folder = RECIPES / "VoxAngeles"
+    data = read_json(folder / "logs" / "closed_form.json")
+    with loaded(folder / "closed_form.py") as script:
+        blocks = script.markdown(data).strip().split("\n\n")
+    readme = (folder / "README.md").read_text(encoding="utf-8")
+    for block in blocks:
+        assert block in readme, "the README has other figures than logs/closed_form.json"
+
+
 def test_readme_of_the_project_has_figures_of_voxangeles() -> None:
     methods = read_json(VOXANGELES / "logs" / "table.json")["methods"]
     tables = markdown_tables((ROOT / "README.md").read_text(encoding="utf-8"))
@@ -110,7 +118,14 @@ def test_readme_of_the_project_has_figures_of_voxangeles() -> None:
             assert numbers(cell) == pytest.approx([found["macro_f1"], found["ci95"]], abs=5.1e-4)
 
 
-@pytest.mark.parametrize("page", sorted(RECIPES.glob("*/README.md")), ids=lambda page: page.parent.name)
+WITHOUT_RESULTS = {"Whisper"}  # it converts what others have trained
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in sorted(RECIPES.glob("*/README.md")) if page.parent.name not in WITHOUT_RESULTS],
+    ids=lambda page: page.parent.name,
+)
 def test_results_stand_where_they_belong(page: Any) -> None:
     """No README says 'Results' and shows none."""
     results = page.read_text(encoding="utf-8").split("## Results")[1]

@@ -16,7 +16,7 @@ from mtl_speech.corpora.corpus import Corpus, Utterance
 from mtl_speech.corpora.reading import read_corpus
 from mtl_speech.features.store import SegmentStore, build_store
 from mtl_speech.model.pack import Pack, load_pack, pack_hash
-from mtl_speech.model.strategy import load_base, load_learner
+from mtl_speech.model.strategy import BaseModel, load_base, load_learner
 from mtl_speech.scoring.metrics import score
 from mtl_speech.training.episodes import EpisodeSampler
 from mtl_speech.training.meta_train import MetaTrainer
@@ -25,6 +25,7 @@ from tests.helpers import PHONEMES
 from tests.recipes.running import RECIPES, loaded, log_lines, place_of, read_json, recording, run
 
 RECIPE = RECIPES / "speechocean762"
+HEAR = BaseModel.hear
 LABELS = ("AA1", "B", "D", "EH0", "IY2", "K", "M", "N", "OW1", "S", "T", "UW0")  # of PHONEMES, in ARPAbet
 N_TEST_FOLDER, N_TRAIN_FOLDER = 30, 4  # speakers
 SMALL = {
@@ -89,6 +90,10 @@ class Watch:
     def build_store(self, corpora: Sequence[Corpus], *args: Any, **options: Any) -> SegmentStore:
         self.read.append({name for corpus in corpora for name in speakers(corpus)})
         return build_store(corpora, *args, **options)
+
+    def hear(self, base: BaseModel, corpora: Sequence[Corpus], *args: Any) -> SegmentStore:
+        self.read.append({name for corpus in corpora for name in speakers(corpus)})
+        return HEAR(base, corpora, *args)
 
     def note(self, *stores: SegmentStore) -> None:
         for store in stores:
@@ -239,7 +244,7 @@ class Strategy:
 
 def meta_train(data: Path, base: Path, output: Path) -> Strategy:
     watch = Watch()
-    patches = {"build_store": watch.build_store, "MetaTrainer": watch.meta_trainer}
+    patches = {"MetaTrainer": watch.meta_trainer}
     options = {**SMALL_META, "data_folder": data, "output_folder": output, "base": base}
     start = EpisodeSampler.__init__
 
@@ -249,6 +254,7 @@ def meta_train(data: Path, base: Path, output: Path) -> Strategy:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(EpisodeSampler, "__init__", noted)
+        patch.setattr(BaseModel, "hear", lambda base, *given: watch.hear(base, *given))
         run(RECIPE / "hparams" / "meta_train.yaml", options, patches)
     history = read_json(output / "history.json")
     return Strategy(output, watch, load_pack(output / "english-strategy", "strategy"), history)
@@ -302,7 +308,9 @@ def test_the_segmenter_is_trained_on_a_base_that_keeps_its_encoder(
     base = trained.output / "english"
     watch = Watch()
     settings = {"data_folder": data, "base": base, "output_folder": tmp_path, "seed": 1}
-    run(RECIPE / "hparams" / "segmenter.yaml", settings, {"build_store": watch.build_store})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BaseModel, "hear", lambda base, *given: watch.hear(base, *given))
+        run(RECIPE / "hparams" / "segmenter.yaml", settings)
     before, after = load_base(base), load_base(tmp_path / "english")
     moved = {k for k, v in before.pack.tensors.items() if not torch.equal(v, after.pack.tensors[k])}
     assert "segmenter.first.weight" in moved and all(name.startswith("segmenter.") for name in moved)

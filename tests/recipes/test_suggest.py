@@ -15,9 +15,10 @@ import yaml
 
 from mtl_speech.core.files import plain
 from mtl_speech.model import segmenter as segmenters
+from mtl_speech.model.closed_form import prepare_learner
 from mtl_speech.model.pack import load_pack, save_pack
-from mtl_speech.model.segmenter import Segmenter
-from mtl_speech.model.strategy import base_pack, load_base, load_learner, new_learner, prepare_learner, strategy_pack
+from mtl_speech.model.segmenter import new_segmenter
+from mtl_speech.model.strategy import base_pack, load_base, load_learner, new_learner, strategy_pack
 from mtl_speech.training.base_learning import StepChoice
 from mtl_speech.training.suggest import Weights
 from tests.helpers import PHONEMES, meta_config, tiny_base, toy_store
@@ -54,7 +55,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     base = tiny_base()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        segmenter = Segmenter(base.encoder.config.channels, base.encoder.config.stride)
+        segmenter = new_segmenter(base.encoder)
     save_pack(base_pack(base.encoder, base.head, base.phonemes, {"name": "tiny"}, segmenter), folder / "base")
     base, config = load_base(folder / "base"), meta_config(theta_init="posterior")
     learner = new_learner(base, PHONEMES, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from mtl_speech.model.strategy import load_base
 from mtl_speech.phonology.languages import canonical
 from mtl_speech.training import meta_test
-from tests.helpers import PHONEMES
+from tests.helpers import PHONEMES, seeded
 from tests.recipes.running import RECIPES, loaded, markdown_tables, read_json, recording, write_base
 
 RECIPE = RECIPES / "VoxAngeles"
@@ -141,6 +143,33 @@ def test_what_was_scored_is_taken_from_there_and_other_settings_are_not(
     with pytest.raises(pytest.fail.Exception):
         bench.main(arguments(place, output, "--methods", "centroid", "--seed", "1"))
     assert asked == ["centroid"]
+
+
+@pytest.mark.parametrize("name", ["finetune", "protonet", "lora"])
+def test_a_method_that_moves_the_encoder_that_ships_leaves_it_as_it_is(bench: ModuleType, name: str) -> None:
+    if name == "lora":
+        pytest.importorskip("peft")
+    base = load_base()
+    before = {key: value.clone() for key, value in base.encoder.state_dict().items()}
+    moved = sys.modules["peers"].encoder_of(name, base)
+    windows = torch.randn(2, 40, base.front_end.width, generator=seeded(0))
+    moved(windows, torch.tensor([[10.0, 20.0], [15.0, 22.0]])).square().sum().backward()
+    parameters = [p for p in moved.parameters() if p.grad is not None]
+    assert parameters
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.add_(1.0)
+    assert all(torch.equal(before[key], value) for key, value in base.encoder.state_dict().items())
+    assert not any(p.requires_grad for p in base.encoder.parameters())
+
+
+def test_the_cost_for_a_language_of_its_own_needs_a_base_with_a_head(
+    bench: ModuleType, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = arguments(place, tmp_path, "--base-dir", str(place / "own"))
+    at = given.index("--base")
+    assert bench.main([*given[:at], *given[at + 2 :]]) == 2
+    assert "--base-dir: the encoder 'whisper" in capsys.readouterr().err
 
 
 def test_test_languages_without_tasks_are_told_before_anything_is_trained(

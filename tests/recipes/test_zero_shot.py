@@ -11,8 +11,9 @@ import pytest
 import torch
 import yaml
 
+from mtl_speech.model.closed_form import prepare_learner
 from mtl_speech.model.pack import save_pack
-from mtl_speech.model.strategy import load_base, new_learner, prepare_learner, strategy_pack
+from mtl_speech.model.strategy import load_base, new_learner, strategy_pack
 from mtl_speech.scoring.bootstrap import paired_difference
 from mtl_speech.training import base_learning
 from tests.helpers import PHONEMES, meta_config, toy_store
@@ -48,8 +49,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "output_folder": folder / "out",
     }
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("STEP_CHOICES", "RATE_CHOICES", "PRIOR_CHOICES"):  # for speed
-            patch.setattr(base_learning, name, (1,))
+        patch.setattr(base_learning, "PRIOR_CHOICES", (1.0,))  # for speed
         return run(HPARAMS, settings, {"paired_difference": partial(paired_difference, n_bootstrap=50)})[0]
 
 
@@ -88,7 +88,6 @@ def test_tables_have_the_means_of_the_phonemes(output: Path, found: dict[str, An
 
 def test_nothing_is_learned_from_what_is_held_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other labels of the phoneme held back, and other sounds, leave every prediction of its row as it is."""
-    monkeypatch.setattr(base_learning, "STEP_CHOICES", (0, 5))
     store = toy_store(1, noise=1.0)
     with loaded(RECIPE / "zero_shot.py") as module:
         base = load_base(write_base(tmp_path / "base"))

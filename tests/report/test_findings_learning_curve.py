@@ -10,8 +10,9 @@ import torch
 
 from mtl_speech.core.options import AdaptConfig
 from mtl_speech.features.store import SegmentStore
+from mtl_speech.model.closed_form import prepare_learner
 from mtl_speech.model.learner import MetaLearner
-from mtl_speech.model.strategy import new_learner, prepare_learner
+from mtl_speech.model.strategy import new_learner
 from mtl_speech.report import findings as module
 from mtl_speech.report.findings import N_DRAWS, LearningCurve, learning_curve, mean_macro_f1
 from mtl_speech.scoring.metrics import score

@@ -13,8 +13,9 @@ import torch
 from mtl_speech.core.errors import DataError
 from mtl_speech.core.options import AdaptConfig
 from mtl_speech.features.store import SegmentStore
+from mtl_speech.model.closed_form import prepare_learner
 from mtl_speech.model.learner import MetaLearner
-from mtl_speech.model.strategy import BaseModel, new_learner, prepare_learner
+from mtl_speech.model.strategy import BaseModel, new_learner
 from mtl_speech.scoring.metrics import score
 from mtl_speech.training import base_learning
 from mtl_speech.training.adapt import (

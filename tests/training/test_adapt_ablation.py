@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from mtl_speech.core.options import AdaptConfig, MetaTrainConfig
+from mtl_speech.model.closed_form import prepare_learner
 from mtl_speech.model.learner import MetaLearner
 from mtl_speech.model.scale_shift import distance_from_identity, scale_shift_layers
-from mtl_speech.model.strategy import BaseModel, new_learner, prepare_learner
+from mtl_speech.model.strategy import BaseModel, new_learner
 from mtl_speech.scoring.metrics import macro_f1_difference, score
 from mtl_speech.training import adapt as module
 from mtl_speech.training import base_learning

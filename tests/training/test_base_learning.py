@@ -18,6 +18,7 @@ from mtl_speech.training.base_learning import (
     N_FOLDS,
     PRIOR_CHOICES,
     RATE_CHOICES,
+    STRATEGY_EXAMPLES,
     Examples,
     StepChoice,
     choose_steps,
@@ -25,6 +26,7 @@ from mtl_speech.training.base_learning import (
     fit_temperature,
     held_out_logits,
     learn_head,
+    own_metric,
 )
 from tests.helpers import seeded, tiny_encoder
 
@@ -64,15 +66,14 @@ def test_rates_go_on_with_the_last_one() -> None:
     assert extended_rates(torch.zeros(0), 2, 3.0).tolist() == [3.0, 3.0]
 
 
-@pytest.mark.parametrize("theta_init", ["previous", "posterior"])
+@pytest.mark.parametrize("theta_init", ["previous", "prototype"])
 def test_learning_a_head_is_gradient_descent_on_the_balanced_loss(theta_init: str) -> None:
     learner = plain_learner(theta_init)
     given = examples(3, 1.0, learner)
     given = given.select(torch.arange(len(given.z)) % 3 != 0)  # classes of unequal size
     z, labels = given.z, given.labels
-    choice = StepChoice(5, 2.0, 0.5)
-    found = learn_head(given, choice)
-    start = learner.initial_head(z[None], labels[None], ROWS[None], None, 0.5)
+    found = learn_head(given, StepChoice(5, 2.0))
+    start = learner.initial_head(z[None], labels[None], ROWS[None])
     weight, bias = (t[0].detach().requires_grad_() for t in (start.weight, start.bias))
     for rate in [2 * r for r in (*learner.rates.tolist(), learner.rates[-1].item(), learner.rates[-1].item())]:
         per_class = [F.cross_entropy(z[labels == c] @ weight.T + bias, labels[labels == c]) for c in range(N_CLASSES)]
@@ -87,10 +88,10 @@ def test_learning_a_head_is_gradient_descent_on_the_balanced_loss(theta_init: st
 
 @pytest.mark.parametrize("n_recordings", [1, 4])  # fewer and more examples than dimensions
 def test_learning_in_legs_and_together_is_learning_at_one_go_and_alone(n_recordings: int) -> None:
-    learner = plain_learner()
+    learner = plain_learner("previous")
     given = examples(n_recordings, 1.0, learner)
     stops = (0, 2, 5, 20)
-    choices = (StepChoice(0, 3.0, 0.3), StepChoice(0, 1.0, 1.0))
+    choices = (StepChoice(0, 3.0), StepChoice(0, 1.0))
     legs = base_learning._trajectories(given, choices, stops)
     for steps, head in zip(stops, legs, strict=True):
         for number, choice in enumerate(choices):
@@ -115,13 +116,71 @@ def test_the_steps_are_those_of_the_meta_learner(n_recordings: int) -> None:
 
 @pytest.mark.parametrize("at_once", [1, 7, 31])  # of 32 examples
 def test_examples_taken_in_parts_are_learned_as_at_one_go(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
-    given = examples(4, 0.5, plain_learner())
+    given = examples(4, 0.5, plain_learner("previous"))
     whole, choice = learn_head(given, StepChoice(20)), choose_steps(given)
     monkeypatch.setattr(base_learning, "AT_ONCE", at_once)
     parts, same = learn_head(given, StepChoice(20)), choose_steps(given)
     torch.testing.assert_close(parts.weight, whole.weight, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(parts.bias, whole.bias, rtol=1e-4, atol=1e-5)
     assert same.steps == choice.steps and same.macro_f1 == pytest.approx(choice.macro_f1)
+
+
+# In closed form
+
+
+def metric_by_hand(given: Examples) -> Tensor:
+    """The inverse of the covariance within classes, which the strategy's counts in: (DIM, DIM) in double precision."""
+    classes = [given.z[given.labels == c].double() for c in range(N_CLASSES)]
+    scatter = torch.stack([(each - each.mean(0)).T @ (each - each.mean(0)) for each in classes]).sum(0)
+    free = sum(len(each) - 1 for each in classes)
+    variance = given.learner.log_scale.exp().double().square()
+    mixed = (STRATEGY_EXAMPLES * variance * torch.eye(DIM).double() + scatter) / (STRATEGY_EXAMPLES + free)
+    return (variance * torch.linalg.inv(mixed)).detach()
+
+
+def scaled_learner() -> MetaLearner:
+    learner = plain_learner()
+    with torch.no_grad():
+        learner.log_scale.fill_(math.log(3.0))
+    return learner
+
+
+def test_a_language_has_its_own_metric_as_far_as_its_examples_reach() -> None:
+    given = examples(9, 1.0, scaled_learner())
+    given = given.select(torch.arange(len(given.z)) % 5 != 0)  # classes of unequal size
+    given.z[:, 3:] *= 2.0
+    given.z[:, 7:] = 0.0  # directions that the strategy has cut away
+    found = own_metric(given).double()
+    torch.testing.assert_close(found, metric_by_hand(given), rtol=1e-4, atol=1e-5)
+    assert bool((torch.linalg.eigvalsh(found) > 0).all())
+
+
+def test_one_example_a_phoneme_tells_nothing_of_the_metric() -> None:
+    given = examples(2, 1.0, scaled_learner())
+    torch.testing.assert_close(own_metric(given.select(torch.arange(N_CLASSES))), torch.eye(DIM))
+    assert not torch.allclose(own_metric(given), torch.eye(DIM), atol=1e-3)
+
+
+def test_rows_that_are_means_give_the_nearest_mean_with_the_strategy_as_the_prior() -> None:
+    given = examples(5, 1.0, scaled_learner())
+    given = given.select(torch.arange(len(given.z)) % 3 != 0)
+    learner, choice = given.learner, StepChoice(0, 1.0, 0.5)
+    with torch.no_grad():
+        learner.log_prior.copy_(torch.tensor([2.0, 0.6]).log())
+    head, metric = learn_head(given, choice), metric_by_hand(given)
+    assert not head.weight.requires_grad
+    means = []
+    for c in range(N_CLASSES):
+        own = given.z[given.labels == c]
+        means.append((own.sum(0) + 0.5 * 2.0 * learner.theta[ROWS[c]].detach()) / (len(own) + 0.5 * 2.0))
+    points = torch.randn(20, DIM, generator=seeded(1)).double()
+    apart = points[:, None] - torch.stack(means).double()
+    distances = torch.einsum("nci,ij,ncj->nc", apart, metric, apart)
+    logits = head.logits(points[None].float())[0].double()
+    expected = torch.log_softmax(-0.5 * distances, 1)
+    torch.testing.assert_close(torch.log_softmax(logits, 1), expected, rtol=1e-3, atol=1e-3)
+    legs = base_learning._trajectories(given, [choice], (0, 5))
+    assert all(torch.equal(each.weight, head.weight) and torch.equal(each.bias, head.bias) for each in legs)
 
 
 # The choice
@@ -176,21 +235,29 @@ def by_hand(given: Examples, choice: StepChoice) -> float:
     return float(np.mean(f1))
 
 
+@pytest.mark.parametrize(
+    ("theta_init", "steps", "rates", "priors"),
+    [("posterior", (0,), (1.0,), PRIOR_CHOICES), ("prototype", (0, 2, 12), RATE_CHOICES, (1.0,))],
+)
 def test_the_best_of_all_choices_is_taken_and_of_equals_the_shortest_and_slowest(
     monkeypatch: pytest.MonkeyPatch,
+    theta_init: str,
+    steps: tuple[int, ...],
+    rates: tuple[float, ...],
+    priors: tuple[float, ...],
 ) -> None:
     monkeypatch.setattr(base_learning, "STEP_CHOICES", (0, 2, 12))
-    learner = plain_learner()
+    learner = plain_learner(theta_init)
     for seed, separable in ((0, 0.7), (1, 0.7), (2, 3.0)):
         given = replace(
             examples(N_FOLDS, separable, learner, seed), seed=seed
         )  # one recording a fold: the folds are known
         choice = choose_steps(given)
         scores = {
-            (steps, rate, -prior): by_hand(given, StepChoice(steps, rate, prior))
-            for steps in (0, 2, 12)
-            for rate in RATE_CHOICES
-            for prior in PRIOR_CHOICES
+            (n, rate, -prior): by_hand(given, StepChoice(n, rate, prior))
+            for n in steps
+            for rate in rates
+            for prior in priors
         }
         best = max(scores.values())
         assert choice.macro_f1 == pytest.approx(best)
@@ -238,13 +305,14 @@ def test_classes_that_a_fold_cannot_learn_are_not_predicted_in_it() -> None:
     assert choice.macro_f1 > 0.5
 
 
-def test_without_enough_to_choose_by_the_learned_schedule_stands() -> None:
-    given = examples(N_FOLDS - 1, 3.0, plain_learner(steps=3))
+@pytest.mark.parametrize(("theta_init", "steps"), [("posterior", 0), ("previous", 3)])
+def test_without_enough_to_choose_by_what_is_learned_stands(theta_init: str, steps: int) -> None:
+    given = examples(N_FOLDS - 1, 3.0, plain_learner(theta_init, steps=3))
     choice = choose_steps(given)
-    assert (choice.steps, choice.rate, choice.prior) == (3, 1.0, 1.0) and math.isnan(choice.macro_f1)
+    assert (choice.steps, choice.rate, choice.prior) == (steps, 1.0, 1.0) and math.isnan(choice.macro_f1)
     one_each = torch.arange(N_CLASSES)  # each class once, in a recording of its own: never learned when held out
     choice = choose_steps(replace(given, z=given.z[:N_CLASSES], labels=one_each, recordings=one_each))
-    assert (choice.steps, choice.rate, choice.prior) == (3, 1.0, 1.0) and math.isnan(choice.macro_f1)
+    assert (choice.steps, choice.rate, choice.prior) == (steps, 1.0, 1.0) and math.isnan(choice.macro_f1)
 
 
 def test_the_same_seed_gives_the_same_choice_and_head() -> None:

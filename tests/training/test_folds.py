@@ -21,7 +21,9 @@ from mtl_speech.corpora.corpus import Corpus
 from mtl_speech.features.store import SegmentStore
 from mtl_speech.training import folds as module
 from mtl_speech.training.folds import Fold, few_shot_index, make_folds, too_few
-from tests.helpers import make_store, toy_corpus
+from tests.helpers import make_store, tiny_base, toy_corpus
+
+BASE = tiny_base()
 
 
 def fold_of(train: Sequence[Sequence[int]], test: Sequence[Sequence[int]], noise: float = 1.0, seed: int = 5) -> Fold:
@@ -50,7 +52,7 @@ def check_folds(folds: Sequence[Fold], corpus: Corpus, config: AdaptConfig) -> N
 @pytest.mark.parametrize(("n_utterances", "n_speakers", "n_folds"), [(2, 1, 2), (4, 2, 4), (9, 4, 5), (24, 4, 5)])
 def test_few_recordings_take_turns(tmp_path: Path, n_utterances: int, n_speakers: int, n_folds: int) -> None:
     corpus = toy_corpus(tmp_path, n_utterances, n_speakers, "ab")
-    folds = make_folds(corpus, None, AdaptConfig())
+    folds = make_folds(corpus, None, AdaptConfig(), BASE)
     check_folds(folds, corpus, AdaptConfig())
     assert len(folds) == n_folds
     tested = [name for fold in folds for name in names(fold.test)]
@@ -64,12 +66,12 @@ def test_whole_speakers_are_held_out_where_there_are_some(tmp_path: Path, n_utte
     drawn = set()
     for seed in range(4):
         config = AdaptConfig(seed=seed, test_share=0.3)
-        (fold,) = make_folds(corpus, None, config)
+        (fold,) = make_folds(corpus, None, config, BASE)
         check_folds([fold], corpus, config)
         assert not names(fold.train, "speaker") & names(fold.test, "speaker")
         assert len(names(fold.test, "speaker")) == round(0.3 * n_speakers)
         assert fold.how == f"{round(0.3 * n_speakers)} of {n_speakers} speakers held out, drawn by the seed"
-        (again,) = make_folds(corpus, None, config)
+        (again,) = make_folds(corpus, None, config, BASE)
         assert names(again.test) == names(fold.test)
         drawn.add(frozenset(names(fold.test)))
     assert len(drawn) > 1
@@ -80,17 +82,16 @@ def test_recordings_are_held_out_where_there_are_many_of_few_speakers(
 ) -> None:
     monkeypatch.setattr(module, "MIN_RECORDINGS", 30)
     corpus = toy_corpus(tmp_path, 30, 2, "ab")
-    (fold,) = make_folds(corpus, None, AdaptConfig(test_share=0.2))
+    (fold,) = make_folds(corpus, None, AdaptConfig(test_share=0.2), BASE)
     check_folds([fold], corpus, AdaptConfig())
     assert len(names(fold.test)) == 6 and "6 of 30 recordings" in fold.how
-    assert len(make_folds(corpus.filter(lambda u: u.id != "s0/u0"), None, AdaptConfig())) == 5, (
-        "one below: they take turns"
-    )
+    fewer = corpus.filter(lambda u: u.id != "s0/u0")
+    assert len(make_folds(fewer, None, AdaptConfig(), BASE)) == 5, "one below: they take turns"
 
 
 def test_a_test_folder_is_the_test(tmp_path: Path) -> None:
     train, test = toy_corpus(tmp_path / "a", 3, 1, "ab"), toy_corpus(tmp_path / "b", 2, 1, "ab")
-    (fold,) = make_folds(train, test, AdaptConfig())
+    (fold,) = make_folds(train, test, AdaptConfig(), BASE)
     assert names(fold.train) == {f"train/s0/u{i}" for i in range(3)}, "names that occur in both folders are kept apart"
     assert names(fold.test) == {f"test/s0/u{i}" for i in range(2)}
     assert fold.how == "the test folder"
@@ -99,15 +100,15 @@ def test_a_test_folder_is_the_test(tmp_path: Path) -> None:
 def test_a_recording_in_training_and_test_is_refused(tmp_path: Path) -> None:
     train, test = toy_corpus(tmp_path / "a", 3, 1, "ab"), toy_corpus(tmp_path / "b", 2, 1, "ab")
     with pytest.raises(DataError, match="a recording cannot be both"):
-        make_folds(train, train, AdaptConfig())
+        make_folds(train, train, AdaptConfig(), BASE)
     shutil.copy(train.utterances[2].audio, test.utterances[1].audio)  # another name, the same recording
     with pytest.raises(DataError, match="u1.wav lies in the training and in the test folder .there as .*u2.wav"):
-        make_folds(train, test, AdaptConfig())
+        make_folds(train, test, AdaptConfig(), BASE)
 
 
 def test_a_single_recording_cannot_be_both_learned_from_and_tested_on(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="one recording cannot be both"):
-        make_folds(toy_corpus(tmp_path, 1, 1, "ab"), None, AdaptConfig())
+        make_folds(toy_corpus(tmp_path, 1, 1, "ab"), None, AdaptConfig(), BASE)
 
 
 def test_recordings_that_cannot_be_used_are_left_out_before_the_division(tmp_path: Path) -> None:
@@ -115,13 +116,13 @@ def test_recordings_that_cannot_be_used_are_left_out_before_the_division(tmp_pat
     soundfile.write(corpus.utterances[1].audio, np.zeros(16_000), 16_000)
     silent = replace(corpus.utterances[3], segments=())
     corpus = replace(corpus, utterances=(*corpus.utterances[:3], silent, corpus.utterances[4]))
-    folds = make_folds(corpus, None, AdaptConfig())
+    folds = make_folds(corpus, None, AdaptConfig(), BASE)
     assert len(folds) == 3 and folds[0].how == "3-fold cross-validation over 3 recordings"
     assert sorted(n for f in folds for n in names(f.test)) == ["toy/s0/u0", "toy/s0/u2", "toy/s0/u4"]
     assert [p.file for p in folds[0].train.problems] == [corpus.utterances[1].audio]
     only = corpus.filter(lambda u: u.id in ("s0/u0", "s0/u1", "s0/u3"))
     with pytest.raises(DataError, match="one recording cannot be both"):
-        make_folds(only, None, AdaptConfig())
+        make_folds(only, None, AdaptConfig(), BASE)
 
 
 def test_speakers_whose_recordings_cannot_be_used_do_not_count(tmp_path: Path) -> None:
@@ -129,13 +130,13 @@ def test_speakers_whose_recordings_cannot_be_used_do_not_count(tmp_path: Path) -
     for utterance in corpus.utterances:
         if utterance.speaker == "s0":
             shutil.copy(__file__, utterance.audio)
-    folds = make_folds(corpus, None, AdaptConfig())
+    folds = make_folds(corpus, None, AdaptConfig(), BASE)
     assert len(folds) == 5 and "8 recordings" in folds[0].how  # four speakers are left: too few to hold some out
 
 
 def test_more_folds_than_recordings_are_not_made(tmp_path: Path) -> None:
     assert module.N_FOLDS == 5
-    assert len(make_folds(toy_corpus(tmp_path, 3, 3, "ab"), None, AdaptConfig())) == 3
+    assert len(make_folds(toy_corpus(tmp_path, 3, 3, "ab"), None, AdaptConfig(), BASE)) == 3
 
 
 # Who is scored

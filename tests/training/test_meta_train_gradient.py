@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mtl_speech.features.store import SegmentStore
-from mtl_speech.model.encoder import Encoder
+from mtl_speech.model.encoder import ConvEncoder
 from mtl_speech.model.learner import MetaLearner
 from mtl_speech.training import meta_train
 from mtl_speech.training.episodes import EpisodeBatch, stack
@@ -152,8 +152,8 @@ def test_all_segments_of_a_meta_batch_are_embedded_in_one_batch_and_each_once(mo
     store = toy_store()
     learner, batch = tiny_learner(store), stack(episodes_of(store, 5))
     sizes: list[int] = []
-    frames = Encoder.frames
-    monkeypatch.setattr(Encoder, "frames", lambda self, x: (sizes.append(len(x)), frames(self, x))[1])
+    frames = ConvEncoder.frames
+    monkeypatch.setattr(ConvEncoder, "frames", lambda self, x: (sizes.append(len(x)), frames(self, x))[1])
     meta_forward(learner, store, batch)
     assert sizes == [len(torch.cat((batch.support, batch.query), dim=1).unique())]
 
@@ -179,9 +179,9 @@ def test_in_first_order_the_support_set_is_embedded_without_gradient(monkeypatch
     store = toy_store()
     learner, batch = tiny_learner(store, theta_init="prototype"), stack(episodes_of(store))
     calls: list[tuple[int, bool]] = []
-    frames = Encoder.frames
+    frames = ConvEncoder.frames
     monkeypatch.setattr(
-        Encoder, "frames", lambda self, x: (calls.append((len(x), torch.is_grad_enabled())), frames(self, x))[1]
+        ConvEncoder, "frames", lambda self, x: (calls.append((len(x), torch.is_grad_enabled())), frames(self, x))[1]
     )
     meta_forward(learner, store, batch, Forward(first_order=True))
     assert calls == [(len(batch.support.unique()), False), (len(batch.query.unique()), True)]

@@ -17,8 +17,9 @@ from mtl_speech.core.cache import FeatureCache
 from mtl_speech.core.options import EncoderConfig, PretrainConfig
 from mtl_speech.features.augment import make_views
 from mtl_speech.features.crops import UNKNOWN, CropBatches
+from mtl_speech.features.front_end import MARGIN
 from mtl_speech.features.store import SegmentStore
-from mtl_speech.model.encoder import FrameBatchNorm
+from mtl_speech.model.encoder import FrameBatchNorm, part_weights
 from mtl_speech.phonology.articulation import articulatory_features
 from mtl_speech.training.pretrain import (
     PretrainBrain,
@@ -104,9 +105,7 @@ def test_losses_are_those_of_segments_frames_and_articulation() -> None:
     model = PretrainModel(ENCODER, TABLE).eval()
     segment, frame, articulation = model(crops)
     frames = model.encoder.frames(crops.features)
-    embedded = torch.cat(
-        [model.encoder.pool(frames[r : r + 1], s[None]) for r, s in zip(crops.rows, crops.spans, strict=True)]
-    )
+    embedded = torch.cat([model.encoder.pool(frames[r], s[None]) for r, s in zip(crops.rows, crops.spans, strict=True)])
     logits = torch.log_softmax(model.segment_head(embedded), dim=1)
     right = logits.gather(1, crops.labels.unsqueeze(1)).mean()
     torch.testing.assert_close(segment, -(0.95 * right + 0.05 * logits.mean()))  # label smoothing of 0.05
@@ -223,14 +222,19 @@ def test_segment_scores_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert accuracy == 0.75 and macro_f1 == pytest.approx((0.8 + 1.0) / 2)  # t does not occur: no term of its own
 
 
-def test_predictions_are_those_of_the_head_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mtl_speech.model.encoder.WINDOWS_AT_ONCE", 7)
-    store = corpus(3)
-    model = PretrainModel(ENCODER, TABLE)
+def test_predictions_are_those_of_the_head_on_recordings_heard_whole(
+    trained: tuple[PretrainModel, list[dict[str, float]]],
+) -> None:
+    store, (model, _) = corpus(3), trained
     found = predict_segments(model, store)
-    windows, spans = store.windows(torch.arange(len(store)))
-    expected = model.eval().segment_head(model.encoder(windows, spans)).argmax(1)
-    assert torch.equal(found, expected)
+    for number, (first, length) in enumerate(zip(store.first.tolist(), store.length.tolist(), strict=True)):
+        here = store.utterance == number
+        spans = torch.stack((store.start[here], store.end[here]), dim=1) - first + MARGIN
+        frames = model.encoder.frames(store.take(torch.arange(first - MARGIN, first + length + MARGIN))[None])
+        parts = part_weights(model.encoder.places(spans.float()), frames.shape[1]) @ frames
+        expected = model.segment_head(model.encoder.embed(parts, spans.float()))
+        assert torch.equal(found[here], expected.argmax(1))
+    assert len(found.unique()) == 2
 
 
 def test_unknown_frames_add_nothing_to_the_loss() -> None:

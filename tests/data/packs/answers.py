@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mtl_speech.corpora.audio import MEL_BANDS
-from mtl_speech.features.store import WINDOW_FRAMES
+from mtl_speech.features.front_end import WINDOW_FRAMES
 from mtl_speech.model.language_pack import load_language
 from mtl_speech.model.pack import load_pack, pack_hash
 from mtl_speech.model.strategy import load_base, load_learner
@@ -37,7 +37,7 @@ def answers(folder: Path) -> dict[str, Any]:
     english = load_base()
     assert base.head is not None and english.segmenter is not None
     with torch.no_grad():
-        frames = english.built_in.frames(features[:1])
+        frames = english.encoder.frames(features[:1])
         found = {
             "encoder": base.head(base.encoder(features, spans)),
             "strategy": learner.embed(features, spans)[:, :4],

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import torch
 
+from mtl_speech.model.closed_form import prepare_learner
 from mtl_speech.model.language_pack import LanguageModel, language_pack
 from mtl_speech.model.learner import Head, extend
 from mtl_speech.model.pack import save_pack
-from mtl_speech.model.strategy import new_learner, prepare_learner, strategy_pack
+from mtl_speech.model.strategy import new_learner, strategy_pack
 from tests.data.packs.answers import answers
 from tests.helpers import PHONEMES, meta_config, seeded, shake, tiny_base, toy_store
 
