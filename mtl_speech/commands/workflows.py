@@ -210,7 +210,7 @@ def evaluate(folder: Path, options: EvaluateOptions, run: Run) -> Scores:
         "Scored on": describe(corpus, lang),
     }
     clips = cut_clips(scores, tokens, recordings_of(corpus)) if options.clips else None
-    listed = problem_list([*local.problems, *problems], local.folder)
+    listed, same = problem_list([*local.problems, *problems], local.folder), compare_base(base, model.learner, False)
     experiment = Experiment(
         scores,
         as_dict(options),
@@ -218,9 +218,7 @@ def evaluate(folder: Path, options: EvaluateOptions, run: Run) -> Scores:
         notes=[*notes, *([CAVEAT] if stamp else [])],
         extra={"pack": pack.name, "pack_sha256": pack_hash(pack), "problems": listed},
         stamp=stamp,
-        details=Details(
-            about, tokens, model.temperature, base=compare_base(base, model.learner, trained=False), clips=clips
-        ),
+        details=Details(about, tokens, model.temperature, base=same, clips=clips),
     )
     paths = write_report(output, experiment)
     _show(experiment, run)

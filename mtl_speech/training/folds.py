@@ -50,12 +50,7 @@ class Fold:
         return self.test.select(torch.tensor([p not in phonemes for p in true_labels(self.test)], dtype=torch.bool))
 
 
-def make_folds(
-    corpus: Corpus,
-    test: Corpus | None,
-    config: AdaptConfig,
-    base: BaseModel,
-) -> list[Fold]:
+def make_folds(corpus: Corpus, test: Corpus | None, config: AdaptConfig, base: BaseModel) -> list[Fold]:
     """Divide a corpus into training and test: one fold, or N_FOLDS of them (cross-validation) where there is little.
 
     All recordings pass once through Θ of the base; the folds share what it made of them.
