@@ -9,6 +9,7 @@ outside. What the columns are: README.md beside this file.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import json
 import os
@@ -30,8 +31,8 @@ PER_RECORDING = {50: 5}  # phones of a recording; elsewhere 10
 STAGES = {  # what is timed: module, function, stage
     ("commands.target", "load_start"): "start-up",
     ("commands.target", "read_corpus"): "reading and features",
-    ("training.adapt", "build_store"): "reading and features",
-    ("training.adapt", "embed_segments"): "encoder",
+    ("model.strategy", "build_store"): "reading and features",
+    ("model.strategy", "with_heard"): "encoder",
     ("training.adapt", "continue_meta_training"): "meta-training",
     ("training.adapt", "learn_inventory"): "head",
     ("report.results", "save_pack"): "saving",
@@ -85,12 +86,10 @@ def child(data: Path, output: Path, meta_steps: int | None, started: float) -> d
     """Run the command and then one forward pass over its examples. Runs in a process of its own, begun at `started`."""
     import importlib
 
-    import torch
-
     from mtl_speech.commands import workflows
     from mtl_speech.core.options import AdaptOptions
     from mtl_speech.core.run import Run
-    from mtl_speech.model.learner import embed_segments
+    from mtl_speech.model.passes import embeddings_of
     from mtl_speech.training import adapt as adapting
 
     before = time.process_time(), time.time() - started
@@ -111,20 +110,9 @@ def child(data: Path, output: Path, meta_steps: int | None, started: float) -> d
 
     learner = load_start(None, None).learner(folds[0])
     clock = time.process_time()
-    n = sum(len(embed_segments(learner, store)) for store in (folds[0].train, folds[0].test))
-    one_pass = time.process_time() - clock
-    frames = folds[0].train.frames.float()
-    clock = time.process_time()
-    with torch.inference_mode():
-        for part in frames.split(4096):
-            learner.encoder.frames(part.unsqueeze(0))
-    return {
-        "examples": n,
-        "seconds": seconds,
-        "pass": one_pass,
-        "frames_pass": time.process_time() - clock,
-        "peak_mib": peak,
-    }
+    stores = [dataclasses.replace(store, heard=None) for store in (folds[0].train, folds[0].test)]
+    n = sum(len(embeddings_of(learner.encoder, store)) for store in stores)
+    return {"examples": n, "seconds": seconds, "pass": time.process_time() - clock, "peak_mib": peak}
 
 
 def run_child(data: Path, output: Path, cache: Path, meta_steps: int | None) -> dict[str, Any]:
