@@ -1,8 +1,8 @@
 """The closed-form start of a learner: how embeddings are standardised, and the class means θ, from labelled segments alone.
 
-Embeddings are centred and whitened by their covariance within classes, a class being a phoneme of a language; then only the
-directions come first in which the class means differ most (linear discriminant analysis, Fisher 1936, with shrinkage). Nothing is
-computed in more dimensions than there are segments.
+Embeddings are centred and whitened by their covariance within classes, a class being a phoneme of a language, and turned so that
+the directions in which the class means differ most come first (linear discriminant analysis, Fisher 1936, with shrinkage). Nothing
+is computed in more dimensions than there are segments.
 """
 
 from __future__ import annotations

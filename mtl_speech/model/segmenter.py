@@ -198,7 +198,10 @@ def tune_segmenter(
     learned = [p.requires_grad_(True) for layer in (tuned.second, tuned.out) for p in layer.parameters()]
     before = [parameter.detach().clone() for parameter in learned]
     store, track = _heard(encoder, store)
-    spans = _drawn(_stretches(store, TUNE_STRETCH, segmenter.stride), generator)
+    _, known = frame_targets(store, gaps_known)
+    first = store.first.tolist()
+    stretches = _stretches(store, TUNE_STRETCH, segmenter.stride)
+    spans = _drawn([s for s in stretches if bool(known[first[s[0]] + s[1] : first[s[0]] + s[2]].any())], generator)
     hidden, targets, weights = _in_a_row(tuned, [_example(store, track, *span, gaps_known) for span in spans])
     optimiser = torch.optim.Adam(learned, TUNE_RATE)
     for _ in range(TUNE_STEPS):

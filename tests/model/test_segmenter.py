@@ -116,6 +116,19 @@ def test_tuning_helps_on_the_language_and_leaves_the_start_alone(monkeypatch: py
     assert frozen_bytes(few) != before
 
 
+def test_tuning_draws_stretches_that_are_labelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a long recording of which little is labelled, that little is what is learned from."""
+    monkeypatch.setattr(module, "TUNE_STRETCH", 50)
+    monkeypatch.setattr(module, "TUNE_FRAMES", 1)  # one stretch
+    monkeypatch.setattr(module, "TUNE_STEPS", 2)
+    whole = make_store([[i % 3 for i in range(60)]])
+    store = whole.select(torch.arange(56, 60))
+    start = train_segmenter(ENCODER, spoken(8), 0)
+    for seed in range(5):
+        tuned = tune_segmenter(start, ENCODER, store, gaps_known=False, seed=seed)
+        assert frozen_bytes(tuned) != frozen_bytes(start)
+
+
 def test_durations_are_means_shrunk_towards_all_phonemes() -> None:
     store = make_store([[0, 0, 1]])
     longer = store.end.clone()
