@@ -188,6 +188,12 @@ def _pooled(encoder: FrameEncoder, frames: Tensor, store: SegmentStore, index: T
         return torch.cat([encoder.pool(frames, some) for some in spans.split(SEGMENTS_AT_ONCE)])
 
 
+def heard_of(store: SegmentStore, encoder: FrameEncoder) -> Heard | None:
+    """What a store holds of an encoder, as it is without Φ; None where that is nothing."""
+    heard = store.heard
+    return heard if heard is not None and encoder.fingerprint and heard.encoder == encoder.fingerprint else None
+
+
 def heard_below(store: SegmentStore, lower: FrameEncoder) -> SegmentStore:
     """The store whose rows are the frames that frozen layers make of those of `store`, margins included: they are computed once."""
     widened = replace(store, first=store.first - MARGIN, length=store.length + 2 * MARGIN, heard=None)
@@ -212,9 +218,8 @@ def embeddings_of(encoder: FrameEncoder, store: SegmentStore) -> Tensor:
 
     Those that the store holds, where they are this encoder's and its Φ is the identity; otherwise its recordings pass through it.
     """
-    heard = store.heard
-    is_known = heard is not None and heard.encoder == encoder.fingerprint and bool(encoder.fingerprint)
-    if heard is not None and is_known and encoder.layer in heard.embeddings and is_identity(encoder):
+    heard = heard_of(store, encoder)
+    if heard is not None and encoder.layer in heard.embeddings and is_identity(encoder):
         return heard.embeddings[encoder.layer][store.number]
     found = torch.zeros(len(store), encoder.embedding_size)
     places = _Places(store)

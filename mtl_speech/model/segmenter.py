@@ -21,7 +21,7 @@ from mtl_speech.core.terminal import progress
 from mtl_speech.features.front_end import MARGIN, FrontEnd
 from mtl_speech.features.store import FrameSource, SegmentStore, Track, audio_content
 from mtl_speech.model.encoder import FrameConv, FrameEncoder
-from mtl_speech.model.passes import with_heard
+from mtl_speech.model.passes import heard_of, with_heard
 
 HIDDEN = 128  # channels
 SEES = 3  # frames of Θ that its two convolutions see to either side
@@ -230,8 +230,8 @@ def _heard(encoder: FrameEncoder, store: SegmentStore) -> tuple[SegmentStore, Tr
     """A store with segments in order, and the frames of `encoder`, which it may hold already."""
     order = torch.argsort(store.start)
     store = store.select(order)
-    heard = store.heard
-    if heard is None or heard.track is None or heard.encoder != encoder.fingerprint or not heard.encoder:
+    heard = heard_of(store, encoder)
+    if heard is None or heard.track is None:
         heard = with_heard(store, encoder).heard
     assert heard is not None and heard.track is not None
     return store, heard.track
